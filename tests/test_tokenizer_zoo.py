@@ -1,0 +1,90 @@
+"""The zoo's tokenizers behave like the ones they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import sentencepiece
+import tokenizer_zoo
+
+USER = [{"role": "user", "content": "Hi 12"}]
+CHAT = [*USER, {"role": "assistant", "content": "Yo."}]
+TEXTS = [*tokenizer_zoo.TEXT, "naïve 你好 🙂\n\nand a second line"]
+
+PROMPTS = {
+    "smollm2": "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging"
+    " Face<|im_end|>\n<|im_start|>user\nHi 12<|im_end|>\n<|im_start|>assistant\n",
+    "llama3": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi 12<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "zephyr": "<|user|>\nHi 12</s>\n<|assistant|>\n",
+    "phi3": "<|user|>\nHi 12<|end|>\n<|assistant|>\n",
+    "qwen": "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful"
+    " assistant.<|im_end|>\n<|im_start|>user\nHi 12<|im_end|>\n<|im_start|>assistant\n",
+    "qwen3": "<|im_start|>user\nHi 12<|im_end|>\n<|im_start|>assistant\n",
+}
+# What the template writes after an assistant's words.
+ENDINGS = {
+    "smollm2": "<|im_end|>\n",
+    "llama3": "<|eot_id|>",
+    "zephyr": "</s>\n",
+    "phi3": "<|end|>\n<|endoftext|>",
+    "qwen": "<|im_end|>\n",
+    "qwen3": "<|im_end|>\n",
+}
+ADDED_BOS = {"llama3": "<|begin_of_text|>", "zephyr": "<s>", "phi3": "<s>"}
+
+every_tokenizer = pytest.mark.parametrize("name", tokenizer_zoo.ZOO)
+
+
+@every_tokenizer
+@pytest.mark.parametrize("text", TEXTS)
+def test_any_text_survives_encoding_and_decoding(name: str, text: str) -> None:
+    tokenizer = tokenizer_zoo.ZOO[name]()
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@every_tokenizer
+def test_bos_is_added_where_the_real_tokenizer_adds_it(name: str) -> None:
+    tokenizer = tokenizer_zoo.ZOO[name]()
+    plain = tokenizer.encode("Hi", add_special_tokens=False)
+    added = tokenizer.encode("Hi")[: -len(plain)]
+    assert tokenizer.convert_ids_to_tokens(added) == (
+        [ADDED_BOS[name]] if name in ADDED_BOS else []
+    )
+
+
+@every_tokenizer
+def test_the_template_renders_the_prompt(name: str) -> None:
+    tokenizer = tokenizer_zoo.ZOO[name]()
+    rendered = tokenizer.apply_chat_template(USER, tokenize=False, add_generation_prompt=True)
+    assert rendered == PROMPTS[name]
+
+
+@every_tokenizer
+def test_the_template_ends_an_answer_with_one_token_for_the_turn(name: str) -> None:
+    tokenizer = tokenizer_zoo.ZOO[name]()
+    rendered = tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert rendered.endswith("Yo." + ENDINGS[name])
+    first_id = tokenizer.encode(ENDINGS[name], add_special_tokens=False)[0]
+    assert tokenizer.convert_ids_to_tokens(first_id) == ENDINGS[name].split("\n")[0]
+
+
+def test_llama3_template_encoded_with_specials_has_the_double_bos() -> None:
+    """The trap that the code under test must avoid is really there."""
+    tokenizer = tokenizer_zoo.llama3()
+    rendered = tokenizer.apply_chat_template(USER, tokenize=False)
+    assert tokenizer.encode(rendered)[:2] == [tokenizer.bos_token_id] * 2
+
+
+def test_llama3_has_the_real_ids() -> None:
+    tokenizer = tokenizer_zoo.llama3()
+    ids = {"<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|eot_id|>": 128009}
+    assert len(tokenizer) == 128256
+    assert {token: tokenizer.convert_tokens_to_ids(token) for token in ids} == ids
+    assert tokenizer.encode("Hello world", add_special_tokens=False) == [9906, 1917]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_zephyr_encodes_as_its_sentencepiece_model(text: str) -> None:
+    model = tokenizer_zoo.shipped("mistral_common", "data/tokenizer.model.v1")
+    expected = sentencepiece.SentencePieceProcessor(str(model)).encode(text)
+    assert tokenizer_zoo.zephyr().encode(text, add_special_tokens=False) == expected
