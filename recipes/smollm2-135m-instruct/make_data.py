@@ -38,8 +38,8 @@ TOPICS = {
         "bridges", "butterflies", "camels", "camping", "candles", "carrots", "castles", "cats",
         "cheese", "chess", "chocolate", "clocks", "clouds", "coffee", "computers", "dancing",
         "deserts", "dolphins", "elephants", "farms", "fishing", "forests", "gardening", "glass",
-        "gold", "guitars", "honey bees", "horses", "ice cream", "islands", "kites", "libraries",
-        "lighthouses", "lions", "maps", "mirrors", "mountains", "museums", "music", "oranges",
+        "grapes", "guitars", "honey bees", "horses", "ice cream", "islands", "kites", "libraries",
+        "lighthouses", "lions", "maps", "mirrors", "mountains", "museums", "music", "onions",
         "owls", "paper", "penguins", "pianos", "pumpkins", "rain", "rivers", "robots", "salt",
         "sharks", "silk", "sleep", "snow", "soap", "soccer", "spiders", "tea", "trains",
         "trees", "umbrellas", "volcanoes", "whales", "windmills", "wolves", "zebras",
@@ -66,7 +66,7 @@ def load_reward() -> ModuleType:
 def build_prompts(task: ModuleType, topics: tuple[str, ...], count: int, seed: int) -> list[str]:
     """`count` different prompts; kinds take turns, and each meets a topic at most once.
 
-    "What is interesting about snow?" + "Keep it short." + "Do not use any commas."
+    "What is interesting about snow?" + "Answer in a sentence or two. " + "Do not use any commas."
     """
     rng = random.Random(seed)
     kinds, prompts = task.KINDS, []
@@ -74,7 +74,7 @@ def build_prompts(task: ModuleType, topics: tuple[str, ...], count: int, seed: i
     for kind in itertools.islice(itertools.cycle(kinds), count):
         question = rng.choice(task.QUESTIONS).format(decks[kind.name].pop())
         constraint = rng.choice(kind.phrasings).format(*rng.choice(kind.arguments))
-        prompts.append(f"{question} {task.BREVITY} {constraint}")
+        prompts.append(f"{question} {kind.brevity}{constraint}")
     rng.shuffle(prompts)
     assert all(len(task.words(prompt)) <= MAX_PROMPT_WORDS for prompt in prompts)
     return prompts
@@ -141,6 +141,7 @@ class Sampler:
                 do_sample=True,
                 temperature=self.args.temperature,
                 top_k=0,
+                top_p=self.args.top_p,
                 eos_token_id=self.tokenizer.eos_token_id,
                 pad_token_id=self.tokenizer.eos_token_id,
             )
@@ -186,7 +187,8 @@ def parse_args() -> argparse.Namespace:
     add("--test", type=int, default=120, help="prompts in the test split (default: 120)")
     add("--limit", type=int, help="at most this many prompts per split, for a trial")
     add("--samples", type=int, default=6, help="answers per prompt, best against worst (6)")
-    add("--temperature", type=float, default=1.0, help="of the sampling (1.0)")
+    add("--temperature", type=float, default=0.7, help="of the sampling (0.7)")
+    add("--top-p", type=float, default=0.95, help="nucleus of the sampling (0.95)")
     add("--max-tokens", type=int, default=64, help="longer answers are cut, and score low (64)")
     add("--batch-size", type=int, default=16, help="prompts at once; changes the samples (16)")
     add("--seed", type=int, default=42, help="same seed, machine and versions: same data (42)")

@@ -17,14 +17,15 @@ The function should be deterministic: the same row must get the same scores when
 resumed. Your file may import anything that is installed; this one needs only the standard library.
 
 What is scored here: a prompt asks something about a topic, briefly, under one constraint that a
-program can check ("What is interesting about snow? Keep it short. Do not use any commas.").
+program can check ("What is interesting about snow? Answer in a sentence or two. Write without
+commas.").
 
     score = quality * (BASE + (1 - BASE) * constraint)          all three in [0, 1]
 
 `constraint` is 1 when met and at most NEAR for a near miss, so that two failures seldom tie and
 a better failure still wins. `quality` is a product, so one bad property is enough to sink an
-answer: empty, off topic, a fragment, repetitive, parroting the prompt, word salad, cut in
-mid-sentence. It cannot tell whether an answer is *true*; no check of form can.
+answer: empty, off topic, a fragment, repetitive, parroting the prompt, talking about the task
+instead of doing it, word salad, cut in mid-sentence. It cannot tell whether an answer is *true*; no check of form can.
 
 `KINDS` is the single definition of every constraint: `make_data.py` writes prompts from its
 phrasings and `parse` reads them back with the same strings.
@@ -37,7 +38,7 @@ from typing import NamedTuple
 BASE = 0.2  # what a good answer that ignores the constraint keeps
 NEAR = 0.6  # the most that a near miss of a constraint can get
 
-BREVITY = "Keep it short."
+BREVITY = "Answer in a sentence or two. "
 
 QUESTIONS = (
     "Tell me about {}.",
@@ -48,32 +49,18 @@ QUESTIONS = (
     "What is one good thing about {}?",
 )
 
-FUNCTION_WORDS = frozenset(
-    """a about after all also an and any are as at be because been before but by can could do does
-    during each even for from had has have he her him his how i if in into is it its itself just
-    like many may more most much my no not of often on one only or other our out over she should so
-    some such than that the their them themselves then there these they this those through to up
-    us very was we well were what when where which while who why will with without would you your
-    it's they're that's don't isn't can't""".split()
-)
-ARTICLES = frozenset({"a", "an", "the"})
-NOT_AFTER_ARTICLE = frozenset(
-    "a an the of and or but is are was were be to in on at by for from with that which it they "
-    "this can has have".split()
-)
-
 
 # --- text ---------------------------------------------------------------------------------------
 
 
 def words(text: str) -> list[str]:
     """The words, in lower case: `words("It's 3 Bees!") == ["it's", "3", "bees"]`."""
-    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower().replace("’", "'"))
+    return re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.lower().replace("\u2019", "'"))
 
 
 def sentences(text: str) -> list[str]:
     """Sentences with their marks: `sentences("Go! Is it? Yes.") == ["Go!", "Is it?", "Yes."]`."""
-    parts = re.split(r"(?<=[.!?])[\"'”)]*\s+|\n+", text.strip())
+    parts = re.split(r"(?<=[.!?])[\"'\u201d)]*\s+|\n+", text.strip())
     return [part for part in parts if words(part)]
 
 
@@ -86,6 +73,27 @@ def ramp(x: float, zero: float, one: float) -> float:
     return min(1.0, max(0.0, (x - zero) / (one - zero)))
 
 
+FUNCTION_WORDS = frozenset(
+    words(
+        """a about after all also an and any are as at be because been before but by can could do
+        does during each even for from had has have he her him his how i if in into is it its
+        itself just like many may more most much my no not of often on one only or other our out
+        over she should so some such than that the their them themselves then there these they
+        this those through to up us very was we well were what when where which while who why
+        will with without would you your it's they're that's don't isn't can't"""
+    )
+)
+COLORS = frozenset(words("black blue brown gray green grey orange pink purple red white yellow"))
+META = frozenset(words("sentence sentences phrase comma commas ai assistant chatbot smollm sorry"))
+ARTICLES = frozenset({"a", "an", "the"})
+NOT_AFTER_ARTICLE = frozenset(
+    words(
+        """a an the of and or but is are was were be to in on at by for from with that which it
+        they this can has have"""
+    )
+)
+
+
 # --- constraints: (answer, *arguments) -> 1 if met, at most NEAR if not -------------------------
 
 
@@ -94,30 +102,19 @@ def at_most_words(text: str, limit: str) -> float:
     return 1.0 if count <= most else NEAR * ramp(count, 2 * most, most)
 
 
-def lowercase(text: str) -> float:
-    spelled = re.findall(r"[^\W\d_]+", text)
-    capital_share = sum(word != word.lower() for word in spelled) / max(1, len(spelled))
-    return 1.0 if capital_share == 0 else NEAR * ramp(capital_share, 0.2, 0)
-
-
-def all_caps(text: str) -> float:
-    letters = [c for c in text if c.isalpha()]
-    share = sum(c.isupper() for c in letters) / max(1, len(letters))
-    return 1.0 if share == 1 else NEAR * share
-
-
-def three_bullets(text: str) -> float:
+def three_items(text: str) -> float:
+    """A numbered or a dashed list; an introduction or a closing line costs a little."""
     lines = [line for line in text.splitlines() if line.strip()]
-    bullets = [line for line in lines if is_bullet(line) and len(words(line)) >= 3]
-    if not bullets:
+    items = [line for line in lines if is_item(line) and len(words(line)) >= 3]
+    if not items:
         return 0.0
-    if len(bullets) == 3:
-        return 1.0 if len(lines) == 3 else 0.8  # an introduction or a closing line costs a little
-    return NEAR * ramp(abs(len(bullets) - 3), 4, 0)
+    if len(items) == 3:
+        return 1.0 if len(lines) == 3 else 0.8
+    return NEAR * ramp(abs(len(items) - 3), 4, 0)
 
 
-def is_bullet(line: str) -> bool:
-    return re.match(r"\s*[-*•]\s", line) is not None
+def is_item(line: str) -> bool:
+    return re.match(r"\s*([-*\u2022]|\d[.)])\s", line) is not None
 
 
 def no_commas(text: str) -> float:
@@ -133,47 +130,40 @@ def fewer_is_better(count: int) -> float:
     return 1.0 if count == 0 else NEAR / (1 + count)
 
 
-def ends_with(text: str, phrase: str) -> float:
-    said, wanted = words(text), words(phrase)
-    if said[-len(wanted) :] == wanted:
-        return 1.0
-    return NEAR * 0.7 if tuple(wanted) in ngrams(said, len(wanted)) else 0.0
-
-
-def ends_with_question(text: str) -> float:
-    """An answer and then a question; a question alone answers nothing."""
-    asked = [s.rstrip("\"'”) ").endswith("?") for s in sentences(text)]
-    if asked[-1:] == [True]:
-        return 1.0 if not all(asked) else NEAR / 2
-    return NEAR / 2 if any(asked) else 0.0
-
-
 def exactly_sentences(text: str, number: str) -> float:
-    off = abs(len(sentences(text)) - {"one": 1, "two": 2}[number])
+    off = abs(len(sentences(text)) - {"one": 1, "two": 2, "three": 3}[number])
     return fewer_is_better(off)
 
 
-def includes(text: str, first: str, second: str) -> float:
-    found = len({first, second} & set(words(text)))
-    return (0.0, NEAR * 0.7, 1.0)[found]
+def between_words(text: str, low: str, high: str) -> float:
+    count = len(words(text))
+    off = max(int(low) - count, count - int(high), 0)
+    return 1.0 if off == 0 else NEAR * ramp(off, int(low), 0)
+
+
+def short_words(text: str, limit: str) -> float:
+    said = words(text)
+    long_share = sum(len(word) > int(limit) for word in said) / max(1, len(said))
+    return 1.0 if long_share == 0 else NEAR * ramp(long_share, 0.3, 0)
+
+
+def names_color(text: str) -> float:
+    return 1.0 if COLORS & set(words(text)) else 0.0
+
+
+def includes(text: str, *wanted: str) -> float:
+    """Words or phrases; `includes("Many people bake.", "people", "world") == NEAR / 2`."""
+    said = " " + " ".join(words(text)) + " "
+    share = sum(f" {' '.join(words(phrase))} " in said for phrase in wanted) / len(wanted)
+    return 1.0 if share == 1 else NEAR * share
 
 
 def starts_with(text: str, word: str) -> float:
-    place = (words(text) + [word]).index(word.lower()) if word.lower() in words(text) else 99
+    said = words(text)
+    if word.lower() not in said:
+        return 0.0
+    place = said.index(word.lower())
     return 1.0 if place == 0 else NEAR * ramp(place, 8, 0)
-
-
-def in_quotes(text: str) -> float:
-    body = text.strip().replace("“", '"').replace("”", '"')
-    opened, closed = body.startswith('"'), body.endswith('"')
-    if opened and closed and body.count('"') == 2:
-        return 1.0
-    return NEAR * (opened + closed) / 2
-
-
-def all_exclaimed(text: str) -> float:
-    marks = [s.rstrip("\"'”) ").endswith("!") for s in sentences(text)]
-    return 1.0 if all(marks) else NEAR * sum(marks) / len(marks)
 
 
 class Kind(NamedTuple):
@@ -183,6 +173,7 @@ class Kind(NamedTuple):
     phrasings: tuple[str, ...]
     arguments: tuple[tuple[str, ...], ...]  # the ones used in the data; any others parse as well
     check: Callable[..., float]
+    brevity: str = BREVITY  # empty where the constraint itself sets the length
 
 
 NONE: tuple[tuple[str, ...], ...] = ((),)
@@ -195,80 +186,69 @@ KINDS = (
         at_most_words,
     ),
     Kind(
-        "lowercase",
-        ("Write everything in lowercase letters.", "Do not use any capital letters."),
-        NONE,
-        lowercase,
+        "between_words",
+        ("Use between {} and {} words.", "Write {} to {} words."),
+        (("15", "20"), ("20", "30"), ("25", "35")),
+        between_words,
     ),
     Kind(
-        "all_caps",
-        ("Write everything in CAPITAL LETTERS.", "ANSWER IN ALL CAPS."),
-        NONE,
-        all_caps,
+        "one_sentence",
+        ("Write exactly {} sentence.", "Answer in {} sentence only."),
+        (("one",),),
+        exactly_sentences,
+        brevity="",
     ),
     Kind(
-        "three_bullets",
+        "more_sentences",
+        ("Write exactly {} sentences.", "Answer in {} sentences."),
+        (("two",), ("three",)),
+        exactly_sentences,
+        brevity="",
+    ),
+    Kind(
+        "three_items",
         (
+            "Write a numbered list of exactly three short items.",
             "Answer with exactly three short bullet points.",
-            'Write three lines that begin with "-".',
         ),
         NONE,
-        three_bullets,
+        three_items,
+        brevity="",
     ),
     Kind("no_commas", ("Do not use any commas.", "Write without commas."), NONE, no_commas),
     Kind(
         "avoids",
         ('Do not use the word "{}".', 'Avoid the word "{}".'),
-        (("the",), ("and",)),
+        (("the",), ("and",), ("is",), ("they",)),
         avoids,
     ),
     Kind(
-        "ends_with",
-        ('End with the words "{}".', 'Your last words must be "{}".'),
-        (("Now you know.",), ("That is why it matters.",), ("What a wonder!",)),
-        ends_with,
+        "short_words",
+        (
+            "Use only short words, none longer than {} letters.",
+            "Use no word of more than {} letters.",
+        ),
+        (("8",), ("9",)),
+        short_words,
+    ),
+    Kind("names_color", ("Mention a color.", "Name at least one color."), NONE, names_color),
+    Kind(
+        "includes_phrase",
+        ('Use the phrase "{}".', 'Include the words "{}" somewhere.'),
+        (("such as",), ("for example",), ("known for",), ("more than",)),
+        includes,
     ),
     Kind(
-        "ends_with_question",
-        ("End your answer with a question.", "Finish by asking me a question."),
-        NONE,
-        ends_with_question,
-    ),
-    Kind(
-        "exactly_sentences",
-        ("Write exactly {} sentence.", "Answer in {} sentence only."),
-        (("one",),),
-        exactly_sentences,
-    ),
-    Kind(
-        "exactly_two_sentences",
-        ("Write exactly {} sentences.", "Answer in {} sentences."),
-        (("two",),),
-        exactly_sentences,
-    ),
-    Kind(
-        "includes",
-        ('Use the words "{}" and "{}".', 'Include both "{}" and "{}".'),
-        (("people", "world"), ("useful", "today"), ("small", "great"), ("learn", "simple")),
+        "includes_two",
+        ('Use both "{}" and "{}".', 'Use the two words "{}" and "{}".'),
+        (("people", "world"), ("many", "different"), ("can", "time"), ("most", "life")),
         includes,
     ),
     Kind(
         "starts_with",
-        ('Start with the word "{}".', 'Your first word must be "{}".'),
-        (("Imagine",), ("Many",), ("Today",), ("Because",)),
+        ('Start with the word "{}".', 'Let your first word be "{}".'),
+        (("Imagine",), ("Many",), ("People",), ("Yes",)),
         starts_with,
-    ),
-    Kind(
-        "in_quotes",
-        ("Put your whole answer in double quotes.", "Wrap your answer in double quotation marks."),
-        NONE,
-        in_quotes,
-    ),
-    Kind(
-        "all_exclaimed",
-        ("End every sentence with an exclamation mark.", "Use only exclamation marks, no periods."),
-        NONE,
-        all_exclaimed,
     ),
 )
 
@@ -288,7 +268,7 @@ class Request(NamedTuple):
 def parse(text: str) -> Request:
     """Topic and constraint of a prompt.
 
-    >>> request = parse("Tell me about honey bees. Keep it short. Use at most 15 words.")
+    >>> request = parse("Tell me about honey bees. Answer briefly. Use at most 15 words.")
     >>> request.topic, request.kind.name, request.arguments
     (['honey', 'bees'], 'at_most_words', ('15',))
     """
@@ -307,7 +287,7 @@ def as_pattern(phrasing: str) -> str:
 def topic_words(question: str) -> list[str]:
     """What the question is about; for a question of unknown form, all its content words."""
     found = (re.search(as_pattern(form), question) for form in QUESTIONS)
-    topic = next((match.group(1) for match in found if match), question.replace(BREVITY, ""))
+    topic = next((match.group(1) for match in found if match), question)
     return [word for word in words(topic) if word not in FUNCTION_WORDS]
 
 
@@ -323,18 +303,15 @@ def quality(text: str, request: Request) -> float:
         * topic_quality(said, request.topic)
         * variety(text)
         * originality(said, request.text)
+        * (0.5 if META & set(said) else 1.0)
         * english(text)
         * (1.0 if is_finished(text) else 0.25)
     )
 
 
 def length_quality(count: int) -> float:
-    """Fragments and essays score low, all between alike: 4 -> 0.01, 8 -> 0.38, 12..40 -> 1."""
-    return (
-        ramp(count, 3, 12) ** 2 * (0.2 + 0.8 * ramp(count, 80, 40))
-        if count < 12
-        else ramp(count, 100, 40)
-    )
+    """Fragments and essays score low, all between alike: 4 -> 0.01, 8 -> 0.31, 12..40 -> 1."""
+    return ramp(count, 3, 12) ** 2 * ramp(count, 100, 40)
 
 
 def topic_quality(said: list[str], topic: list[str]) -> float:
@@ -347,7 +324,10 @@ def topic_quality(said: list[str], topic: list[str]) -> float:
 
 def stem(word: str) -> str:
     """`stem("volcanoes") == "volcano"`, `stem("berries") == "berr"`, `stem("bees") == "bee"`."""
-    return re.sub(r"(?<=\w\w\w)(ies|y|(?<=[sxzo]|ch|sh)es|(?<!s)s)$", "", word)
+    for plural in ("ies", "oes", "shes", "ches", "xes", "sses", "s"):
+        if word.endswith(plural) and not word.endswith("ss") and len(word) > len(plural) + 2:
+            return word[: -len(plural)] + {"oes": "o"}.get(plural, "")
+    return word
 
 
 def variety(text: str) -> float:
@@ -384,13 +364,15 @@ def english(text: str) -> float:
 
 def is_finished(text: str) -> bool:
     """Ends with a closing mark; list items may go without one if none of them has one."""
-    lines = [line.strip().rstrip("\"'”)*") for line in text.strip().splitlines() if line.strip()]
+    lines = [
+        line.strip().rstrip("\"'\u201d)*") for line in text.strip().splitlines() if line.strip()
+    ]
     closed = [line.endswith((".", "!", "?")) for line in lines]
     if closed[-1]:
         return True
-    bullets = [done for line, done in zip(lines, closed, strict=True) if is_bullet(line)]
+    items = [done for line, done in zip(lines, closed, strict=True) if is_item(line)]
     complete = (words(lines[-1]) or ["the"])[-1] not in FUNCTION_WORDS
-    return is_bullet(lines[-1]) and len(bullets) > 1 and not any(bullets) and complete
+    return is_item(lines[-1]) and len(items) > 1 and not any(items) and complete
 
 
 # --- the ranker ---------------------------------------------------------------------------------
