@@ -25,7 +25,8 @@ commas.").
 `constraint` is 1 when met and at most NEAR for a near miss, so that two failures seldom tie and
 a better failure still wins. `quality` is a product, so one bad property is enough to sink an
 answer: empty, off topic, a fragment, repetitive, parroting the prompt, talking about the task
-instead of doing it, word salad, cut in mid-sentence. It cannot tell whether an answer is *true*; no check of form can.
+instead of doing it, word salad, cut in mid-sentence. It cannot tell whether an answer is *true*;
+no check of form can.
 
 `KINDS` is the single definition of every constraint: `make_data.py` writes prompts from its
 phrasings and `parse` reads them back with the same strings.
@@ -86,6 +87,7 @@ FUNCTION_WORDS = frozenset(
 COLORS = frozenset(words("black blue brown gray green grey orange pink purple red white yellow"))
 META = frozenset(words("sentence sentences phrase comma commas ai assistant chatbot smollm sorry"))
 ARTICLES = frozenset({"a", "an", "the"})
+CONNECTORS = frozenset(words("a an the of and or but with from is are"))
 NOT_AFTER_ARTICLE = frozenset(
     words(
         """a an the of and or but is are was were be to in on at by for from with that which it
@@ -315,18 +317,24 @@ def length_quality(count: int) -> float:
 
 
 def topic_quality(said: list[str], topic: list[str]) -> float:
-    """Is the topic named? `["bees"]` is named by "bee"; half of a two-word topic is worth 0.7."""
-    if not topic:
+    """Is the topic named? "honeybee" names ["honey", "bees"]; "bees" alone is worth 0.7."""
+    if not topic or is_named("".join(topic), said):
         return 1.0
-    share = sum(any(word.startswith(stem(t)) for word in said) for t in topic) / len(topic)
+    share = sum(is_named(word, said) for word in topic) / len(topic)
     return 0.2 if share == 0 else 0.4 + 0.6 * share
 
 
+def is_named(topic: str, said: list[str]) -> bool:
+    """`is_named("stars", ["star-like"])`, but not `is_named("stars", ["start"])`."""
+    form = re.compile(re.escape(stem(topic)) + r"(|e|y|s|es|ies|ed|er|ers|ing)(['-].*)?")
+    return any(form.fullmatch(word) for word in said)
+
+
 def stem(word: str) -> str:
-    """`stem("volcanoes") == "volcano"`, `stem("berries") == "berr"`, `stem("bees") == "bee"`."""
-    for plural in ("ies", "oes", "shes", "ches", "xes", "sses", "s"):
-        if word.endswith(plural) and not word.endswith("ss") and len(word) > len(plural) + 2:
-            return word[: -len(plural)] + {"oes": "o"}.get(plural, "")
+    """`stem("volcanoes") == "volcano"`, `stem("bees") == "bee"`, `stem("dancing") == "danc"`."""
+    for ending in ("ing", "ies", "es", "s"):
+        if word.endswith(ending) and not word.endswith("ss") and len(word) > len(ending) + 2:
+            return word[: -len(ending)]
     return word
 
 
@@ -364,15 +372,14 @@ def english(text: str) -> float:
 
 def is_finished(text: str) -> bool:
     """Ends with a closing mark; list items may go without one if none of them has one."""
-    lines = [
-        line.strip().rstrip("\"'\u201d)*") for line in text.strip().splitlines() if line.strip()
-    ]
+    lines = [line.strip().rstrip("\"'\u201d)*") for line in text.splitlines() if line.strip()]
     closed = [line.endswith((".", "!", "?")) for line in lines]
+    if (words(lines[-1]) or ["the"])[-1] in CONNECTORS:
+        return False
     if closed[-1]:
         return True
     items = [done for line, done in zip(lines, closed, strict=True) if is_item(line)]
-    complete = (words(lines[-1]) or ["the"])[-1] not in FUNCTION_WORDS
-    return is_item(lines[-1]) and len(items) > 1 and not any(items) and complete
+    return is_item(lines[-1]) and len(items) > 1 and not any(items)
 
 
 # --- the ranker ---------------------------------------------------------------------------------
