@@ -1,0 +1,43 @@
+# make setup | test | quickstart | <name>-selm | <name>-dpo | plan-<name>-selm | plan-<name>-dpo
+# <name>: zephyr, llama3, phi3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
+
+SHELL := /usr/bin/env bash
+ARGS ?=
+VLLM ?=
+
+folder_zephyr  := recipes/zephyr-7b-sft
+folder_llama3  := recipes/llama-3-8b-instruct
+folder_phi3    := recipes/phi-3-mini-4k-instruct
+folder_smollm2 := recipes/smollm2-135m-instruct
+
+names := zephyr llama3 phi3 smollm2
+runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo) smollm2-random
+plans := $(addprefix plan-,$(runs))
+
+# smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
+recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test quickstart $(runs) $(plans)
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+setup:
+	@VLLM=$(VLLM) bash scripts/setup.sh
+
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/shellcheck scripts/*.sh .ci/run
+	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests
+
+quickstart: smollm2-selm
+
+$(runs): setup
+	@case $@ in smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac
+	@bash scripts/run.sh $(call recipe,$@) $(ARGS)
+
+$(plans):
+	@if [ -d .venv ]; then PATH="$$PWD/.venv/bin:$$PATH"; fi; \
+	python scripts/plan.py $(call recipe,$(patsubst plan-%,%,$@)) $(ARGS)

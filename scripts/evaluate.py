@@ -1,0 +1,40 @@
+"""Let a policy answer the held-out prompts greedily, and score the answers with the ranker.
+
+    python scripts/evaluate.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
+
+Iteration 0 is the base model. Writes runs/<run_name>/iter-<T>/evaluation.
+"""
+
+from selm.cli import Stage, parse_iteration, run_main
+
+
+def main() -> None:
+    run, t = parse_iteration(__doc__, first=0)
+    stage = Stage(run, "evaluation", t)
+    if stage.is_done():
+        return
+    stage.begin()
+
+    from selm import artifacts, data
+    from selm.evaluation.held_out import base_responses, greedy, with_rewards
+    from selm.generation.respond import respond
+    from selm.ranking import load_ranker
+
+    rows, dropped = data.held_out(run.recipe)
+    policy = artifacts.policy_path(run.recipe, t)
+    partial = artifacts.partial_folder(run, "evaluation", t)
+    answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")
+    base = [{**row, "response": row["responses"][0]} for row in answered.rows]
+    if t > 0:
+        base = data.read(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
+    ranker = load_ranker(run.recipe.judge(), run.recipe.seed)
+    scored = with_rewards(answered.rows, base_responses(base), ranker)
+
+    with stage.writing() as record:
+        data.save(scored, data.EVALUATION, record.folder / "test.parquet")
+        record.rows, record.tokens = len(scored), answered.tokens
+        record.dropped = dropped + answered.dropped
+
+
+if __name__ == "__main__":
+    run_main(main)

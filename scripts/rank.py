@@ -1,0 +1,33 @@
+"""Rank each prompt's pool of responses, and keep the best and the worst as a preference pair.
+
+    python scripts/rank.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
+
+Reads runs/<run_name>/iter-<T>/responses. Writes runs/<run_name>/iter-<T>/preferences, which
+`datasets.load_dataset` reads. Killed? The same command goes on at the last shard.
+"""
+
+from selm.cli import Stage, parse_iteration, run_main
+
+
+def main() -> None:
+    run, t = parse_iteration(__doc__)
+    stage = Stage(run, "preferences", t)
+    if stage.is_done():
+        return
+    stage.begin()
+
+    from selm import artifacts, data
+    from selm.ranking.prefer import prefer
+
+    responses = artifacts.folder(run.recipe, "responses", t)
+    rows = data.read(responses / "train.parquet")
+    partial = artifacts.partial_folder(run, "preferences", t)
+    preferred, dropped = prefer(rows, run.recipe, partial)
+
+    with stage.writing() as record:
+        data.save(preferred, data.PREFERENCES, record.folder / "train.parquet")
+        record.rows, record.dropped = len(preferred), dropped
+
+
+if __name__ == "__main__":
+    run_main(main)

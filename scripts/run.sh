@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Run a recipe from wherever it stands: plan | bash, one command per stage.
+#
+#   bash scripts/run.sh recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
+#
+# Stops at the first stage that fails and names the command to repeat. Finished stages are skipped.
+# The plan is kept as runs/<run_name>/plan.sh, each stage's output under runs/<run_name>/logs/.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+if [ $# -eq 0 ] || [ "$1" = "--help" ] || [ "$1" = "-h" ]; then
+  sed -n '2,7s/^# \{0,1\}//p' "$0"
+  exit 2
+fi
+if [ -d .venv ]; then
+  PATH="$PWD/.venv/bin:$PATH"
+fi
+
+# Threads that spin while they wait slow each other down as soon as anything else runs.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
+plan=$(python scripts/plan.py "$@")
+folder=$(sed -n 's|^# .*; all output in \(.*\)/$|\1|p' <<<"$plan")
+mkdir -p "$folder"
+if [ "$plan" != "$(cat "$folder/plan.sh" 2>/dev/null)" ]; then
+  printf '%s\n' "$plan" >"$folder/.plan.sh.tmp"
+  mv "$folder/.plan.sh.tmp" "$folder/plan.sh"
+fi
+exec bash "$folder/plan.sh"

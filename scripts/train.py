@@ -1,0 +1,38 @@
+"""Train the policy of iteration T on its preference pairs, starting from iteration T - 1.
+
+    accelerate launch --config_file accelerate_configs/single.yaml \\
+        scripts/train.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
+
+Reads runs/<run_name>/iter-<T>/preferences (objective dpo: the portion as it is) and the checkpoint
+before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` reads. Killed? The
+same command goes on from the last saved step.
+"""
+
+from selm.cli import Stage, parse_iteration, run_main
+
+
+def main() -> None:
+    run, t = parse_iteration(__doc__)
+    stage = Stage(run, "checkpoint", t)
+    if stage.is_done():
+        return
+    stage.begin()
+
+    from selm import artifacts
+    from selm.training.run import load_examples, make_trainer, num_tokens, save_policy, train
+
+    examples, dropped = load_examples(run.recipe, t)
+    partial = artifacts.partial_folder(run, "checkpoint", t)
+    trainer = make_trainer(run.recipe, t, examples, partial / "steps")
+    train(trainer)
+    final = save_policy(trainer, run.recipe, partial / "final")
+
+    if trainer.is_world_process_zero():
+        with stage.writing() as record:
+            artifacts.move_files(final, record.folder)
+            record.rows, record.dropped = len(examples), dropped
+            record.tokens = num_tokens(examples)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,355 @@
+"""Where a stage's output lies, whether it is complete and current, and how it is written.
+
+An artifact is a folder with a `manifest.json`. The manifest holds the part of the recipe that the
+stage depends on and the hashes of its inputs' manifests, so each artifact is chained back to the
+base model. An artifact is *current* if that part, those hashes and its own files are unchanged.
+
+Folders are built under a temporary name and renamed: what has its final name is complete.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from selm.errors import UserError
+from selm.plan import Run, command, stages
+from selm.recipe import Ranking, Recipe, is_local_path
+
+# Raise it when the content of artifacts changes meaning: all older ones become stale.
+FORMAT = 1
+
+# Keys that change how fast a stage runs, not what it writes.
+EXECUTION_KEYS = {
+    "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
+    "ranking": {"workers", "shard_size"},
+    "training": {
+        *("accelerate_config", "num_processes", "per_device_train_batch_size", "report_to"),
+        *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
+        *("disable_tqdm", "dataloader_num_workers", "dataset_num_proc", "gradient_checkpointing"),
+    },
+}
+
+PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "vllm")
+
+
+@dataclass(frozen=True)
+class State:
+    """Whether an artifact can be used, and if not, why: `missing`, `recipe changed: ...`."""
+
+    current: bool
+    why: str = ""
+    manifest_hash: str | None = None
+
+
+def run_folder(recipe: Recipe) -> Path:
+    return Path(recipe.output_dir) / recipe.run_name
+
+
+def folder(recipe: Recipe, kind: str, t: int | None) -> Path:
+    """`runs/<run_name>/iter-2/responses`; the report belongs to no iteration."""
+    return run_folder(recipe) / name(kind, t)
+
+
+def name(kind: str, t: int | None) -> str:
+    return kind if t is None else f"iter-{t}/{kind}"
+
+
+def policy_path(recipe: Recipe, t: int) -> str:
+    """What `from_pretrained` loads for pi_t; t = 0 is the base model."""
+    return recipe.model.name_or_path if t == 0 else str(folder(recipe, "checkpoint", t))
+
+
+def inputs(recipe: Recipe, kind: str, t: int | None) -> list[tuple[str, int]]:
+    """The artifacts that a stage reads."""
+    if kind == "report" or t is None:
+        return [(k, i) for k, i in stages(recipe) if i is not None]
+    read: list[tuple[str, int]] = []
+    if kind == "preferences":
+        read.append(("responses", t))
+    if kind == "checkpoint" and recipe.iteration(t).objective != "dpo":
+        read.append(("preferences", t))
+    if kind in ("responses", "checkpoint") and t > 1:
+        read.append(("checkpoint", t - 1))
+    if kind == "evaluation" and t > 0:
+        read += [("checkpoint", t), ("evaluation", 0)]
+    return read
+
+
+def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+    """The settings that decide what this artifact holds, and nothing else.
+
+    A changed recipe makes an artifact stale exactly if this changes, or an input of it does.
+    """
+    part: dict[str, Any] = {"format": FORMAT}
+    if kind == "report" or t is None:
+        return part | {"run_name": recipe.run_name}
+    part |= {"seed": recipe.seed, "model": recipe.model.model_dump()}
+    part["model"]["content"] = _content(recipe.model.name_or_path)
+    reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
+    if kind in ("responses", "checkpoint") and reads_portion:
+        part["data"] = _data(recipe) | {"limit": recipe.data.limit}
+        part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
+    if kind == "responses":
+        part["generation"] = _settings("generation", recipe.generation.model_dump())
+    if kind == "preferences":
+        part["ranking"] = _ranking(recipe.ranking)
+    if kind == "checkpoint":
+        part["iteration"] = recipe.iteration(t).model_dump()
+        part["training"] = _settings("training", recipe.training.model_dump())
+        part["training"]["alpha"] = recipe.alpha(t)
+    if kind == "evaluation":
+        part["data"] = _data(recipe) | {"split": recipe.data.test_split}
+        part["generation"] = {
+            "engine": recipe.generation.engine,
+            "max_tokens": recipe.generation.max_tokens,
+        }
+        part["evaluation"] = {"limit": recipe.evaluation.limit}
+        part["ranking"] = _ranking(recipe.judge())
+    return part
+
+
+def _settings(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in EXECUTION_KEYS[section]}
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.data
+    content = _content(data.name_or_path) if is_local_path(data.name_or_path) else None
+    return {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
+
+
+def _ranking(ranking: Ranking) -> dict[str, Any]:
+    part = _settings("ranking", ranking.model_dump())
+    if ranking.ranker == "function" and ranking.name_or_path:
+        part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
+    return part
+
+
+@lru_cache
+def _content(path: str) -> str | None:
+    """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
+
+    Files up to 64 MB count with their bytes, larger ones (weights) with their name and size.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        return None
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(root)}:{size}".encode())
+        if size <= 64 * 2**20:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+    """The manifest of an artifact that is known to be there."""
+    return json.loads((folder(recipe, kind, t) / "manifest.json").read_text())
+
+
+def state(
+    recipe: Recipe,
+    kind: str,
+    t: int | None,
+    seen: dict[tuple[str, int | None], State] | None = None,
+) -> State:
+    """Whether the artifact on disk is what the recipe asks for, all the way to the base model."""
+    seen = {} if seen is None else seen
+    if (kind, t) not in seen:
+        seen[kind, t] = _state(recipe, kind, t, seen)
+    return seen[kind, t]
+
+
+def _state(
+    recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
+) -> State:
+    path = folder(recipe, kind, t) / "manifest.json"
+    if not path.is_file():
+        return State(False, "missing")
+    manifest = json.loads(path.read_text())
+    changed = _differing_keys(manifest["recipe"], recipe_part(recipe, kind, t))
+    if changed:
+        return State(False, f"recipe changed: {', '.join(changed)}")
+    for file, facts in manifest["files"].items():
+        there = path.parent / file
+        if not there.is_file() or there.stat().st_size != facts["bytes"]:
+            return State(False, f"damaged: {file} is not the file that was written")
+    wanted = inputs(recipe, kind, t)
+    if set(manifest["inputs"]) != {name(*entry) for entry in wanted}:
+        return State(False, "its inputs are other ones now")
+    for entry in wanted:
+        upstream = state(recipe, *entry, seen)
+        if not upstream.current:
+            return State(False, f"its input {name(*entry)} is not current ({upstream.why})")
+        if upstream.manifest_hash != manifest["inputs"][name(*entry)]:
+            return State(False, f"its input {name(*entry)} was written anew")
+    return State(True, manifest_hash=_sha256(path))
+
+
+def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += _differing_keys(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))
+        return found
+    if old == new:
+        return []
+    if prefix.endswith(".content"):
+        return [f"the content of {prefix.removesuffix('.content')}"]
+    return [f"{prefix} ({old} -> {new})"]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
+    """Hashes of the inputs' manifests; UserError naming the command where one is not current."""
+    seen: dict[tuple[str, int | None], State] = {}
+    hashes = {}
+    for entry in inputs(run.recipe, kind, t):
+        found = state(run.recipe, *entry, seen)
+        if not found.current or found.manifest_hash is None:
+            where = folder(run.recipe, *entry)
+            raise UserError(f"{where}: {found.why}; run: {command(run, *entry)}")
+        hashes[name(*entry)] = found.manifest_hash
+    return hashes
+
+
+def partial_folder(run: Run, kind: str, t: int | None) -> Path:
+    """Where a stage keeps finished shards until it is complete; emptied if they are of old inputs.
+
+    A stage that was killed finds here what it had done, if recipe and inputs are the same.
+    """
+    target = folder(run.recipe, kind, t)
+    partial = target.parent / f".{kind}.partial"
+    key = json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
+    if partial.exists() and _read_text(partial / "key.json") != key:
+        shutil.rmtree(partial)
+    if not partial.exists():
+        partial.mkdir(parents=True)
+        write_text(partial / "key.json", key)
+    return partial
+
+
+def _read_text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename: readers see the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@dataclass
+class Record:
+    """What a stage reports about itself in its manifest."""
+
+    folder: Path
+    rows: int = 0
+    tokens: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> Iterator[Record]:
+    """Yield an empty folder to fill; at the end it gets its manifest and its final name.
+
+    `seconds_before`: seconds that the stage has worked before it got here.
+    """
+    hashes = require_inputs(run, kind, t)
+    target = folder(run.recipe, kind, t)
+    building = target.parent / f".{kind}.tmp"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    started = time.monotonic()
+    record = Record(building)
+    yield record
+    manifest = {
+        "stage": kind,
+        "iteration": t,
+        "run_name": run.recipe.run_name,
+        "recipe": recipe_part(run.recipe, kind, t),
+        "inputs": hashes,
+        "rows": record.rows,
+        "tokens": record.tokens,
+        "dropped": dict(record.dropped),
+        "seconds": round(seconds_before + time.monotonic() - started, 1),
+        **record.facts,
+        "command": command(run, kind, t),
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "files": _files(building),
+    }
+    write_text(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    _move_into_place(building, target)
+    shutil.rmtree(target.parent / f".{kind}.partial", ignore_errors=True)
+
+
+def _move_into_place(building: Path, target: Path) -> None:
+    """Rename; an older artifact of that name is moved aside first, and deleted last."""
+    old = target.parent / f".{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(building, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(root: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(root)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in paths
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # an optional package, e.g. vllm
+    return found
+
+
+def _git_commit() -> str | None:
+    """The code's commit, with `-dirty` if files were changed; None outside a git checkout."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move everything in `source` into `target`, on the same disk."""
+    for path in source.iterdir():
+        os.replace(path, target / path.name)

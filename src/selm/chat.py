@@ -1,0 +1,163 @@
+"""The one place that turns messages into tokens.
+
+Generation and training both call `prompt_ids`; labels come from `response_ids`. So the policy is
+trained behind exactly the tokens that it is asked with, and is taught exactly one end-of-turn.
+
+    prompt_ids    <s> <|user|> \\n Hi </s> \\n <|assistant|> \\n
+    response_ids                                            Hello ! </s>
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from selm.errors import UserError
+from selm.recipe import Model
+
+Message = dict[str, str]
+
+_PROBE = "PROBE"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer and what its chat template does around a response.
+
+    Attributes:
+        lead: white space that the template puts between the generation prompt and the response,
+            e.g. " " for `[/INST] Hello`.
+        end_of_turn: id of the token that ends an assistant's turn.
+        adds_bos: the tokenizer starts plain text with BOS by itself (Mistral, Llama 3; not Qwen).
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    lead: str
+    end_of_turn: int
+    adds_bos: bool
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the conversation up to where the assistant's answer starts."""
+        return self._encode(self._prompt_text(messages))
+
+    def response_ids(
+        self, messages: Sequence[Message], response: str, finished: bool = True
+    ) -> list[int]:
+        """Tokens of a response behind `prompt_ids(messages)`, and one end-of-turn.
+
+        Args:
+            messages: the prompt; the response's first token may depend on its last characters.
+            response: plain text. Special tokens written in it are removed: they would end the turn.
+            finished: False if the response was cut at the length limit; it gets no end-of-turn.
+        """
+        for special in self.tokenizer.all_special_tokens:
+            response = response.replace(special, "")
+        prompt = self.prompt_ids(messages)
+        whole = self._encode(self._prompt_text(messages) + self.lead + response)
+        if whole[: len(prompt)] == prompt:
+            ids = whole[len(prompt) :]
+        else:  # the response's first characters merge into the prompt's last token
+            ids = self.tokenizer.encode(self.lead + response, add_special_tokens=False)
+        return [*ids, self.end_of_turn] if finished else ids
+
+    def stop_ids(self, generation_config: GenerationConfig | None) -> list[int]:
+        """Every token that ends a response: end-of-turn, EOS and the generation config's list."""
+        ids = {self.end_of_turn}
+        configured = generation_config.eos_token_id if generation_config is not None else None
+        for found in (self.tokenizer.eos_token_id, configured):
+            if found is not None:
+                ids |= {found} if isinstance(found, int) else set(found)
+        return sorted(ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The response's plain text, without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _prompt_text(self, messages: Sequence[Message]) -> str:
+        return _render(self.tokenizer, messages, add_generation_prompt=True)
+
+    def _encode(self, text: str) -> list[int]:
+        """Exactly one BOS where the model knows one, whether or not its template writes it."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if self.adds_bos and ids[:1] != [bos] else ids
+
+
+def load_chat(path: str, model: Model) -> Chat:
+    """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if it has one.
+
+    Raises:
+        UserError: nothing there, or no chat template.
+    """
+    revision = model.revision if path == model.name_or_path else None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
+    if model.chat_template is not None:
+        tokenizer.chat_template = Path(model.chat_template).read_text()
+    if tokenizer.chat_template is None:
+        raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
+    return make_chat(tokenizer)
+
+
+def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """Find out what the template does, by rendering a probe conversation."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    adds_bos = tokenizer.bos_token_id is not None and (
+        tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    )
+    asked: list[Message] = [{"role": "user", "content": "Hi"}]
+    prompt = _render(tokenizer, asked, add_generation_prompt=True)
+    whole = _render(
+        tokenizer, [*asked, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False
+    )
+    before, _, after = whole.rpartition(_PROBE)
+    lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    return Chat(
+        tokenizer=tokenizer,
+        lead=lead if lead.isspace() else "",
+        end_of_turn=_end_of_turn(tokenizer, after),
+        adds_bos=adds_bos,
+    )
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
+    """The first special token that the template writes after a response, else EOS."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    for token in tokenizer.encode(after, add_special_tokens=False):
+        if token in special:
+            return token
+    return tokenizer.eos_token_id
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
+) -> str:
+    """The template's text. Templates without a system role get it at the head of the user's turn."""
+
+    def render(conversation: Sequence[Message]) -> str:
+        return tokenizer.apply_chat_template(
+            list(conversation), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    if messages[0]["role"] != "system" or len(messages) == 1:
+        return render(messages)
+    system, first, *rest = messages
+    try:
+        text = render(messages)
+        if system["content"].strip() in text:
+            return text
+    except TemplateError:
+        pass  # the template refuses the role: same way out as for one that drops the message
+    merged = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
+    return render([merged, *rest])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,155 @@
+"""What every stage script shares: arguments, exit codes, one log file per attempt."""
+
+import argparse
+import atexit
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selm import artifacts
+from selm.errors import UserError
+from selm.plan import SCRIPTS, Run
+from selm.recipe import Recipe, load_recipe
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser for `RECIPE [key=value ...]`; the script's docstring is its help."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("recipe", help="a YAML file, e.g. recipes/smollm2-135m-instruct/selm.yaml")
+    made.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. training.alpha=0.005 seed=7"
+    )
+    return made
+
+
+def parse_run(doc: str | None) -> Run:
+    """Arguments of a script that serves the whole run: plan and report."""
+    arguments = parser(doc).parse_intermixed_args()
+    return _run(arguments)
+
+
+def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
+    """Arguments of a stage of one iteration; `first` is 0 where the base model counts too."""
+    made = parser(doc)
+    made.add_argument("--iteration", type=int, required=True, metavar="T", help="1 is the first")
+    arguments = made.parse_intermixed_args()
+    run = _run(arguments)
+    last = len(run.recipe.iterations)
+    if not first <= arguments.iteration <= last:
+        raise UserError(
+            f"--iteration {arguments.iteration}: {arguments.recipe} has iterations {first}..{last}"
+        )
+    return run, arguments.iteration
+
+
+def _run(arguments: argparse.Namespace) -> Run:
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    return Run(recipe, arguments.recipe, tuple(arguments.overrides))
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Call main; a user's mistake becomes one line on stderr and exit 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@dataclass
+class Stage:
+    """One stage of one iteration, from the check to the written artifact."""
+
+    run: Run
+    kind: str
+    t: int | None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def folder(self) -> Path:
+        return artifacts.folder(self.recipe, self.kind, self.t)
+
+    def is_done(self) -> bool:
+        """True, and says so, if the artifact is complete and current."""
+        found = artifacts.state(self.recipe, self.kind, self.t)
+        if is_main_process():
+            if found.current:
+                print(f"{self.folder}: already done")
+            elif found.why != "missing":
+                print(f"{self.folder}: made again, {found.why}")
+        return found.current
+
+    def begin(self) -> None:
+        """Check the inputs, save the resolved recipe, start this attempt's log file."""
+        artifacts.require_inputs(self.run, self.kind, self.t)
+        if not is_main_process():
+            return
+        resolved = artifacts.run_folder(self.recipe) / "recipe.yaml"
+        if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
+            artifacts.write_text(resolved, self.recipe.as_yaml())
+        script = SCRIPTS[self.kind]
+        label = script if self.t is None else f"iter-{self.t}-{script}"
+        log_to(artifacts.run_folder(self.recipe) / "logs", label)
+
+    @contextmanager
+    def writing(self) -> Iterator[artifacts.Record]:
+        """Yield an empty folder; afterwards it is the artifact, and the last line says so."""
+        seconds = time.monotonic() - self.started
+        with artifacts.writing(self.run, self.kind, self.t, seconds) as record:
+            yield record
+        seconds = time.monotonic() - self.started
+        drops = ", ".join(f"{count} {reason}" for reason, count in record.dropped.items())
+        print(
+            f"{self.folder}: written, {record.rows} rows"
+            + (f", {record.tokens:,} tokens" if record.tokens else "")
+            + (f", dropped: {drops}" if drops else "")
+            + f", {seconds:.0f} s"
+        )
+
+
+def is_main_process() -> bool:
+    """Rank 0 under `accelerate launch`, and any process not launched by it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def log_to(logs: Path, label: str) -> None:
+    """From now on all output, that of C libraries too, also goes to a new file in `logs`.
+
+    The file is `<label>.<attempt>.log`; attempts are numbered from 1.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    attempt = 1 + len(list(logs.glob(f"{label}.*.log")))
+    path = logs / f"{label}.{attempt}.log"
+    path.touch()
+    tees = [_tee(path, sys.stdout.fileno()), _tee(path, sys.stderr.fileno())]
+    atexit.register(_finish, tees)
+
+
+def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Put a `tee` between a file descriptor and where it goes. -i: Ctrl-C is for the stage."""
+    original = os.dup(descriptor)
+    tee = subprocess.Popen(["tee", "-a", "-i", path], stdin=subprocess.PIPE, stdout=original)
+    assert tee.stdin is not None
+    os.dup2(tee.stdin.fileno(), descriptor)
+    tee.stdin.close()
+    return tee, original, descriptor
+
+
+def _finish(tees: list[tuple[subprocess.Popen[bytes], int, int]]) -> None:
+    """Give the descriptors back and wait until the last line is written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for tee, original, descriptor in tees:
+        os.dup2(original, descriptor)
+        tee.wait(timeout=10)

@@ -1,0 +1,51 @@
+"""Greedy answers to held-out prompts, and what the recipe's ranker thinks of them."""
+
+from collections.abc import Mapping, Sequence
+
+from selm.data import Row
+from selm.ranking import Ranker
+from selm.recipe import Recipe
+
+
+def greedy(recipe: Recipe) -> Recipe:
+    """The recipe as evaluation generates with it: one greedy response per prompt."""
+    settings = {"temperature": 0.0, "top_p": 1.0, "num_samples": 1}
+    return recipe.model_copy(update={"generation": recipe.generation.model_copy(update=settings)})
+
+
+def with_rewards(
+    answered: Sequence[Row], base_responses: Mapping[str, str], ranker: Ranker
+) -> list[Row]:
+    """Rows of the schema `EVALUATION`.
+
+    Each response is scored beside the base model's response to the same prompt: a pairwise
+    ranker's score has a meaning only there, a reward does not change by it.
+
+    Args:
+        answered: of the schema `RESPONSES`, one response each.
+        base_responses: prompt_id -> the base model's greedy response.
+    """
+    ids = [row["prompt_id"] for row in answered]
+    responses = [row["responses"][0] for row in answered]
+    scores = ranker.score(
+        ids,
+        [row["prompt"] for row in answered],
+        [[text, base_responses[i]] for i, text in zip(ids, responses, strict=True)],
+    )
+    return [
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "response": row["responses"][0],
+            "finish_reason": row["finish_reasons"][0],
+            "num_tokens": row["num_tokens"][0],
+            "reward": reward,
+            "reward_of_base": reward_of_base,
+        }
+        for row, (reward, reward_of_base) in zip(answered, scores, strict=True)
+    ]
+
+
+def base_responses(rows: Sequence[Row]) -> dict[str, str]:
+    """From rows of the base model's evaluation."""
+    return {row["prompt_id"]: row["response"] for row in rows}

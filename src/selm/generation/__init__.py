@@ -1,0 +1,64 @@
+"""Engines: token ids in, responses out. Two kinds behind one interface.
+
+Prompts reach an engine as token ids made by `selm.chat`, never as text, so that no engine adds a
+BOS or renders a template of its own.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from selm.chat import Chat
+from selm.recipe import Generation, Model
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a policy answered: "stop" it ended by itself, "length" it was cut at max_tokens."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+
+
+class Engine(Protocol):
+    """A loaded policy."""
+
+    chat: Chat
+    max_prompt_tokens: int
+
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
+        """One response per prompt, in order. A seed decides its prompt's sample and nothing else:
+        the result does not depend on which other prompts are in the call."""
+        ...
+
+
+def load_engine(path: str, model: Model, generation: Generation) -> Engine:
+    """Load the policy at `path` (a checkpoint folder or the base model) into the recipe's engine."""
+    return _ENGINES[generation.engine](path, model, generation)
+
+
+def _transformers(path: str, model: Model, generation: Generation) -> Engine:
+    from selm.generation.transformers import TransformersEngine
+
+    return TransformersEngine(path, model, generation)
+
+
+def _vllm(path: str, model: Model, generation: Generation) -> Engine:
+    from selm.generation.vllm import VllmEngine
+
+    return VllmEngine(path, model, generation)
+
+
+# Imported on use: vLLM is optional, and importing either takes seconds.
+_ENGINES: dict[str, Callable[[str, Model, Generation], Engine]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+}
+
+
+def sample_seed(seed: int, iteration: int, prompt_id: str, sample: int) -> int:
+    """The seed of one sample: another one for each prompt, iteration and sample index."""
+    text = f"{seed}/{iteration}/{prompt_id}/{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])

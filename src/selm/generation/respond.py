@@ -1,0 +1,83 @@
+"""Rows with prompts in, rows with responses out, shard by shard."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from selm import data
+from selm.data import Row
+from selm.errors import UserError
+from selm.generation import Engine, load_engine, sample_seed
+from selm.recipe import Recipe
+from selm.shards import run_shards
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows of the schema `RESPONSES`, generated tokens, and prompts that were dropped."""
+
+    rows: list[Row]
+    tokens: int
+    dropped: Counter[str]
+
+
+def respond(
+    rows: Sequence[Row], policy: str, recipe: Recipe, iteration: int, folder: Path, what: str
+) -> Answered:
+    """Let the policy answer every prompt `num_samples` times.
+
+    Prompts that leave no room for `max_tokens` in the model's context are dropped and counted.
+
+    Args:
+        policy: what `from_pretrained` loads.
+        iteration: part of every sample's seed.
+        folder: where finished shards are kept; the policy is only loaded if one is missing.
+    """
+
+    @cache
+    def engine() -> Engine:
+        return load_engine(policy, recipe.model, recipe.generation)
+
+    def work(shard: list[Row]) -> list[Row]:
+        return _answer(shard, engine(), recipe, iteration)
+
+    answered = run_shards(rows, work, data.RESPONSES, folder, recipe.generation.shard_size, what)
+    if not answered:
+        raise UserError(
+            f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
+            f"in the context of {policy}"
+        )
+    too_long = len(rows) - len(answered)
+    return Answered(
+        rows=answered,
+        tokens=sum(sum(row["num_tokens"]) for row in answered),
+        dropped=Counter(prompt_longer_than_context=too_long) if too_long else Counter(),
+    )
+
+
+def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) -> list[Row]:
+    num_samples = recipe.generation.num_samples
+    prompts = [engine.chat.prompt_ids(row["prompt"]) for row in shard]
+    fitting = [i for i, ids in enumerate(prompts) if len(ids) <= engine.max_prompt_tokens]
+    jobs = [(i, sample) for i in fitting for sample in range(num_samples)]
+    responses = engine.generate(
+        [prompts[i] for i, _ in jobs],
+        [sample_seed(recipe.seed, iteration, shard[i]["prompt_id"], n) for i, n in jobs],
+    )
+    answered = []
+    for place, i in enumerate(fitting):
+        samples = responses[place * num_samples : (place + 1) * num_samples]
+        answered.append(
+            {
+                "prompt_id": shard[i]["prompt_id"],
+                "prompt": shard[i]["prompt"],
+                "chosen": data.as_messages(shard[i]["chosen"]),
+                "rejected": data.as_messages(shard[i]["rejected"]),
+                "responses": [sample.text for sample in samples],
+                "finish_reasons": [sample.finish_reason for sample in samples],
+                "num_tokens": [sample.num_tokens for sample in samples],
+            }
+        )
+    return answered

@@ -1,0 +1,87 @@
+"""From scores to a preference pair: pure functions with worked examples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One response in the pool of a prompt.
+
+    Attributes:
+        source: "chosen" or "rejected" of the dataset, or "policy".
+        finish_reason: "length" if the policy was cut at its token limit.
+    """
+
+    text: str
+    source: Literal["chosen", "rejected", "policy"]
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Indices of the chosen and the rejected candidate."""
+
+    chosen: int
+    rejected: int
+
+
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Each text once, the first of its kind: identical candidates would be chosen == rejected.
+
+    >>> [c.text for c in distinct([Candidate("a", "chosen"), Candidate("a", "policy")])]
+    ['a']
+    """
+    kept: dict[str, Candidate] = {}
+    for candidate in candidates:
+        kept.setdefault(candidate.text, candidate)
+    return list(kept.values())
+
+
+def best_worst(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair | None:
+    """Algorithm 1, step 2: the best of the pool is chosen, the worst is rejected; None for a tie.
+
+    >>> pool = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
+    >>> best_worst(pool, [0.2, 0.5, 0.9])
+    Pair(chosen=2, rejected=0)
+    """
+    order = range(len(candidates))
+    chosen = max(order, key=lambda i: scores[i])
+    rejected = min(order, key=lambda i: scores[i])
+    return Pair(chosen, rejected) if scores[chosen] > scores[rejected] else None
+
+
+def replace(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair | None:
+    """The paper's second rule: y against y_w; the better y replaces y_w, the worse one y_l.
+
+    >>> pool = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
+    >>> replace(pool, [0.2, 0.5, 0.9]), replace(pool, [0.5, 0.2, 0.1])
+    (Pair(chosen=2, rejected=1), Pair(chosen=0, rejected=2))
+    """
+    of = {candidate.source: i for i, candidate in reversed(list(enumerate(candidates)))}
+    if not {"chosen", "rejected", "policy"} <= of.keys():
+        return best_worst(candidates, scores)
+    explored, chosen, rejected = of["policy"], of["chosen"], of["rejected"]
+    if scores[explored] == scores[chosen]:
+        return None
+    if scores[explored] > scores[chosen]:
+        return Pair(explored, rejected)
+    return Pair(chosen, explored)
+
+
+UPDATE_RULES: dict[str, Callable[[Sequence[Candidate], Sequence[float]], Pair | None]] = {
+    "best_worst": best_worst,
+    "replace": replace,
+}
+
+
+def role(pair: Pair, index: int) -> Literal["chosen", "rejected", "neither"]:
+    """What the candidate at `index` became.
+
+    >>> role(Pair(chosen=2, rejected=0), 1)
+    'neither'
+    """
+    if index == pair.chosen:
+        return "chosen"
+    return "rejected" if index == pair.rejected else "neither"

@@ -1,0 +1,431 @@
+"""The schema of a recipe: YAML in, one frozen tree of settings out. Imports no torch.
+
+    recipe = load_recipe("recipes/zephyr-7b-sft/selm.yaml", ["training.alpha=0.005"])
+
+Unknown keys, wrong types and missing files are `UserError`s that name the key and a fix.
+"""
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from selm.errors import UserError
+
+Objective = Literal["dpo", "selm", "online_dpo"]
+
+# Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
+DECIDED_ELSEWHERE = {
+    "learning_rate": "iterations[].learning_rate",
+    "gradient_accumulation_steps": "training.global_batch_size",
+    "output_dir": "output_dir",
+    "run_name": "run_name",
+    "seed": "seed",
+    "data_seed": "seed",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "model_init_kwargs": "model",
+    "push_to_hub": "hub.push",
+    "hub_model_id": "hub.namespace and run_name",
+    "hub_private_repo": "hub.private",
+    "precompute_ref_log_probs": "nothing: they always are",
+    "resume_from_checkpoint": "nothing: a training always resumes",
+    "remove_unused_columns": "nothing: the trainer reads its own columns",
+}
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class Model(Section):
+    """The base model: where iteration 1 starts."""
+
+    name_or_path: str
+    revision: str = "main"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    attn_implementation: str = "sdpa"
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+
+
+class Data(Section):
+    """The preference dataset D, or prompts only; `train_rows` lets the plan count offline."""
+
+    name_or_path: str
+    revision: str = "main"
+    train_split: str = "train"
+    test_split: str = "test"
+    train_rows: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+
+
+class Iteration(Section):
+    """One pass over one portion of D."""
+
+    objective: Objective
+    learning_rate: float = Field(gt=0)
+
+
+class Generation(Section):
+    """How the policy answers prompts. Temperature 0 is greedy decoding."""
+
+    engine: Literal["vllm", "transformers"] = "vllm"
+    num_samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    workers: Literal["auto"] | int = "auto"
+    shard_size: int = Field(default=256, ge=1)
+
+
+class Ranking(Section):
+    """Who judges the responses, and how the judgement becomes a pair."""
+
+    ranker: Literal["pairrm", "function", "random"] = "pairrm"
+    name_or_path: str | None = None
+    revision: str = "main"
+    update_rule: Literal["best_worst", "replace"] = "best_worst"
+    workers: Literal["auto"] | int = "auto"
+    shard_size: int = Field(default=256, ge=1)
+
+
+class Training(Section):
+    """SELM's own keys; every other key of TRL's DPOConfig is accepted beside them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    accelerate_config: str = "accelerate_configs/single.yaml"
+    num_processes: int | None = Field(default=None, ge=1)
+    global_batch_size: int = Field(default=256, ge=1)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    alpha: float = Field(default=0.001, ge=0)
+    beta: float = Field(default=0.01, gt=0)
+    max_length: int = Field(default=1024, ge=2)
+    reference: Literal["previous", "initial"] = "previous"
+    lora: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _only_trl_keys(self) -> "Training":
+        known = trl_keys()
+        for key, value in (self.model_extra or {}).items():
+            if key in DECIDED_ELSEWHERE:
+                raise UserError(f"training.{key}: decided by {DECIDED_ELSEWHERE[key]}")
+            if key not in known:
+                names = [*type(self).model_fields, *known]
+                raise UserError(_unknown_key(("training", key), names))
+            self.model_extra[key] = _typed(f"training.{key}", value, known[key])
+        return self
+
+    def trl_overrides(self) -> dict[str, Any]:
+        """The keys that go to TRL's DPOConfig as they are."""
+        return dict(self.model_extra or {})
+
+
+class Evaluation(Section):
+    """Greedy answers to the held-out split; `ranking` null means: judged by the recipe's ranker."""
+
+    every_iteration: bool = True
+    limit: int | None = Field(default=500, ge=1)
+    ranking: Ranking | None = None
+
+
+class Hub(Section):
+    """Where finished artifacts are pushed."""
+
+    push: bool = False
+    namespace: str | None = None
+    private: bool = True
+
+
+class Recipe(Section):
+    """Everything a run depends on."""
+
+    run_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=42, ge=0)
+    model: Model
+    data: Data
+    iterations: tuple[Iteration, ...] = Field(min_length=1)
+    generation: Generation = Field(default_factory=Generation)
+    ranking: Ranking = Field(default_factory=Ranking)
+    training: Training = Field(default_factory=Training)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    hub: Hub = Field(default_factory=Hub)
+    output_dir: str = "runs"
+
+    def iteration(self, t: int) -> Iteration:
+        """Iteration t = 1..T (0 is the base model and has no settings)."""
+        return self.iterations[t - 1]
+
+    def alpha(self, t: int) -> float:
+        """The optimism coefficient of iteration t: 0 for dpo and online_dpo."""
+        return self.training.alpha if self.iteration(t).objective == "selm" else 0.0
+
+    def judge(self) -> Ranking:
+        """The ranking section that scores held-out responses."""
+        return self.evaluation.ranking or self.ranking
+
+    def as_yaml(self) -> str:
+        """The resolved recipe, as it is saved beside the run."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override, check. Raises UserError on anything that is not as it should be."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections (run_name, model, data, ...)")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from error
+    _check_files(recipe)
+    _check_sense(recipe)
+    return recipe
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into the tree; the value is YAML, split at the first '='."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r}: an override is key.sub=value, as in training.alpha=0.005")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise UserError(f"{key}: {text!r} is not valid YAML: {_one_line(error)}") from error
+    *parents, last = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        node = _child(node, parent, key)
+        if node is None:
+            raise UserError(_unknown_key(tuple(key.split(".")), _section_keys(Recipe)))
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    if isinstance(node, dict):
+        if node.get(name) is None:
+            node[name] = {}
+        return node[name]
+    return None
+
+
+def _index(items: list[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise UserError(f"{key}: {name!r} is not an index into {len(items)} entries (0 is first)")
+    return int(name)
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first thing wrong."""
+    first = error.errors()[0]
+    location, value = first["loc"], first.get("input")
+    dotted = _dotted(location)
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(location, _siblings(location))
+    if first["type"] == "missing":
+        return f"{dotted}: missing, please add it"
+    if first["type"] == "literal_error":
+        near = difflib.get_close_matches(str(value), first["ctx"]["expected"].split("'"), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{dotted}: {value!r} is not one of {first['ctx']['expected']}{hint}"
+    return f"{dotted}: {first['msg'].lower()}, got {value!r}"
+
+
+def _unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
+    """`training.alhpa: unknown key in training; did you mean alpha?`"""
+    section = _dotted(location[:-1]) or "the recipe"
+    name = str(location[-1])
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    elsewhere = [key for key in _section_keys(Recipe) if key.split(".")[-1] == name]
+    if elsewhere:
+        hint = f"; did you mean {elsewhere[0]}?"
+    elif near:
+        hint = f"; did you mean {near[0]}?"
+    else:
+        hint = f"; known keys: {', '.join(list(names)[:20])}"
+    return f"{_dotted(location)}: unknown key in {section}{hint}"
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location[:-1]:
+        if part == "iterations":
+            model = Iteration
+        elif isinstance(part, str):
+            model = {"ranking": Ranking}.get(part) or model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def _section_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key of the schema: run_name, model.name_or_path, ..."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _section_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@lru_cache(maxsize=1)
+def trl_keys() -> dict[str, str]:
+    """Fields of TRL's DPOConfig and their annotations, e.g. {"logging_steps": "float"}.
+
+    Read from the installed packages' source text: importing them takes seconds, and a copy of the
+    list kept here would age.
+    """
+    classes = (
+        ("transformers", "training_args.py", "TrainingArguments"),
+        ("trl", "trainer/base_config.py", "_BaseConfig"),
+        ("trl", "trainer/dpo_config.py", "DPOConfig"),
+    )
+    fields: dict[str, str] = {}
+    for package, file, class_name in classes:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UserError(f"the package {package} is not installed (run: make setup)")
+        module = ast.parse((Path(spec.origin).parent / file).read_text())
+        for node in module.body:
+            if isinstance(node, ast.ClassDef) and node.name == class_name:
+                fields |= {
+                    line.target.id: ast.unparse(line.annotation)
+                    for line in node.body
+                    if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+                }
+    return fields
+
+
+def _typed(key: str, value: Any, annotation: str) -> Any:
+    """Convert a scalar for a field annotated bool, int, float or str; other kinds pass."""
+    kinds = {part.strip() for part in annotation.split("|")}
+    if value is None and "None" in kinds:
+        return None
+    if kinds - {"None"} == {"bool"}:
+        if not isinstance(value, bool):
+            raise UserError(f"{key}: must be true or false, got {value!r}")
+    elif kinds - {"None"} in ({"int"}, {"float"}):
+        convert = int if "int" in kinds else float
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{key}: must be a number, got {value!r}") from error
+        if convert(number) != number:
+            raise UserError(f"{key}: must be a whole number, got {value!r}")
+        return convert(number)
+    elif kinds - {"None"} == {"str"} and not isinstance(value, str):
+        raise UserError(f"{key}: must be text, got {value!r}")
+    return value
+
+
+def is_local_path(name_or_path: str) -> bool:
+    """True for what must exist on this disk: anything but a Hub id (`name` or `owner/name`)."""
+    path = Path(name_or_path).expanduser()
+    looks_local = name_or_path.startswith((".", "/", "~")) or len(path.parts) > 2
+    return looks_local or path.suffix in {".json", ".jsonl", ".parquet"} or path.exists()
+
+
+def _check_files(recipe: Recipe) -> None:
+    """Every file that the recipe names is there before the first stage starts."""
+    wanted = {
+        "training.accelerate_config": recipe.training.accelerate_config,
+        "model.chat_template": recipe.model.chat_template,
+    }
+    if is_local_path(recipe.data.name_or_path):
+        wanted["data.name_or_path"] = recipe.data.name_or_path
+    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+        if ranking.ranker == "function":
+            wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
+        if ranking.ranker == "pairrm" and ranking.name_or_path is None:
+            raise UserError(f"{section}.name_or_path: missing (the paper's: llm-blender/PairRM)")
+    for key, path in wanted.items():
+        if path is not None and not Path(path).expanduser().exists():
+            raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
+
+
+def _function_file(section: str, ranking: Ranking) -> str:
+    file, colon, function = (ranking.name_or_path or "").rpartition(":")
+    if not colon or not file or not function:
+        raise UserError(
+            f"{section}.name_or_path: the function ranker wants path/to/file.py:function, "
+            f"got {ranking.name_or_path!r}"
+        )
+    return file
+
+
+def _check_sense(recipe: Recipe) -> None:
+    """Combinations that no single key can refuse."""
+    gradient_accumulation_steps(recipe, num_processes(recipe))
+    generation = recipe.generation
+    if generation.num_samples > 1 and generation.temperature == 0:
+        raise UserError(
+            f"generation.num_samples: {generation.num_samples} greedy samples are identical; "
+            "set generation.temperature above 0 (0.7 is usual)"
+        )
+    if recipe.hub.push:
+        raise UserError("hub.push: pushing is not built yet; leave it false")
+
+
+def portion(num_rows: int, t: int, num_iterations: int) -> range:
+    """The rows of iteration t = 1..T: contiguous, sizes differ by one at most, nothing left over.
+
+    >>> [portion(10, t, 3) for t in (1, 2, 3)]
+    [range(0, 3), range(3, 6), range(6, 10)]
+    """
+    return range(num_rows * (t - 1) // num_iterations, num_rows * t // num_iterations)
+
+
+def num_processes(recipe: Recipe) -> int:
+    """How many training processes the plan starts: the recipe's number, else the config's."""
+    if recipe.training.num_processes is not None:
+        return recipe.training.num_processes
+    config = yaml.safe_load(Path(recipe.training.accelerate_config).read_text())
+    return int(config["num_processes"])
+
+
+def gradient_accumulation_steps(recipe: Recipe, world_size: int) -> int:
+    """global = processes x per device x accumulation; raises UserError where that has no answer."""
+    per_device = recipe.training.per_device_train_batch_size
+    wanted = recipe.training.global_batch_size
+    if wanted % (world_size * per_device) == 0:
+        return wanted // (world_size * per_device)
+    valid = [b for b in range(1, wanted + 1) if wanted % (world_size * b) == 0]
+    raise UserError(
+        f"training.global_batch_size: {wanted} is not {world_size} processes x "
+        f"{per_device} rows x a whole number of accumulation steps; "
+        + (
+            f"valid training.per_device_train_batch_size: {', '.join(map(str, valid))}"
+            if valid
+            else f"make it a multiple of the {world_size} processes"
+        )
+    )

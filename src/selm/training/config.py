@@ -1,0 +1,68 @@
+"""SELMConfig: TRL's DPOConfig plus the optimism coefficient; and the recipe as a SELMConfig."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trl import DPOConfig
+
+from selm.recipe import Recipe, gradient_accumulation_steps
+
+
+@dataclass
+class SELMConfig(DPOConfig):
+    """Arguments of `SELMTrainer`; the defaults are the paper's.
+
+    alpha: weight of the optimism term, `alpha * beta * (log pi(y|x) - log ref(y|x))`. 0 is plain
+        DPO. This is SELM's alpha: XPO's is alpha * beta.
+    """
+
+    alpha: float = field(default=0.001, metadata={"help": "Weight of SELM's optimism term."})
+    beta: float = field(default=0.01, metadata={"help": "DPO's beta: the KL penalty's strength."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Below 1: a share of all steps."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the portion."})
+    precompute_ref_log_probs: bool = field(
+        default=True, metadata={"help": "Always: no second model in memory."}
+    )
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers."})
+    save_total_limit: int | None = field(
+        default=1, metadata={"help": "Checkpoints to resume from."}
+    )
+    save_steps: float = field(default=0.25, metadata={"help": "Below 1: a share of all steps."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {self.alpha}")
+        if not self.precompute_ref_log_probs:
+            raise ValueError("SELM precomputes reference log-probs: precompute_ref_log_probs=True")
+        if self.ld_alpha is not None:
+            raise ValueError("ld_alpha compares two lengths; SELM scores three responses: unset it")
+
+
+# Keys of the recipe's training section that are not arguments of the trainer.
+_NOT_ARGUMENTS = {
+    *("accelerate_config", "num_processes", "global_batch_size"),
+    *("reference", "lora", "alpha"),
+}
+
+
+def training_arguments(recipe: Recipe, t: int, output_dir: Path, world_size: int) -> SELMConfig:
+    """The recipe's training section for iteration t; the global batch holds on any world size."""
+    chosen: dict[str, Any] = {
+        key: value
+        for key, value in recipe.training.model_dump().items()
+        if key not in _NOT_ARGUMENTS
+    }
+    return SELMConfig(
+        output_dir=str(output_dir),
+        run_name=f"{recipe.run_name}-iter-{t}",
+        seed=recipe.seed + t,  # another order of rows in each iteration
+        learning_rate=recipe.iteration(t).learning_rate,
+        alpha=recipe.alpha(t),
+        gradient_accumulation_steps=gradient_accumulation_steps(recipe, world_size),
+        bf16=recipe.model.dtype == "bfloat16",
+        fp16=recipe.model.dtype == "float16",
+        **chosen,
+    )

@@ -1,0 +1,137 @@
+"""SELMTrainer: TRL's DPOTrainer plus the optimism term.
+
+The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
+so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
+`_set_signature_columns_if_needed`, `_precompute_ref_logps`, `compute_ref_log_probs`,
+`_compute_loss`, `_metrics`.
+"""
+
+from typing import Any
+
+import torch
+from accelerate.utils import tqdm
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOTrainer
+from trl.models import prepare_deepspeed
+
+from selm.chat import make_chat
+from selm.training.config import SELMConfig
+from selm.training.examples import tokenize
+from selm.training.forward import (
+    Batch,
+    SELMCollator,
+    explored_logps,
+    forward,
+    pair_part,
+)
+from selm.training.objective import optimism_loss
+
+REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
+
+
+class SELMTrainer(DPOTrainer):
+    """Minimises L_DPO + alpha * beta * (log pi(y|x) - log ref(y|x)), eq. 3.2 of arXiv 2405.19332.
+
+    Args:
+        model: the policy; its weights at this moment are the reference, unless `ref_model` is given.
+        train_dataset: rows of the schema `selm.data.PREFERENCES`, or already tokenised by
+            `selm.training.examples.tokenize`.
+        processing_class: a tokenizer with a chat template.
+
+    Logged beside DPO's metrics: `loss/dpo`, `loss/optimism`, `rewards/explored`, `logps/explored`.
+    """
+
+    args: SELMConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SELMConfig,
+        train_dataset: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        **kwargs: Any,
+    ) -> None:
+        chat = make_chat(processing_class)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=chat.tokenizer,
+            data_collator=SELMCollator(pad_token_id=chat.tokenizer.pad_token_id),
+            **kwargs,
+        )
+        self.ref_model = None  # its log-probs are in the dataset now
+
+    def _prepare_dataset(
+        self, dataset: Dataset, processing_class: Any, args: SELMConfig, dataset_name: str
+    ) -> Dataset:
+        """Tokenise through `selm.chat`, not TRL's way: the prompt is what generation was given."""
+        if "prompt_ids" in dataset.column_names:
+            return dataset
+        rows, _ = tokenize(
+            dataset, make_chat(processing_class), args.max_length, with_explored=args.alpha > 0
+        )
+        if not rows:
+            raise ValueError(f"{dataset_name}: no row fits into max_length={args.max_length}")
+        return Dataset.from_list(rows)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """All columns are read by the collator."""
+        if self._signature_columns is None:
+            self._signature_columns = self.train_dataset.column_names
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Add the reference's log-probs of all three responses, one column each."""
+        loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
+        model = self.ref_model or self.model
+        if self.ref_model is None and self.is_deepspeed_enabled:
+            model = prepare_deepspeed(self.model, self.accelerator)
+        gathered: list[list[torch.Tensor]] = [[], [], []]
+        for batch in tqdm(self.accelerator.prepare(loader), desc="reference log-probs"):
+            logps = self.compute_ref_log_probs(model, batch)
+            for column, values in zip(
+                gathered, self.accelerator.gather_for_metrics(logps), strict=True
+            ):
+                column.append(values.float().cpu())
+        for key, column in zip(REF_COLUMNS, gathered, strict=True):
+            dataset = dataset.add_column(key, torch.cat(column).tolist())
+        return dataset
+
+    def compute_ref_log_probs(
+        self, model: PreTrainedModel, inputs: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """log ref of chosen, rejected and explored, each (B,)."""
+        role = inputs["explored_role"]
+        sequences = {k: v for k, v in inputs.items() if k not in ("explored_role", *REF_COLUMNS)}
+        # The parent returns its 2B + E sums in two halves.
+        logps = torch.cat(super().compute_ref_log_probs(model, sequences))
+        rows = len(role)
+        return logps[:rows], logps[rows : 2 * rows], explored_logps(logps, role)
+
+    def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
+        """The parent's loss on the pair, plus the optimism term on the explored response."""
+        output = forward(model, inputs)
+        pair_inputs, pair_output = pair_part(inputs, output)
+        loss = super()._compute_loss(lambda **_: pair_output, pair_inputs, return_outputs=False)
+        if self.args.alpha > 0:
+            loss = loss + self._optimism(loss.detach(), output.log_probs.sum(dim=1), inputs)
+        return (loss, pair_output) if return_outputs else loss
+
+    def _optimism(self, dpo_loss: torch.Tensor, logps: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """The batch's mean optimism term; its parts go to the metrics."""
+        explored = explored_logps(logps, inputs["explored_role"])
+        reference = inputs["ref_explored_logps"]
+        optimism = optimism_loss(explored, reference, self.args.alpha, self.beta).mean()
+        rewards = self.beta * (explored.detach() - reference)
+        parts = {
+            "loss/dpo": dpo_loss,
+            "loss/optimism": optimism.detach(),
+            "rewards/explored": rewards,
+            "logps/explored": explored.detach(),
+        }
+        mode = "train" if self.model.training else "eval"
+        for key, value in parts.items():
+            self._metrics[mode][key].append(self.accelerator.gather(value).mean().item())
+        return optimism
