@@ -1,0 +1,111 @@
+"""A model, a dataset and a recipe so small that a whole run takes seconds."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizer_zoo
+import yaml
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network; stage scripts inherit it
+
+REPOSITORY = Path(__file__).parents[1]
+
+TOPICS = ("the sea", "a red fox", "old maps", "Paris", "rain", "bread", "tall trees", "the moon")
+REQUESTS = ("Write one sentence about", "Name three points about", "Who likes", "Is it true of")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a Llama with 100,000 random weights that speaks SmolLM2's chat template.
+
+    The weights are drawn wide enough that different prompts get different greedy answers. A head
+    has 32 dimensions, the fewest that vLLM computes on a CPU.
+    """
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tokenizer_zoo.smollm2()
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+        **special,
+    )
+    folder = tmp_path_factory.mktemp("tiny-model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(**special)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder with 24 training and 8 test rows in the form of UltraFeedback-binarized."""
+    folder = tmp_path_factory.mktemp("tiny-data")
+    rows = [_row(f"{request} {topic}.") for topic in TOPICS for request in REQUESTS]
+    for name, part in (("train", rows[:24]), ("test", rows[24:])):
+        lines = [json.dumps(row) for row in part]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def _row(prompt: str) -> dict[str, Any]:
+    asked = {"role": "user", "content": prompt}
+    good = f"Here is an answer: {prompt.lower()}"
+    return {
+        "prompt": prompt,
+        "prompt_id": prompt.replace(" ", "-"),
+        "chosen": [asked, {"role": "assistant", "content": good}],
+        "rejected": [asked, {"role": "assistant", "content": f"None of {len(prompt)} words."}],
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_model: str, tiny_data: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a recipe: two SELM iterations of the tiny model on the tiny data, ranked at random.
+
+    Its output folder is shared by the session; override `output_dir` for one of your own.
+    """
+    folder = tmp_path_factory.mktemp("tiny-recipe")
+    recipe = {
+        "run_name": "tiny",
+        "seed": 1,
+        "model": {"name_or_path": tiny_model, "dtype": "float32"},
+        "data": {"name_or_path": tiny_data},
+        "iterations": [{"objective": "selm", "learning_rate": 1e-3}] * 2,
+        "generation": {"engine": "transformers", "max_tokens": 8, "shard_size": 4},
+        "ranking": {"ranker": "random", "shard_size": 4},
+        "training": {
+            "accelerate_config": str(REPOSITORY / "accelerate_configs" / "single.yaml"),
+            "global_batch_size": 4,
+            "per_device_train_batch_size": 2,
+            "alpha": 0.01,
+            "beta": 0.1,
+            "max_length": 128,
+            "gradient_checkpointing": False,
+            "logging_steps": 1,
+            "save_steps": 2,
+        },
+        "output_dir": str(folder / "runs"),
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return str(path)
