@@ -7,8 +7,11 @@ trained behind exactly the tokens that it is asked with, and is taught exactly o
     response_ids                                            Hello ! </s>
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -21,6 +24,10 @@ Message = dict[str, str]
 
 _PROBE = "PROBE"
 
+# What templates that write today's date get (Llama 3.2's own default): a run that goes on after
+# midnight must not train behind other tokens than it generated from.
+_TODAY = datetime(2024, 7, 26)
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -31,12 +38,15 @@ class Chat:
             e.g. " " for `[/INST] Hello`.
         end_of_turn: id of the token that ends an assistant's turn.
         adds_bos: the tokenizer starts plain text with BOS by itself (Mistral, Llama 3; not Qwen).
+        takes_system: the template writes a system message; if it does not (it refuses or drops
+            them), the message goes to the head of the user's turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
     lead: str
     end_of_turn: int
     adds_bos: bool
+    takes_system: bool
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of the conversation up to where the assistant's answer starts."""
@@ -52,8 +62,7 @@ class Chat:
             response: plain text. Special tokens written in it are removed: they would end the turn.
             finished: False if the response was cut at the length limit; it gets no end-of-turn.
         """
-        for special in self.tokenizer.all_special_tokens:
-            response = response.replace(special, "")
+        response = self._without_specials(response)
         prompt = self.prompt_ids(messages)
         whole = self._encode(self._prompt_text(messages) + self.lead + response)
         if whole[: len(prompt)] == prompt:
@@ -72,11 +81,45 @@ class Chat:
         return sorted(ids)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The response's plain text, without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        """The response's plain text, without special tokens and the template's `lead`.
+
+        It is decoded behind another word: sentencepiece drops a leading space where a text starts.
+        """
+        word = self.tokenizer.encode("x", add_special_tokens=False)
+        response = [token for token in ids if token != self.end_of_turn]
+        before = self.tokenizer.decode(word)
+        text = self.tokenizer.decode([*word, *response], skip_special_tokens=True)
+        return text.removeprefix(before).removeprefix(self.lead)
 
     def _prompt_text(self, messages: Sequence[Message]) -> str:
-        return _render(self.tokenizer, messages, add_generation_prompt=True)
+        if messages[0]["role"] == "system" and len(messages) > 1 and not self.takes_system:
+            system, first, *rest = messages
+            contents = [message["content"] for message in (system, first) if message["content"]]
+            messages = [{"role": first["role"], "content": "\n\n".join(contents)}, *rest]
+        try:
+            return _render(self.tokenizer, messages, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(
+                f"model.chat_template: it refuses a prompt of the roles {roles}: {error}"
+            ) from error
+
+    def _without_specials(self, text: str) -> str:
+        """Remove special tokens written as text, also those that only a removal puts together."""
+        while (removed := self._written_specials.sub("", text)) != text:
+            text = removed
+        return text
+
+    @cached_property
+    def _written_specials(self) -> re.Pattern[str]:
+        tokenizer = self.tokenizer
+        added = [
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        ]
+        end_of_turn = tokenizer.convert_ids_to_tokens(self.end_of_turn)
+        specials = {*tokenizer.all_special_tokens, *added, end_of_turn}
+        longest_first = sorted(specials, key=len, reverse=True)
+        return re.compile("|".join(re.escape(special) for special in longest_first))
 
     def _encode(self, text: str) -> list[int]:
         """Exactly one BOS where the model knows one, whether or not its template writes it."""
@@ -86,7 +129,7 @@ class Chat:
 
 
 def load_chat(path: str, model: Model) -> Chat:
-    """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if it has one.
+    """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if any.
 
     Raises:
         UserError: nothing there, or no chat template.
@@ -124,6 +167,7 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
         lead=lead if lead.isspace() else "",
         end_of_turn=_end_of_turn(tokenizer, after),
         adds_bos=adds_bos,
+        takes_system=_takes_system(tokenizer, asked),
     )
 
 
@@ -136,27 +180,25 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
     return tokenizer.eos_token_id
 
 
+def _takes_system(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Message]) -> bool:
+    try:
+        text = _render(
+            tokenizer, [{"role": "system", "content": _PROBE}, *asked], add_generation_prompt=True
+        )
+    except TemplateError:
+        return False
+    return _PROBE in text
+
+
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
 ) -> str:
-    """The template's text. Templates without a system role get it at the head of the user's turn."""
-
-    def render(conversation: Sequence[Message]) -> str:
-        return tokenizer.apply_chat_template(
-            list(conversation), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-
-    if messages[0]["role"] != "system" or len(messages) == 1:
-        return render(messages)
-    system, first, *rest = messages
-    try:
-        text = render(messages)
-        if system["content"].strip() in text:
-            return text
-    except TemplateError:
-        pass  # the template refuses the role: same way out as for one that drops the message
-    merged = {"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}
-    return render([merged, *rest])
+    return tokenizer.apply_chat_template(
+        list(messages),
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        strftime_now=_TODAY.strftime,
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -88,7 +88,7 @@ def _split(recipe: Recipe, which: str) -> Dataset:
     """One split. A single file has none: its last tenth is held out, the rest is for training."""
     data = recipe.data
     loaded = _load(recipe)
-    if Path(data.name_or_path).is_file():
+    if Path(data.name_or_path).expanduser().is_file():
         whole = loaded["train"]
         first_test_row = whole.num_rows - -(-whole.num_rows // 10)
         if which == "test":
@@ -171,6 +171,8 @@ def normalise(raw: Row) -> Row | str:
     [{'role': 'user', 'content': 'Hi'}]
     """
     prompt, chosen, rejected = raw.get("prompt"), raw.get("chosen"), raw.get("rejected")
+    if not all(_is_conversation(value) for value in (prompt, chosen, rejected)):
+        return "messages_without_role_and_content"
     for response in (chosen, rejected):
         if isinstance(response, list) and response and response[0]["role"] != "assistant":
             prompt = response[:-1]
@@ -191,6 +193,16 @@ def normalise(raw: Row) -> Row | str:
             return "chosen_is_rejected"
     prompt_id = str(raw.get("prompt_id") or _prompt_id(messages))
     return {"prompt_id": prompt_id, "prompt": messages, "chosen": texts[0], "rejected": texts[1]}
+
+
+def _is_conversation(value: Any) -> bool:
+    """True for a list of messages, and for what is no list at all: a string or nothing."""
+    return not isinstance(value, list) or all(
+        isinstance(message, dict)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str | None)
+        for message in value
+    )
 
 
 def _messages(prompt: Any) -> list[dict[str, str]]:

@@ -1,0 +1,298 @@
+"""What chat.py promises, for the real tokenizers of the zoo and for templates it has not seen."""
+
+import copy
+from datetime import datetime
+from functools import cache
+
+import pytest
+import tokenizer_zoo
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from selm.chat import Chat, load_chat, make_chat
+from selm.errors import UserError
+from selm.recipe import Model
+
+Messages = list[dict[str, str]]
+
+
+def said(*turns: str) -> Messages:
+    """A conversation that starts with the user and alternates."""
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]
+
+
+CONVERSATIONS = {
+    "one turn": said("What is the capital of France?"),
+    "three turns": said("Hi", "Hello! How are you?", "Fine. And the sea?"),
+    "system": [{"role": "system", "content": "Be brief, Bob."}, *said("Who are you?")],
+    "None": said("None of these is None", "None", "Is None a word?"),
+    "unicode and newlines": said("naïve 你好 🙂\n\n  - a\n\tb"),
+}
+RESPONSES = [
+    "Paris.",
+    "None",
+    "naïve 你好 🙂\n\n1. a\n2. b",
+    " a leading space",
+    "\na leading newline",
+    "\n\n  both, and trailing white space \n\n",
+    "",
+]
+# Templates of TRL's that are in no recipe of ours: (special tokens, BOS, what ends a turn).
+GEMMA = (["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"], "<bos>", "<end_of_turn>")
+LLAMA = (
+    ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+)
+PHI = (["<s>", "<|user|>", "<|system|>", "<|assistant|>", "<|end|>", "<eos>"], "<s>", "<|end|>")
+CHATML = (["<|im_start|>", "<|im_end|>", "<|endoftext|>"], None, "<|im_end|>")
+COHERE = (
+    ["<BOS_TOKEN>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>"],
+    "<BOS_TOKEN>",
+    "<|END_OF_TURN_TOKEN|>",
+)
+DEEPSEEK = (
+    [f"<\uff5c{word}\uff5c>" for word in ("begin▁of▁sentence", "end▁of▁sentence", "User")],
+    "<\uff5cbegin▁of▁sentence\uff5c>",
+    "<\uff5cend▁of▁sentence\uff5c>",
+)
+UNSEEN = {
+    "gemma": GEMMA,
+    "gemma3": GEMMA,
+    "llama3_1": LLAMA,
+    "llama3_2": LLAMA,
+    "phi3_5": PHI,
+    "qwen3_instruct_2507": CHATML,
+    "lfm2": (["<|startoftext|>", "<|im_start|>", "<|im_end|>"], "<|startoftext|>", "<|im_end|>"),
+    "cohere": COHERE,
+    "cohere2": COHERE,
+    "deepseek_r1_distill": DEEPSEEK,
+}
+
+# (BOS tokens in a prompt, what ends a turn). SmolLM2's BOS is <|im_start|>, which opens each turn.
+FACTS = {
+    "smollm2": (0, "<|im_end|>"),
+    "llama3": (1, "<|eot_id|>"),
+    "zephyr": (1, "</s>"),
+    "phi3": (1, "<|end|>"),
+    "qwen": (0, "<|im_end|>"),
+    "qwen3": (0, "<|im_end|>"),
+    **{name: (0 if bos is None else 1, end) for name, (_, bos, end) in UNSEEN.items()},
+}
+
+
+def with_template(
+    template: str, specials: list[str], bos: str | None, eos: str, adds_bos: bool = False
+) -> PreTrainedTokenizerBase:
+    """A small trained tokenizer that knows `specials`, of which only BOS and EOS have a role."""
+    trained: Tokenizer = tokenizer_zoo._train(specials)
+    if adds_bos and bos is not None:
+        tokenizer_zoo._add_bos(trained, bos)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, bos_token=bos, eos_token=eos, chat_template=template
+    )
+
+
+def unseen(name: str, adds_bos: bool = True) -> PreTrainedTokenizerBase:
+    specials, bos, end = UNSEEN[name]
+    eos = "<eos>" if "<eos>" in specials else end
+    return with_template(tokenizer_zoo._trl_template(name), specials, bos, eos, adds_bos)
+
+
+@cache
+def chat_of(name: str) -> Chat:
+    made = unseen(name) if name in UNSEEN else copy.copy(tokenizer_zoo.ZOO[name]())
+    return make_chat(made)
+
+
+every_chat = pytest.mark.parametrize("name", FACTS)
+every_conversation = pytest.mark.parametrize("about", CONVERSATIONS)
+
+
+def special_ids(chat: Chat) -> set[int]:
+    return {i for i, token in chat.tokenizer.added_tokens_decoder.items() if token.special}
+
+
+@every_chat
+@every_conversation
+def test_a_prompt_has_one_bos_where_the_model_has_one(name: str, about: str) -> None:
+    chat = chat_of(name)
+    ids = chat.prompt_ids(CONVERSATIONS[about])
+    bos = chat.tokenizer.bos_token_id
+    expected = FACTS[name][0]
+    if name == "smollm2":  # its BOS is <|im_start|>, which opens every turn: none beside those
+        turns = chat.tokenizer.decode(ids).count("<|im_start|>")
+        assert ids.count(bos) == turns
+        assert ids[:2].count(bos) == 1
+    else:
+        assert ids.count(bos) == expected
+        assert expected == 0 or ids[0] == bos
+
+
+@every_chat
+@every_conversation
+def test_a_prompt_is_the_text_of_its_template(name: str, about: str) -> None:
+    chat, messages = chat_of(name), CONVERSATIONS[about]
+    if messages[0]["role"] == "system" and not chat.takes_system:
+        messages = said(f"{messages[0]['content']}\n\n{messages[1]['content']}")
+    rendered = chat.tokenizer.apply_chat_template(
+        messages,
+        tokenize=False,
+        add_generation_prompt=True,
+        strftime_now=datetime(2024, 7, 26).strftime,
+    )
+    assert all(message["content"].strip() in rendered for message in messages)
+    bos = chat.tokenizer.bos_token or ""
+    decoded = chat.tokenizer.decode(chat.prompt_ids(messages))
+    if name == "zephyr":  # a sentencepiece decoder puts a space behind a special token
+        decoded, rendered = decoded.replace(" ", ""), rendered.replace(" ", "")
+    assert decoded.removeprefix(bos) == rendered.removeprefix(bos)
+
+
+@every_chat
+@every_conversation
+@pytest.mark.parametrize("response", RESPONSES)
+def test_labels_are_the_response_and_one_end_of_turn(name: str, about: str, response: str) -> None:
+    chat, messages = chat_of(name), CONVERSATIONS[about]
+    ids = chat.response_ids(messages, response)
+    end = FACTS[name][1]
+    assert chat.tokenizer.convert_ids_to_tokens(ids[-1]) == end
+    assert not special_ids(chat) & set(ids[:-1])
+    assert chat.response_ids(messages, response, finished=False) == ids[:-1]
+    assert chat.text(ids) == chat.text(ids[:-1]) == response
+
+
+@every_chat
+@every_conversation
+def test_prompt_and_response_are_the_tokens_of_the_whole_text(name: str, about: str) -> None:
+    """What the model sees is what it would see if prompt and response were encoded together."""
+    chat, messages = chat_of(name), CONVERSATIONS[about]
+    ids = chat.prompt_ids(messages) + chat.response_ids(messages, "Paris it is.", finished=False)
+    assert ids == chat._encode(chat._prompt_text(messages) + chat.lead + "Paris it is.")
+
+
+@every_chat
+def test_special_tokens_written_in_a_response_do_not_become_tokens(name: str) -> None:
+    chat, messages = chat_of(name), CONVERSATIONS["one turn"]
+    end = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+    half = len(end) // 2
+    for written in (f"a{end}b", f"a{end[:half]}{end}{end[half:]}b", f"a{end}{end}b"):
+        assert chat.response_ids(messages, written) == chat.response_ids(messages, "ab")
+    for special in special_ids(chat):
+        text = chat.tokenizer.convert_ids_to_tokens(special)
+        ids = chat.response_ids(messages, f"ab {text}", finished=False)
+        assert not special_ids(chat) & set(ids)
+
+
+@every_chat
+def test_stop_ids_are_end_of_turn_and_eos_and_the_generation_configs(name: str) -> None:
+    chat = chat_of(name)
+    always = {chat.end_of_turn, chat.tokenizer.eos_token_id}
+    assert set(chat.stop_ids(None)) == always
+    assert set(chat.stop_ids(GenerationConfig())) == always
+    assert set(chat.stop_ids(GenerationConfig(eos_token_id=7))) == always | {7}
+    assert set(chat.stop_ids(GenerationConfig(eos_token_id=[7, 9]))) == always | {7, 9}
+
+
+@every_chat
+def test_the_tokenizer_can_pad(name: str) -> None:
+    assert chat_of(name).tokenizer.pad_token_id is not None
+
+
+def test_bos_is_not_doubled_whoever_writes_it() -> None:
+    """Gemma's template writes <bos>; some of its tokenizers add it too, some do not."""
+    messages = CONVERSATIONS["one turn"]
+    for adds_bos in (True, False):
+        chat = make_chat(unseen("gemma", adds_bos))
+        assert chat.prompt_ids(messages).count(chat.tokenizer.bos_token_id) == 1
+
+
+def test_a_template_without_system_role_gets_the_message_in_the_users_turn() -> None:
+    """Whether it refuses the role (Gemma) or drops the message without a word."""
+    dropping = "{% for m in messages if m.role != 'system' %}<u>{{ m.content }}<e>{% endfor %}"
+    silent = make_chat(with_template(dropping, ["<u>", "<e>"], None, "<e>"))
+    messages: Messages = [{"role": "system", "content": "Hi"}, *said("Hi")]
+    assert silent.tokenizer.decode(silent.prompt_ids(messages)) == "<u>Hi\n\nHi<e>"
+    refusing = chat_of("gemma")
+    text = refusing.tokenizer.decode(refusing.prompt_ids(messages))
+    assert "<start_of_turn>user\nHi\n\nHi<end_of_turn>" in text
+    nothing: Messages = [{"role": "system", "content": ""}, *said("Hi")]
+    assert refusing.prompt_ids(nothing) == refusing.prompt_ids(said("Hi"))
+
+
+def test_a_system_message_that_equals_the_templates_own_is_written_once() -> None:
+    chat = chat_of("qwen")
+    own = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    messages: Messages = [{"role": "system", "content": own}, *said("Hi")]
+    assert chat.prompt_ids(messages) == chat.prompt_ids(said("Hi"))
+
+
+def test_a_conversation_that_the_template_refuses_is_the_users_mistake() -> None:
+    twice: Messages = [*said("Hi"), *said("Still there?")]
+    with pytest.raises(UserError, match="refuses a prompt of the roles user, user"):
+        chat_of("gemma").prompt_ids(twice)
+
+
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+
+
+def test_a_space_before_the_response_is_part_of_its_tokens_and_not_of_its_text() -> None:
+    chat = make_chat(with_template(MISTRAL, ["<s>", "</s>"], "<s>", "</s>", adds_bos=True))
+    messages = said("Hi")
+    assert chat.lead == " "
+    ids = chat.response_ids(messages, "Yes.")
+    whole = chat.tokenizer.decode(chat.prompt_ids(messages) + ids)
+    assert whole == "<s>[INST] Hi [/INST] Yes.</s>"
+    assert chat.text(ids) == "Yes."
+
+
+def test_what_was_generated_behind_a_lead_is_trained_with_one_lead() -> None:
+    chat = make_chat(with_template(MISTRAL, ["<s>", "</s>"], "<s>", "</s>", adds_bos=True))
+    generated = chat.tokenizer.encode(" Yes.</s>", add_special_tokens=False)
+    assert chat.response_ids(said("Hi"), chat.text(generated)) == generated
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill"])
+def test_no_think_block_is_put_in_the_labels(name: str) -> None:
+    chat = chat_of(name)
+    ids = chat.response_ids(CONVERSATIONS["one turn"], "Paris.")
+    assert "think" not in chat.tokenizer.decode(ids)
+    assert chat.lead == ""
+
+
+def test_prompts_do_not_depend_on_the_day_they_are_made() -> None:
+    """Llama 3.2's template writes today's date; generation and training may be days apart."""
+    chat = chat_of("llama3_2")
+    text = chat.tokenizer.decode(chat.prompt_ids(said("Hi")))
+    assert "Today Date: 26 Jul 2024" in text
+
+
+def test_an_end_of_turn_that_is_no_special_token_stays_out_of_the_text() -> None:
+    template = "{% for m in messages %}<u>{{ m.content }}<e>{% endfor %}"
+    tokenizer = with_template(template, ["</s>"], None, "</s>")
+    tokenizer.add_tokens(["<u>", "<e>"], special_tokens=False)
+    chat = make_chat(tokenizer)
+    ids = chat.response_ids(said("Hi"), "Yes.")
+    assert chat.tokenizer.convert_ids_to_tokens(ids[-1]) == "<e>"
+    assert chat.text(ids) == "Yes."
+
+
+def test_load_chat_takes_the_recipes_template(tiny_model: str, tmp_path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    chat = load_chat(tiny_model, Model(name_or_path=tiny_model, chat_template=str(template)))
+    assert chat.tokenizer.decode(chat.prompt_ids(said("Hi"))) == "Hi<|im_end|>"
+
+
+def test_load_chat_says_what_is_missing(tmp_path) -> None:
+    model = Model(name_or_path=str(tmp_path))
+    with pytest.raises(UserError, match="no tokenizer can be loaded"):
+        load_chat(str(tmp_path), model)
+    with_template("", ["</s>"], None, "</s>").save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"set model\.chat_template"):
+        load_chat(str(tmp_path), model)
