@@ -8,17 +8,27 @@ Unknown keys, wrong types and missing files are `UserError`s that name the key a
 import ast
 import difflib
 import importlib.util
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from selm.errors import UserError
 
 Objective = Literal["dpo", "selm", "online_dpo"]
+Workers = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 # Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
 DECIDED_ELSEWHERE = {
@@ -43,7 +53,17 @@ DECIDED_ELSEWHERE = {
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("True and false do not fit here")
+        return value
 
 
 class Model(Section):
@@ -85,7 +105,7 @@ class Generation(Section):
     max_tokens: int = Field(default=1024, ge=1)
     batch_size: int = Field(default=32, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
-    workers: Literal["auto"] | int = "auto"
+    workers: Workers = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -96,7 +116,7 @@ class Ranking(Section):
     name_or_path: str | None = None
     revision: str = "main"
     update_rule: Literal["best_worst", "replace"] = "best_worst"
-    workers: Literal["auto"] | int = "auto"
+    workers: Workers = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -215,12 +235,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node: Any = tree
     for parent in parents:
         node = _child(node, parent, key)
-        if node is None:
-            raise UserError(_unknown_key(tuple(key.split(".")), _section_keys(Recipe)))
     if isinstance(node, list):
         node[_index(node, last, key)] = value
-    else:
+    elif isinstance(node, dict):
         node[last] = value
+    else:
+        raise UserError(f"{key}: {'.'.join(parents)} is a single value, it has no keys of its own")
 
 
 def _child(node: Any, name: str, key: str) -> Any:
@@ -243,6 +263,8 @@ def _explain(error: ValidationError) -> str:
     """One line for the first thing wrong."""
     first = error.errors()[0]
     location, value = first["loc"], first.get("input")
+    if location[-1] == "literal['auto']":  # pydantic's name for one half of `Workers`
+        return f"{_dotted(location[:-1])}: must be auto or a whole number above 0, got {value!r}"
     dotted = _dotted(location)
     if first["type"] == "extra_forbidden":
         return _unknown_key(location, _siblings(location))
@@ -252,7 +274,8 @@ def _explain(error: ValidationError) -> str:
         near = difflib.get_close_matches(str(value), first["ctx"]["expected"].split("'"), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{dotted}: {value!r} is not one of {first['ctx']['expected']}{hint}"
-    return f"{dotted}: {first['msg'].lower()}, got {value!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{dotted}: {message[0].lower()}{message[1:]}, got {value!r}"
 
 
 def _unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
@@ -337,9 +360,11 @@ def _typed(key: str, value: Any, annotation: str) -> Any:
     elif kinds - {"None"} in ({"int"}, {"float"}):
         convert = int if "int" in kinds else float
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError) as error:
             raise UserError(f"{key}: must be a number, got {value!r}") from error
+        if not math.isfinite(number):
+            raise UserError(f"{key}: must be a number, got {value!r}")
         if convert(number) != number:
             raise UserError(f"{key}: must be a whole number, got {value!r}")
         return convert(number)
@@ -410,6 +435,11 @@ def num_processes(recipe: Recipe) -> int:
     if recipe.training.num_processes is not None:
         return recipe.training.num_processes
     config = yaml.safe_load(Path(recipe.training.accelerate_config).read_text())
+    if not isinstance(config, dict) or "num_processes" not in config:
+        raise UserError(
+            f"training.accelerate_config: {recipe.training.accelerate_config} has no "
+            "num_processes; add it there, or set training.num_processes"
+        )
     return int(config["num_processes"])
 
 
