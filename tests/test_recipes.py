@@ -1,0 +1,313 @@
+"""The recipes hold the paper's numbers, use every row once and plan the right commands.
+
+The tables below are written from the paper (arXiv 2405.19332, appendix C) and the authors' public
+code, not from the recipes.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from selm.plan import Run, script
+from selm.recipe import Recipe, gradient_accumulation_steps, load_recipe, portion
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ALL = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("recipes/*/*.yaml"))
+ROWS = 61_135
+
+
+class Paper(NamedTuple):
+    """One column of the paper's table."""
+
+    model: str
+    offline_first: bool  # iteration 1 is DPO on the pairs as they are
+    learning_rates: tuple[float, ...]
+    global_batch: int
+    per_device: int
+    accumulation: int  # on 8 GPUs
+    alpha: float
+    portion_sizes: tuple[int, ...]
+    steps: int  # optimizer steps of each iteration
+
+
+PAPER = {
+    "zephyr-7b-sft": Paper(
+        model="HuggingFaceH4/mistral-7b-sft-beta",
+        offline_first=True,
+        learning_rates=(5e-7, 5e-7, 5e-7, 1e-7),
+        global_batch=256,
+        per_device=8,
+        accumulation=4,
+        alpha=1e-3,
+        portion_sizes=(15_283, 15_284, 15_284, 15_284),
+        steps=60,
+    ),
+    "llama-3-8b-instruct": Paper(
+        model="meta-llama/Meta-Llama-3-8B-Instruct",
+        offline_first=False,
+        learning_rates=(5e-7, 3e-7, 1e-7),
+        global_batch=128,
+        per_device=4,
+        accumulation=4,
+        alpha=1e-4,
+        portion_sizes=(20_378, 20_378, 20_379),
+        steps=160,
+    ),
+    "phi-3-mini-4k-instruct": Paper(
+        model="microsoft/Phi-3-mini-4k-instruct",
+        offline_first=False,
+        learning_rates=(5e-7, 3e-7, 1e-7),
+        global_batch=128,
+        per_device=4,
+        accumulation=4,
+        alpha=1e-3,
+        portion_sizes=(20_378, 20_378, 20_379),
+        steps=160,
+    ),
+}
+PAPER_RECIPES = [(model, kind) for model in PAPER for kind in ("selm", "dpo")]
+OBJECTIVE = {"selm": "selm", "dpo": "online_dpo"}
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def load(model: str, kind: str) -> Recipe:
+    return load_recipe(f"recipes/{model}/{kind}.yaml")
+
+
+def plan(path: str, *overrides: str) -> str:
+    return script(Run(load_recipe(path, overrides), path, overrides))
+
+
+def commands(text: str) -> list[str]:
+    """The lines that run a stage."""
+    return [line for line in text.splitlines() if line.startswith(("python ", "accelerate "))]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
+def test_the_recipes_of_the_make_targets_are_there() -> None:
+    wanted = {f"recipes/{model}/{kind}.yaml" for model, kind in PAPER_RECIPES}
+    wanted |= {f"recipes/smollm2-135m-instruct/{kind}.yaml" for kind in ("selm", "dpo", "random")}
+    assert wanted <= set(ALL)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_recipe_loads_and_survives_being_saved(path: str, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    saved = tmp_path / "recipe.yaml"
+    saved.write_text(recipe.as_yaml())
+    assert load_recipe(saved) == recipe
+
+
+def test_run_names_are_unique() -> None:
+    names = [load_recipe(path).run_name for path in ALL]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("model", "kind"), PAPER_RECIPES)
+def test_paper_recipe_equals_the_papers_table(model: str, kind: str) -> None:
+    paper, recipe = PAPER[model], load(model, kind)
+    objectives = [OBJECTIVE[kind]] * len(paper.learning_rates)
+    if paper.offline_first:
+        objectives[0] = "dpo"
+    assert recipe.model.name_or_path == paper.model
+    assert recipe.model.dtype == "bfloat16"
+    assert [iteration.objective for iteration in recipe.iterations] == objectives
+    assert tuple(iteration.learning_rate for iteration in recipe.iterations) == paper.learning_rates
+    assert recipe.training.global_batch_size == paper.global_batch
+    assert recipe.training.per_device_train_batch_size == paper.per_device
+    assert gradient_accumulation_steps(recipe, 8) == paper.accumulation
+    assert recipe.training.alpha == paper.alpha
+    assert recipe.training.beta == 0.01
+    assert recipe.training.max_length == 1024
+    assert recipe.training.reference == "previous"
+    assert recipe.seed == 42
+
+
+@pytest.mark.parametrize(("model", "kind"), PAPER_RECIPES)
+def test_paper_recipe_has_the_papers_data_generation_and_ranker(model: str, kind: str) -> None:
+    recipe = load(model, kind)
+    data, generation, ranking = recipe.data, recipe.generation, recipe.ranking
+    assert data.name_or_path == "HuggingFaceH4/ultrafeedback_binarized"
+    assert (data.train_split, data.test_split) == ("train_prefs", "test_prefs")
+    assert (data.train_rows, data.limit) == (ROWS, None)
+    assert (generation.engine, generation.num_samples, generation.temperature) == ("vllm", 1, 0.0)
+    assert generation.max_tokens == 1024
+    assert (ranking.ranker, ranking.name_or_path) == ("pairrm", "llm-blender/PairRM")
+    assert ranking.update_rule == "best_worst"
+    assert recipe.training.accelerate_config == "accelerate_configs/zero3.yaml"
+    assert recipe.evaluation.every_iteration
+    assert recipe.evaluation.limit == 500
+    assert recipe.training.trl_overrides() == {
+        "gradient_checkpointing": True,
+        "num_train_epochs": 1.0,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "logging_steps": 1.0,
+    }
+
+
+@pytest.mark.parametrize(("model", "kind"), PAPER_RECIPES)
+def test_portions_cover_the_split_once_in_the_papers_sizes(model: str, kind: str) -> None:
+    recipe = load(model, kind)
+    last = len(recipe.iterations)
+    portions = [portion(ROWS, t, last) for t in range(1, last + 1)]
+    assert tuple(map(len, portions)) == PAPER[model].portion_sizes
+    assert [row for rows in portions for row in rows] == list(range(ROWS))
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_plan_is_valid_bash_that_stops_at_the_first_failure(path: str) -> None:
+    text = plan(path)
+    checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "\nset -eE -o pipefail\n" in text
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_plan_names_only_scripts_and_files_that_it_is_given(path: str) -> None:
+    for line in commands(plan(path, "seed=7")):
+        words = shlex.split(line)
+        (stage,) = [word for word in words if word.startswith("scripts/")]
+        assert stage.split("/")[1] in {
+            *("generate.py", "rank.py", "train.py", "evaluate.py", "report.py")
+        }
+        assert words[words.index(stage) + 1] == path
+        assert words[-1] == "seed=7"
+
+
+@pytest.mark.parametrize("kind", ["selm", "dpo"])
+def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str) -> None:
+    path = f"recipes/zephyr-7b-sft/{kind}.yaml"
+    launch = "accelerate launch --config_file accelerate_configs/zero3.yaml scripts/train.py"
+    expected = [
+        f"python scripts/evaluate.py {path} --iteration 0",
+        f"{launch} {path} --iteration 1",
+        f"python scripts/evaluate.py {path} --iteration 1",
+    ]
+    for t in (2, 3, 4):
+        expected += [
+            f"python scripts/generate.py {path} --iteration {t}",
+            f"python scripts/rank.py {path} --iteration {t}",
+            f"{launch} {path} --iteration {t}",
+            f"python scripts/evaluate.py {path} --iteration {t}",
+        ]
+    assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if "zephyr" not in path])
+def test_plan_of_the_others_explores_in_every_iteration(path: str) -> None:
+    recipe = load_recipe(path)
+    launch = f"accelerate launch --config_file {recipe.training.accelerate_config}"
+    expected = [f"python scripts/evaluate.py {path} --iteration 0"]
+    for t in range(1, len(recipe.iterations) + 1):
+        expected += [
+            f"python scripts/generate.py {path} --iteration {t}",
+            f"python scripts/rank.py {path} --iteration {t}",
+            f"{launch} scripts/train.py {path} --iteration {t}",
+            f"python scripts/evaluate.py {path} --iteration {t}",
+        ]
+    assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]
+
+
+@pytest.mark.parametrize(("model", "kind"), PAPER_RECIPES)
+def test_plan_shows_portions_learning_rates_alpha_and_batch_arithmetic(
+    model: str, kind: str
+) -> None:
+    paper, text = PAPER[model], plan(f"recipes/{model}/{kind}.yaml")
+    assert (
+        f"global batch {paper.global_batch} = 8 processes x {paper.per_device} rows x "
+        f"{paper.accumulation} accumulation steps"
+    ) in text
+    pattern = (
+        r"# iteration (\d) of (\d): (\w+), lr (\S+), alpha (\S+), "
+        r"rows (\d+)\.\.(\d+) of 61,135 \((\S+) rows, (\d+) optimizer steps\)"
+    )
+    shown = re.findall(pattern, text)
+    last, first_row = len(paper.learning_rates), 0
+    assert len(shown) == last
+    for t, (number, of, objective, rate, alpha, start, stop, count, steps) in enumerate(shown, 1):
+        size = paper.portion_sizes[t - 1]
+        assert (int(number), int(of)) == (t, last)
+        assert float(rate) == paper.learning_rates[t - 1]
+        assert float(alpha) == (paper.alpha if objective == "selm" else 0.0)
+        assert (int(start), int(stop)) == (first_row, first_row + size - 1)
+        assert (int(count.replace(",", "")), int(steps)) == (size, paper.steps)
+        first_row += size
+    assert first_row == ROWS
+
+
+@pytest.mark.parametrize("model", [*PAPER, "smollm2-135m-instruct"])
+def test_selm_and_dpo_differ_only_in_objectives_and_run_name(model: str) -> None:
+    assert _without_objectives(load(model, "selm")) == _without_objectives(load(model, "dpo"))
+    selm, dpo = (load(model, kind).iterations for kind in ("selm", "dpo"))
+    pairs = {(a.objective, b.objective) for a, b in zip(selm, dpo, strict=True)}
+    assert pairs <= {("selm", "online_dpo"), ("dpo", "dpo")}
+    assert ("selm", "online_dpo") in pairs
+
+
+def _without_objectives(recipe: Recipe) -> dict[str, Any]:
+    tree = recipe.model_dump()
+    del tree["run_name"]
+    for iteration in tree["iterations"]:
+        del iteration["objective"]
+    return tree
+
+
+def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
+    selm, control = (load("smollm2-135m-instruct", kind) for kind in ("selm", "random"))
+    changing = {"run_name", "ranking", "evaluation"}
+    assert selm.model_dump(exclude=changing) == control.model_dump(exclude=changing)
+    assert control.ranking.ranker == "random"
+    assert control.judge() == selm.judge()
+    assert control.evaluation.limit == selm.evaluation.limit
+    assert control.ranking.update_rule == selm.ranking.update_rule
+
+
+def test_plan_script_answers_in_seconds() -> None:
+    started = time.monotonic()
+    done = run_python("scripts/plan.py", "recipes/zephyr-7b-sft/selm.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == plan("recipes/zephyr-7b-sft/selm.yaml")
+    assert time.monotonic() - started < 3
+
+
+def test_plan_script_imports_no_torch() -> None:
+    done = run_python("-X", "importtime", "scripts/plan.py", "recipes/zephyr-7b-sft/selm.yaml")
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert "pydantic" in imported
+    assert imported.isdisjoint({"torch", "transformers", "trl", "datasets", "vllm", "ray"})
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
+    header = Path(path).read_text().split("run_name:")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert re.search(r"make (quickstart|\w+-(selm|dpo|random))\b", header)
+    assert "README.md" in header
+
+
+@pytest.mark.parametrize("model", [*PAPER, "smollm2-135m-instruct"])
+def test_readme_says_what_to_see_and_where_it_differs(model: str) -> None:
+    readme = Path("recipes", model, "README.md").read_text()
+    assert "## What you should see" in readme
+    assert "## Where this differs from the paper" in readme
+    for target in re.findall(r"^    make (\S+)", readme, re.MULTILINE):
+        listed = subprocess.run(["make", "-n", target], capture_output=True, text=True)
+        assert listed.returncode == 0, listed.stderr
