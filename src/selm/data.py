@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet as parquet
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -122,9 +123,12 @@ def _load(recipe: Recipe) -> DatasetDict:
         if is_local_path(data.name_or_path):
             return load_dataset(str(path))
         return load_dataset(data.name_or_path, revision=data.revision)
-    except (DatasetGenerationError, FileNotFoundError, ConnectionError, ValueError) as error:
+    except (
+        *(DatasetGenerationError, FileNotFoundError, ConnectionError, ValueError),
+        StopIteration,  # what `datasets` raises for an empty file
+    ) as error:
         cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300]
+        reason = " ".join(str(cause).split())[:300] or "it is empty"
         raise UserError(f"data.name_or_path: {_where(recipe)} cannot be read: {reason}") from error
 
 
@@ -238,8 +242,7 @@ def as_text(messages: list[dict[str, str]] | None) -> str | None:
 
 def save(rows: list[Row], features: Features, path: Path) -> None:
     """Write rows as Parquet; `path` names the split for `load_dataset`: train or test."""
-    table = Dataset.from_list(rows, features=features).with_format("arrow")[:]
-    parquet.write_table(table, path)
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema), path)
 
 
 def read(path: Path) -> list[Row]:

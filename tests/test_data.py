@@ -1,0 +1,277 @@
+"""Datasets of every form come in as the same rows; what cannot be used is counted or refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import Dataset, load_dataset
+
+from selm import data
+from selm.errors import UserError
+from selm.recipe import Recipe, load_recipe
+
+HI = [{"role": "user", "content": "Hi"}]
+TURNS = [*HI, {"role": "assistant", "content": "Hey."}, {"role": "user", "content": "None?"}]
+
+
+def answer(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def pair(prompt: str, **changes: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": "Good.", "rejected": "Bad."} | changes
+
+
+@pytest.fixture
+def recipe_of(tiny_recipe: str, tmp_path: Path):
+    """Rows (or a text, or a path) and overrides in; a recipe that reads them out."""
+
+    def make(content: Any, *overrides: str, file: str = "own.jsonl") -> Recipe:
+        path = content if isinstance(content, Path) else tmp_path / file
+        if isinstance(content, str):
+            path.write_text(content)
+        elif isinstance(content, list):
+            path.write_text("".join(json.dumps(row) + "\n" for row in content))
+        tree = yaml.safe_load(Path(tiny_recipe).read_text())
+        own = tmp_path / "recipe.yaml"
+        own.write_text(yaml.safe_dump(tree))
+        return load_recipe(own, [f"data.name_or_path={path}", *overrides])
+
+    return make
+
+
+FORMS = {
+    "UltraFeedback-binarized": {
+        "prompt": "Hi",
+        "chosen": HI + answer("Good."),
+        "rejected": HI + answer("Bad."),
+    },
+    "conversational": {"prompt": HI, "chosen": answer("Good."), "rejected": answer("Bad.")},
+    "implicit prompt": {"chosen": HI + answer("Good."), "rejected": HI + answer("Bad.")},
+    "strings": {"prompt": "Hi", "chosen": "Good.", "rejected": "Bad."},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_row(form: str) -> None:
+    row = data.normalise(FORMS[form])
+    assert row == data.normalise(FORMS["strings"])
+    assert row["prompt"] == HI
+    assert (row["chosen"], row["rejected"]) == ("Good.", "Bad.")
+
+
+def test_prompts_alone_are_rows_without_responses() -> None:
+    for prompt in ("Hi", HI):
+        row = data.normalise({"prompt": prompt})
+        assert (row["prompt"], row["chosen"], row["rejected"]) == (HI, None, None)
+
+
+def test_a_prompt_of_several_turns_is_kept_whole() -> None:
+    explicit = {"prompt": TURNS, "chosen": answer("Good."), "rejected": answer("Bad.")}
+    # UltraFeedback's prompt column holds the first turn only; the conversations hold all of them
+    implicit = {
+        "prompt": "Hi",
+        "chosen": TURNS + answer("Good."),
+        "rejected": TURNS + answer("Bad."),
+    }
+    assert data.normalise(explicit) == data.normalise(implicit)
+    assert data.normalise(explicit)["prompt"] == TURNS
+
+
+def test_prompt_ids_are_the_datasets_or_a_hash_of_the_prompt() -> None:
+    assert data.normalise(pair("Hi", prompt_id="p7"))["prompt_id"] == "p7"
+    assert data.normalise(pair("Hi", prompt_id=7))["prompt_id"] == "7"
+    first, again, other = (data.normalise(pair(p))["prompt_id"] for p in ("Hi", "Hi", "Ho"))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (pair("Hi", chosen=""), "empty_response"),
+        (pair("Hi", rejected=" \n"), "empty_response"),
+        (pair("Hi", chosen=None), "empty_response"),
+        (pair("Hi", chosen=None, rejected=None), "empty_response"),
+        (pair("Hi", chosen="Same.", rejected="Same."), "chosen_is_rejected"),
+        (pair("  "), "empty_prompt"),
+        (pair(None), "empty_prompt"),
+        (pair([]), "empty_prompt"),
+        (pair(HI + answer("Hey.")), "prompt_does_not_end_with_user"),
+        (pair("Hi", chosen=HI + answer("A"), rejected=TURNS + answer("B")), "another_prompt"),
+        (pair("Hi", chosen=answer("A"), rejected=[]), "another_prompt"),
+        (pair("Hi", chosen=TURNS, rejected=TURNS), "prompt_does_not_end_with_user"),
+        (pair([{"from": "human", "value": "Hi"}]), "messages_without_role_and_content"),
+        (pair([{"role": "user", "content": [{"text": "Hi"}]}]), "messages_without_role"),
+    ],
+)
+def test_a_row_that_cannot_be_used_has_a_reason(raw: dict[str, Any], reason: str) -> None:
+    assert reason in data.normalise(raw)
+
+
+def test_drops_are_counted_and_the_rest_is_kept_in_order(recipe_of) -> None:
+    rows = [pair(f"p{i}") for i in range(9)]
+    rows[1]["chosen"] = ""
+    rows[2]["prompt"] = ""
+    rows[3]["prompt"] = "p0"
+    rows[4]["chosen"] = rows[4]["rejected"]
+    recipe = recipe_of([*rows, pair("held out")], "iterations=[{objective: dpo, learning_rate: 1}]")
+    kept, dropped = data.training_portion(recipe, 1)
+    assert [row["prompt"][0]["content"] for row in kept] == ["p0", "p5", "p6", "p7", "p8"]
+    assert dropped == {
+        "empty_response": 1,
+        "empty_prompt": 1,
+        "duplicate_prompt": 1,
+        "chosen_is_rejected": 1,
+    }
+
+
+def test_portions_hold_every_row_once(tiny_recipe: str) -> None:
+    one = "{objective: selm, learning_rate: 1.0}"
+    for num_iterations in (1, 2, 5, 7, 24):
+        recipe = load_recipe(tiny_recipe, [f"iterations=[{', '.join([one] * num_iterations)}]"])
+        portions = [data.training_portion(recipe, t)[0] for t in range(1, num_iterations + 1)]
+        ids = [row["prompt_id"] for rows in portions for row in rows]
+        assert len(ids) == len(set(ids)) == 24
+        assert max(map(len, portions)) - min(map(len, portions)) <= 1
+
+
+def test_limit_takes_the_first_rows_before_they_are_portioned(tiny_recipe: str) -> None:
+    every, _ = data.training_portion(load_recipe(tiny_recipe), 1)
+    for limit, size in ((10, 5), (1000, 12)):
+        rows, _ = data.training_portion(load_recipe(tiny_recipe, [f"data.limit={limit}"]), 1)
+        assert rows == every[:size]
+
+
+def test_held_out_rows_are_the_first_of_the_test_split(tiny_recipe: str) -> None:
+    every, _ = data.held_out(load_recipe(tiny_recipe))
+    some, _ = data.held_out(load_recipe(tiny_recipe, ["evaluation.limit=3", "data.limit=4"]))
+    assert len(every) == 8
+    assert some == every[:3]
+
+
+def test_a_single_file_holds_out_its_last_tenth(recipe_of) -> None:
+    recipe = recipe_of([pair(f"p{i}") for i in range(21)])
+    training = [row for t in (1, 2) for row in data.training_portion(recipe, t)[0]]
+    held_out, _ = data.held_out(recipe)
+    texts = [row["prompt"][0]["content"] for row in training + held_out]
+    assert texts == [f"p{i}" for i in range(21)]
+    assert len(held_out) == 3
+
+
+def test_a_file_in_the_home_folder_is_a_file(recipe_of, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "home.jsonl").write_text("".join(json.dumps(pair(f"p{i}")) + "\n" for i in "abcd"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(data.held_out(recipe_of(Path("~/home.jsonl")))[0]) == 1
+
+
+def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path) -> None:
+    rows = [FORMS["conversational"] | {"prompt": f"p{i}"} for i in range(10)]
+    jsonl = recipe_of(rows)
+    Dataset.from_list(rows).to_parquet(tmp_path / "own.parquet")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Dataset.from_list(rows[:9]).to_parquet(folder / "train.parquet")
+    Dataset.from_list(rows[9:]).to_parquet(folder / "test.parquet")
+    for recipe in (recipe_of(tmp_path / "own.parquet"), recipe_of(folder)):
+        for t in (1, 2):
+            assert data.training_portion(recipe, t) == data.training_portion(jsonl, t)
+        assert data.held_out(recipe) == data.held_out(jsonl)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"question": "Hi", "answer": "Ho"}] * 20, ["question, answer", "wanted: prompt"]),
+        ([{"prompt": "Hi", "chosen": "Ho"}] * 20, ["prompt, chosen", "rejected come together"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["cannot be read"]),
+        ("", ["cannot be read: it is empty"]),
+        ("\n\n", ["cannot be read"]),
+        ([pair("only one")], ["0 training rows", "too few for 2 iterations"]),
+        ([pair("")] * 20, ["nothing left", "empty_prompt"]),
+        ([pair([{"from": "human", "value": "Hi"}])] * 20, ["without_role_and_content"]),
+    ],
+)
+def test_a_broken_file_is_named_with_what_is_wrong(recipe_of, rows: Any, words: list[str]) -> None:
+    recipe = recipe_of(rows)
+    with pytest.raises(UserError) as caught:
+        data.training_portion(recipe, 1)
+    message = str(caught.value)
+    assert "own.jsonl" in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_split_is_an_error_that_names_the_ones_there(tiny_recipe: str) -> None:
+    recipe = load_recipe(tiny_recipe, ["data.train_split=train_prefs"])
+    with pytest.raises(UserError, match="no split 'train_prefs'; it has train, test"):
+        data.training_portion(recipe, 1)
+
+
+def test_train_rows_that_are_not_true_are_an_error(tiny_recipe: str) -> None:
+    with pytest.raises(UserError, match=r"recipe says 25, .* has 24 rows"):
+        data.training_portion(load_recipe(tiny_recipe, ["data.train_rows=25"]), 1)
+    assert data.training_portion(load_recipe(tiny_recipe, ["data.train_rows=24"]), 1)[0]
+
+
+SAVED = {
+    "responses": (
+        data.RESPONSES,
+        {
+            "prompt_id": "a",
+            "prompt": HI,
+            "chosen": None,
+            "rejected": answer("None"),
+            "responses": ["x", ""],
+            "finish_reasons": ["stop", "length"],
+            "num_tokens": [2, 8],
+        },
+    ),
+    "preferences": (
+        data.PREFERENCES,
+        {
+            "prompt_id": "a",
+            "prompt": TURNS,
+            "chosen": answer("naïve 🙂"),
+            "rejected": answer(""),
+            "explored": "x",
+            "explored_role": "neither",
+            "chosen_finish_reason": "stop",
+            "rejected_finish_reason": "stop",
+            "explored_finish_reason": "length",
+            "scores": [0.5, 1.0, -2.0],
+        },
+    ),
+    "evaluation": (
+        data.EVALUATION,
+        {
+            "prompt_id": "a",
+            "prompt": HI,
+            "response": "x",
+            "finish_reason": "stop",
+            "num_tokens": 2,
+            "reward": 0.5,
+            "reward_of_base": 0.25,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_an_artifact_loads_as_a_dataset_of_one_split(kind: str, tmp_path: Path) -> None:
+    features, row = SAVED[kind]
+    split = "test" if kind == "evaluation" else "train"
+    data.save([row] * 3, features, tmp_path / f"{split}.parquet")
+    (tmp_path / "manifest.json").write_text('{"stage": "any"}')
+    loaded = load_dataset(str(tmp_path))
+    assert list(loaded) == [split]
+    assert loaded[split].features == features
+    assert loaded[split].to_list() == [row] * 3
+    assert data.read(tmp_path / f"{split}.parquet") == [row] * 3
+
+
+def test_no_rows_can_be_saved_and_read(tmp_path: Path) -> None:
+    data.save([], data.RESPONSES, tmp_path / "train.parquet")
+    assert data.read(tmp_path / "train.parquet") == []
