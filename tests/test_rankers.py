@@ -1,0 +1,193 @@
+"""Rankers score, `prefer` makes preference rows of the scores."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selm import data
+from selm.errors import UserError
+from selm.ranking import load_ranker
+from selm.ranking.function import FunctionRanker
+from selm.ranking.prefer import prefer
+from selm.ranking.random import RandomRanker
+from selm.recipe import Ranking, Recipe, load_recipe
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def function_file(tmp_path: Path):
+    """Source in, `path/to/file.py:reward` out."""
+
+    def write(source: str) -> str:
+        (tmp_path / "own.py").write_text(source)
+        return f"{tmp_path / 'own.py'}:reward"
+
+    return write
+
+
+def test_the_function_gets_messages_and_texts(function_file) -> None:
+    name = function_file(
+        "def reward(prompt, candidates):\n"
+        "    assert prompt == [{'role': 'user', 'content': 'Hi'}]\n"
+        "    return [len(text) for text in candidates]\n"
+    )
+    ranker = load_ranker(Ranking(ranker="function", name_or_path=name), seed=1)
+    assert ranker.score(["a", "b"], [HI, HI], [["x", "xyz"], ["xy"]]) == [[1.0, 3.0], [2.0]]
+    assert not ranker.pairwise
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("[1.0]", "1 scores for 2 candidates of p7"),
+        ("[1.0, 2.0, 3.0]", "3 scores for 2 candidates of p7"),
+        ("[1.0, float('nan')]", r"\[1.0, nan\] for p7 are not all numbers"),
+        ("[float('inf'), 1.0]", "for p7 are not all numbers"),
+    ],
+)
+def test_scores_that_make_no_sense_are_the_users_mistake(
+    function_file, returned: str, message: str
+) -> None:
+    name = function_file(f"def reward(prompt, candidates):\n    return {returned}\n")
+    with pytest.raises(UserError, match=message):
+        FunctionRanker(name).score(["p7"], [HI], [["x", "y"]])
+
+
+def test_a_missing_function_is_named(function_file, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"own\.py has no function 'reward'"):
+        FunctionRanker(function_file("reward = 3\n"))
+    (tmp_path / "own.txt").write_text("")
+    with pytest.raises(UserError, match="is not a Python file"):
+        FunctionRanker(f"{tmp_path / 'own.txt'}:reward")
+
+
+def test_an_error_in_the_users_file_keeps_its_traceback(function_file) -> None:
+    with pytest.raises(ZeroDivisionError):
+        FunctionRanker(function_file("1 / 0\n"))
+    ranker = FunctionRanker(function_file("def reward(prompt, candidates):\n    return 1 / 0\n"))
+    with pytest.raises(ZeroDivisionError):
+        ranker.score(["p"], [HI], [["x"]])
+
+
+def test_random_scores_depend_on_seed_and_prompt_alone() -> None:
+    pools = [["x", "y"], ["x", "y", "z"]]
+    scores = RandomRanker(1).score(["a", "b"], [HI, HI], pools)
+    assert scores == RandomRanker(1).score(["a", "b"], [HI, HI], pools)
+    assert scores[1:] == RandomRanker(1).score(["b"], [HI], pools[1:])
+    assert scores != RandomRanker(2).score(["a", "b"], [HI, HI], pools)
+    assert len({number for row in scores for number in row}) == 5
+
+
+@pytest.fixture
+def recipe_with(tiny_recipe: str, function_file):
+    """A recipe whose ranker reads the score of a candidate in its text: "a 3" scores 3."""
+    name = function_file(
+        "def reward(prompt, candidates):\n"
+        "    return [float(text.split()[-1]) for text in candidates]\n"
+    )
+
+    def make(*overrides: str) -> Recipe:
+        ranker = ["ranking.ranker=function", f"ranking.name_or_path={name}"]
+        return load_recipe(tiny_recipe, [*ranker, *overrides])
+
+    return make
+
+
+def row(
+    prompt_id: str, chosen: str | None, rejected: str | None, *responses: str, cut: bool = False
+) -> dict[str, Any]:
+    return {
+        "prompt_id": prompt_id,
+        "prompt": HI,
+        "chosen": data.as_messages(chosen),
+        "rejected": data.as_messages(rejected),
+        "responses": list(responses),
+        "finish_reasons": ["length" if cut else "stop"] * len(responses),
+        "num_tokens": [3] * len(responses),
+    }
+
+
+def summary(preference: dict[str, Any]) -> tuple[str, ...]:
+    texts = [data.as_text(preference[which]) for which in ("chosen", "rejected")]
+    return (preference["prompt_id"], *texts, preference["explored"], preference["explored_role"])
+
+
+def test_the_best_and_the_worst_of_the_pool_are_kept(recipe_with, tmp_path: Path) -> None:
+    rows = [
+        row("best", "w 2", "l 1", "y 3"),
+        row("worst", "w 2", "l 1", "y 0"),
+        row("between", "w 3", "l 1", "y 2"),
+        row("turned", "w 1", "l 3", "y 2"),
+        row("is w", "w 2", "l 1", "w 2"),
+        row("is l", "w 2", "l 1", "l 1"),
+        row("pool", None, None, "y 1", "z 2"),
+        row("pool of three", None, None, "y 2", "z 3", "x 1"),
+        row("two samples", "w 2", "l 1", "y 1.5", "z 4"),
+    ]
+    preferences, dropped = prefer(rows, recipe_with(), tmp_path)
+    assert [summary(preference) for preference in preferences] == [
+        ("best", "y 3", "l 1", "y 3", "chosen"),
+        ("worst", "w 2", "y 0", "y 0", "rejected"),
+        ("between", "w 3", "l 1", "y 2", "neither"),
+        ("turned", "l 3", "w 1", "y 2", "neither"),
+        ("is w", "w 2", "l 1", "w 2", "chosen"),
+        ("is l", "w 2", "l 1", "l 1", "rejected"),
+        ("pool", "z 2", "y 1", "y 1", "rejected"),
+        ("pool of three", "z 3", "x 1", "y 2", "neither"),
+        ("two samples", "z 4", "l 1", "y 1.5", "neither"),
+    ]
+    assert preferences[0]["scores"] == [2.0, 1.0, 3.0]
+    assert not dropped
+
+
+def test_the_replace_rule_compares_with_the_chosen_only(recipe_with, tmp_path: Path) -> None:
+    rows = [row("up", "w 1", "l 3", "y 2"), row("down", "w 2", "l 0", "y 1")]
+    recipe = recipe_with("ranking.update_rule=replace")
+    preferences, _ = prefer(rows, recipe, tmp_path)
+    assert [summary(preference) for preference in preferences] == [
+        ("up", "y 2", "l 3", "y 2", "chosen"),
+        ("down", "w 2", "y 1", "y 1", "rejected"),
+    ]
+
+
+def test_identical_candidates_and_ties_are_dropped_and_counted(recipe_with, tmp_path: Path) -> None:
+    rows = [
+        row("identical", None, None, "y 1", "y 1"),
+        row("all the same", "y 1", "y 1", "y 1"),
+        row("tie", "w 1", "l 1", "y 1"),
+        row("kept", "w 1", "l 1", "y 2"),
+    ]
+    preferences, dropped = prefer(rows, recipe_with(), tmp_path)
+    assert [preference["prompt_id"] for preference in preferences] == ["kept"]
+    assert dropped == {"identical_candidates": 2, "tie": 1}
+
+
+def test_finish_reasons_travel_with_the_response(recipe_with, tmp_path: Path) -> None:
+    rows = [
+        row("best", "w 2", "l 1", "y 3", cut=True),
+        row("worst", "w 2", "l 1", "y 0", cut=True),
+        row("between", "w 3", "l 1", "y 2", cut=True),
+        row("finished", "w 2", "l 1", "y 3"),
+    ]
+    preferences, _ = prefer(rows, recipe_with(), tmp_path)
+    reasons = [
+        tuple(p[f"{which}_finish_reason"] for which in ("chosen", "rejected", "explored"))
+        for p in preferences
+    ]
+    assert reasons == [
+        ("length", "stop", "length"),
+        ("stop", "length", "length"),
+        ("stop", "stop", "length"),
+        ("stop", "stop", "stop"),
+    ]
+
+
+def test_preferences_do_not_depend_on_the_shard_size(recipe_with, tmp_path: Path) -> None:
+    rows = [row(f"p{i}", f"w {i % 3}", "l 1", f"y {i % 5}") for i in range(11)]
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    whole.mkdir()
+    split.mkdir()
+    expected = prefer(rows, recipe_with("ranking.shard_size=100"), whole)
+    assert prefer(rows, recipe_with("ranking.shard_size=2"), split) == expected
