@@ -1,0 +1,41 @@
+"""Turn the evaluations, preferences and training logs of a run into tables and figures.
+
+    python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
+
+Reads every artifact of runs/<run_name>. Writes runs/<run_name>/report: report.md, metrics.json and
+the pictures.
+"""
+
+import json
+
+from selm.cli import Stage, parse_run, run_main
+
+
+def main() -> None:
+    run = parse_run(__doc__)
+    stage = Stage(run, "report", None)
+    if not stage.is_done():
+        stage.begin()
+        write(stage)
+
+    from selm.report import headline
+
+    metrics = json.loads((stage.folder / "metrics.json").read_text())
+    print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
+
+
+def write(stage: Stage) -> None:
+    from selm import figures, report
+
+    results = report.load(stage.recipe)
+    metrics = report.metrics(stage.recipe, results)
+
+    with stage.writing() as record:
+        figures.draw(metrics, results, record.folder)
+        (record.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        (record.folder / "report.md").write_text(report.markdown(stage.recipe, metrics, results))
+        record.rows = len(metrics["iterations"])
+
+
+if __name__ == "__main__":
+    run_main(main)
