@@ -90,7 +90,7 @@ def tiny_recipe(tiny_model: str, tiny_data: str, tmp_path_factory: pytest.TempPa
         "seed": 1,
         "model": {"name_or_path": tiny_model, "dtype": "float32"},
         "data": {"name_or_path": tiny_data},
-        "iterations": [{"objective": "selm", "learning_rate": 1e-3}] * 2,
+        "iterations": [{"objective": "selm", "learning_rate": 1e-3} for _ in range(2)],
         "generation": {"engine": "transformers", "max_tokens": 8, "shard_size": 4},
         "ranking": {"ranker": "random", "shard_size": 4},
         "training": {

@@ -1,0 +1,281 @@
+"""What is current, what is stale and why, and that nothing half-written is ever seen."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selm import artifacts
+from selm.artifacts import folder, name, partial_folder, require_inputs, state, writing
+from selm.errors import UserError
+from selm.plan import Run, stages
+from selm.recipe import load_recipe
+
+REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in candidates]\n"
+
+
+@pytest.fixture
+def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
+    """Overrides in, a run in a folder of its own out: offline DPO, then SELM, own reward."""
+    shutil.copytree(tiny_data, tmp_path / "data")
+    (tmp_path / "reward.py").write_text(REWARD)
+    tree = yaml.safe_load(Path(tiny_recipe).read_text())
+    tree["data"]["name_or_path"] = str(tmp_path / "data")
+    tree["ranking"] |= {"ranker": "function", "name_or_path": f"{tmp_path}/reward.py:reward"}
+    tree["output_dir"] = str(tmp_path / "runs")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+
+    def make(*overrides: str) -> Run:
+        artifacts._content.cache_clear()  # every stage is a process of its own
+        return Run(load_recipe(path, overrides), str(path), overrides)
+
+    return make
+
+
+def write(run: Run, kind: str, t: int | None, text: str = "content") -> None:
+    with writing(run, kind, t) as record:
+        (record.folder / "file.txt").write_text(text)
+        record.rows, record.dropped = 3, {"tie": 1}
+
+
+def write_all(run: Run) -> None:
+    for kind, t in stages(run.recipe):
+        write(run, kind, t)
+
+
+def stale(run: Run) -> set[str]:
+    entries = stages(run.recipe)
+    return {name(kind, t) for kind, t in entries if not state(run.recipe, kind, t).current}
+
+
+EVALUATIONS = {"iter-0/evaluation", "iter-1/evaluation", "iter-2/evaluation", "report"}
+AFTER_CHECKPOINT_2 = {"iter-2/checkpoint", "iter-2/evaluation", "report"}
+AFTER_PREFERENCES_2 = AFTER_CHECKPOINT_2 | {"iter-2/preferences"}
+AFTER_CHECKPOINT_1 = AFTER_PREFERENCES_2 | {
+    *("iter-1/checkpoint", "iter-1/evaluation", "iter-2/responses")
+}
+AFTER_PREFERENCES_1 = AFTER_CHECKPOINT_1 | {"iter-1/preferences"}
+AFTER_RESPONSES_1 = AFTER_PREFERENCES_1 | {"iter-1/responses"}
+EVERYTHING = AFTER_RESPONSES_1 | EVALUATIONS
+
+# What each change makes stale. Both iterations are selm.
+TABLE = {
+    "seed=2": EVERYTHING,
+    "model.dtype=bfloat16": EVERYTHING,
+    "model.revision=other": EVERYTHING,
+    "data.revision=other": EVERYTHING,
+    "data.limit=10": AFTER_RESPONSES_1,
+    "data.train_split=test": AFTER_RESPONSES_1,
+    "data.test_split=train": EVALUATIONS,
+    "data.train_rows=24": set(),
+    "generation.temperature=0.5": AFTER_RESPONSES_1,
+    "generation.max_tokens=9": EVERYTHING,
+    "generation.shard_size=2": set(),
+    "generation.batch_size=2": set(),
+    "ranking.update_rule=replace": AFTER_PREFERENCES_1 | EVALUATIONS,
+    "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
+    "ranking.shard_size=2": set(),
+    "training.alpha=0.5": AFTER_CHECKPOINT_1,
+    "training.beta=0.5": AFTER_CHECKPOINT_1,
+    "training.max_length=60": AFTER_CHECKPOINT_1,
+    "training.global_batch_size=8": AFTER_CHECKPOINT_1,
+    "training.warmup_steps=0.1": AFTER_CHECKPOINT_1,
+    "training.reference=initial": AFTER_CHECKPOINT_1,
+    "training.per_device_train_batch_size=1": set(),
+    "training.logging_steps=2": set(),
+    "training.save_steps=3": set(),
+    "training.gradient_checkpointing=true": set(),
+    "iterations.0.learning_rate=0.5": AFTER_CHECKPOINT_1,
+    "iterations.1.learning_rate=0.5": AFTER_CHECKPOINT_2,
+    "iterations.1.objective=online_dpo": AFTER_CHECKPOINT_2,
+    "evaluation.limit=3": EVALUATIONS,
+    "evaluation.ranking={ranker: random}": EVALUATIONS,
+    "hub.namespace=me": set(),
+    "hub.private=false": set(),
+}
+
+
+def test_everything_is_missing_then_current(run_with) -> None:
+    run = run_with()
+    assert stale(run) == EVERYTHING
+    assert state(run.recipe, "responses", 1).why == "missing"
+    write_all(run)
+    assert stale(run_with()) == set()
+    manifest = artifacts.read_manifest(run.recipe, "responses", 1)
+    assert (manifest["rows"], manifest["dropped"]) == (3, {"tie": 1})
+    assert manifest["command"].startswith("python scripts/generate.py")
+
+
+def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:
+    write_all(run_with())
+    assert {change: stale(run_with(change)) for change in TABLE} == TABLE
+    assert stale(run_with()) == set()
+
+
+def test_alpha_is_nothing_to_an_iteration_without_optimism(run_with) -> None:
+    offline = "iterations.0.objective=dpo"
+    write_all(run_with(offline))
+    assert stale(run_with(offline, "training.alpha=0.5")) == AFTER_CHECKPOINT_2
+    assert stale(run_with(offline, "generation.temperature=0.5")) == AFTER_PREFERENCES_2 | {
+        "iter-2/responses"
+    }
+
+
+def test_another_number_of_iterations_is_another_portion(run_with) -> None:
+    write_all(run_with())
+    run = run_with("iterations=[{objective: selm, learning_rate: 1.0e-3}]")
+    assert stale(run) == {*("iter-1/responses", "iter-1/preferences", "iter-1/checkpoint")} | {
+        *("iter-1/evaluation", "report")
+    }
+
+
+def test_a_stale_artifact_says_what_changed(run_with) -> None:
+    write_all(run_with())
+    changed = run_with("training.alpha=0.5").recipe
+    assert state(changed, "checkpoint", 1).why == "recipe changed: training.alpha (0.01 -> 0.5)"
+    assert "input iter-1/checkpoint is not current" in state(changed, "responses", 2).why
+
+
+def test_changed_content_of_data_and_reward_files_counts(run_with, tmp_path: Path) -> None:
+    write_all(run_with())
+    (tmp_path / "reward.py").write_text(REWARD.replace("len(text)", "-len(text)"))
+    assert stale(run_with()) == AFTER_PREFERENCES_1 | EVALUATIONS
+    why = state(run_with().recipe, "preferences", 1).why
+    assert why == "recipe changed: the content of ranking"
+    (tmp_path / "reward.py").write_text(REWARD)
+    assert stale(run_with()) == set()
+    train = tmp_path / "data" / "train.jsonl"
+    train.write_text(train.read_text().replace("Paris", "Perth"))
+    assert {"iter-1/responses", "iter-2/responses"} <= stale(run_with())
+    assert state(run_with().recipe, "responses", 1).why == "recipe changed: the content of data"
+
+
+def test_deleting_a_checkpoint_touches_only_what_depends_on_it(run_with) -> None:
+    run = run_with()
+    write_all(run)
+    shutil.rmtree(folder(run.recipe, "checkpoint", 2))
+    assert stale(run) == AFTER_CHECKPOINT_2
+    kept = [folder(run.recipe, kind, 2) for kind in ("responses", "preferences")]
+    before = [(path / "manifest.json").read_bytes() for path in kept]
+    for kind, t in stages(run.recipe):
+        if not state(run.recipe, kind, t).current:
+            write(run, kind, t)
+    assert stale(run) == set()
+    assert [(path / "manifest.json").read_bytes() for path in kept] == before
+
+
+def test_a_rewritten_input_makes_its_readers_stale(run_with) -> None:
+    run = run_with()
+    write_all(run)
+    write(run, "preferences", 1, "other content")
+    assert stale(run) == AFTER_CHECKPOINT_1
+    assert "iter-1/preferences was written anew" in state(run.recipe, "checkpoint", 1).why
+
+
+def test_a_damaged_artifact_is_not_current(run_with) -> None:
+    run = run_with()
+    write_all(run)
+    file = folder(run.recipe, "preferences", 2) / "file.txt"
+    file.write_text("con")
+    assert state(run.recipe, "preferences", 2).why.startswith("damaged: file.txt")
+    file.unlink()
+    assert stale(run) == AFTER_PREFERENCES_2
+
+
+def test_a_missing_input_names_the_command_that_makes_it(run_with) -> None:
+    run = run_with("seed=7")
+    with pytest.raises(UserError) as caught:
+        require_inputs(run, "preferences", 1)
+    expected = f"responses: missing; run: python scripts/generate.py {run.path} --iteration 1"
+    assert f"{expected} seed=7" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    write_all(run)
+    require_inputs(run, "preferences", 1)
+    with pytest.raises(UserError, match=r"recipe changed: seed \(7 -> 8\).*accelerate launch"):
+        require_inputs(run_with("seed=8"), "responses", 2)
+
+
+def test_a_failing_stage_leaves_what_was_there(run_with) -> None:
+    run = run_with()
+    with pytest.raises(ZeroDivisionError), writing(run, "responses", 1):
+        raise ZeroDivisionError
+    assert state(run.recipe, "responses", 1).why == "missing"
+    write_all(run)
+    with pytest.raises(ZeroDivisionError), writing(run, "responses", 1) as record:
+        (record.folder / "file.txt").write_text("half")
+        raise ZeroDivisionError
+    assert stale(run) == set()
+    assert (folder(run.recipe, "responses", 1) / "file.txt").read_text() == "content"
+
+
+def test_a_kill_between_the_renames_is_recovered_from(run_with) -> None:
+    """The old artifact was moved aside, the new one has not got its name yet."""
+    run = run_with()
+    write(run, "responses", 1, "old")
+    target = folder(run.recipe, "responses", 1)
+    building, old = target.parent / ".responses.tmp", target.parent / ".responses.old"
+    shutil.copytree(target, building)
+    os.replace(target, old)
+    assert state(run.recipe, "responses", 1).why == "missing"
+    write(run, "responses", 1, "new")
+    assert state(run.recipe, "responses", 1).current
+    assert (target / "file.txt").read_text() == "new"
+    assert os.listdir(target.parent) == ["responses"]
+
+
+def test_a_kill_before_the_old_artifact_is_deleted_is_cleaned_up(run_with) -> None:
+    run = run_with()
+    write(run, "responses", 1, "new")
+    target = folder(run.recipe, "responses", 1)
+    shutil.copytree(target, target.parent / ".responses.old")
+    assert state(run.recipe, "responses", 1).current
+    write(run, "responses", 1, "newer")
+    assert os.listdir(target.parent) == ["responses"]
+
+
+def test_leftovers_of_a_killed_stage_do_not_get_into_the_artifact(run_with) -> None:
+    run = run_with()
+    building = folder(run.recipe, "responses", 1).parent / ".responses.tmp"
+    building.mkdir(parents=True)
+    (building / "leftover.txt").write_text("half")
+    write(run, "responses", 1)
+    files = artifacts.read_manifest(run.recipe, "responses", 1)["files"]
+    assert list(files) == ["file.txt"]
+
+
+def test_finished_shards_are_kept_for_the_same_work_only(run_with) -> None:
+    def shard(*overrides: str) -> Path:
+        return partial_folder(run_with(*overrides), "responses", 1) / "shard.parquet"
+
+    shard().write_text("rows")
+    assert shard().is_file()
+    assert shard("training.alpha=0.5", "generation.shard_size=2").is_file()
+    assert not shard("generation.temperature=0.5").is_file()
+    assert not shard().is_file()  # the other work's shards are not mixed with these
+    shard().write_text("rows")
+    write(run_with(), "responses", 1)
+    assert not shard().is_file()  # the artifact has them all
+
+
+def test_finished_shards_of_an_older_input_are_thrown_away(run_with) -> None:
+    run = run_with()
+    write(run, "responses", 1)
+    (partial_folder(run, "preferences", 1) / "shard.parquet").write_text("rows")
+    assert (partial_folder(run, "preferences", 1) / "shard.parquet").is_file()
+    write(run, "responses", 1, "other content")
+    assert not (partial_folder(run, "preferences", 1) / "shard.parquet").is_file()
+
+
+def test_manifests_chain_back_to_the_base_model(run_with) -> None:
+    run = run_with()
+    write_all(run)
+    manifest = json.loads((folder(run.recipe, "checkpoint", 2) / "manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"iter-1/checkpoint", "iter-2/preferences"}
+    for key, digest in manifest["inputs"].items():
+        there = artifacts.run_folder(run.recipe) / key / "manifest.json"
+        assert artifacts._sha256(there) == digest
+    assert manifest["recipe"]["model"]["content"] is not None
