@@ -234,6 +234,13 @@ def test_a_conversation_that_the_template_refuses_is_the_users_mistake() -> None
         chat_of("gemma").prompt_ids(twice)
 
 
+@pytest.mark.parametrize("name", ["smolvlm", "llava_next"])
+def test_a_template_that_does_not_write_text_is_the_users_mistake(name: str) -> None:
+    template = tokenizer_zoo._trl_template(name)
+    with pytest.raises(UserError, match=r"model\.chat_template: it (refuses|does not write)"):
+        make_chat(with_template(template, ["<s>", "</s>"], "<s>", "</s>"))
+
+
 MISTRAL = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
     "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"

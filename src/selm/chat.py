@@ -149,17 +149,25 @@ def load_chat(path: str, model: Model) -> Chat:
 
 
 def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Find out what the template does, by rendering a probe conversation."""
+    """Find out what the template does, by rendering a probe conversation.
+
+    Raises:
+        UserError: the template cannot write one (some vision models want content in parts).
+    """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     adds_bos = tokenizer.bos_token_id is not None and (
         tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     )
     asked: list[Message] = [{"role": "user", "content": "Hi"}]
-    prompt = _render(tokenizer, asked, add_generation_prompt=True)
-    whole = _render(
-        tokenizer, [*asked, {"role": "assistant", "content": _PROBE}], add_generation_prompt=False
-    )
+    answered = [*asked, {"role": "assistant", "content": _PROBE}]
+    try:
+        prompt = _render(tokenizer, asked, add_generation_prompt=True)
+        whole = _render(tokenizer, answered, add_generation_prompt=False)
+    except TemplateError as error:
+        raise UserError(f"model.chat_template: it refuses a conversation: {error}") from error
+    if _PROBE not in whole:
+        raise UserError("model.chat_template: it does not write the text of a message")
     before, _, after = whole.rpartition(_PROBE)
     lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
     return Chat(
