@@ -74,8 +74,8 @@ def test_steps_of_iterations_follow_one_another():
         1: [{"step": 1, "loss": 0.7}, {"step": 3, "loss": 0.6, "x": 5.0}],
         2: [{"step": 2, "loss": 0.5}],
     }
-    assert figures.one_after_another(logs, "loss") == [(1, 0.7), (3, 0.6), (5, 0.5)]
-    assert figures.one_after_another(logs, "x") == [(3, 5.0)]
+    assert figures.one_after_another(logs, "loss") == [[(1, 0.7), (3, 0.6)], [(5, 0.5)]]
+    assert figures.one_after_another(logs, "x") == [[(3, 5.0)]]
 
 
 def test_running_mean_is_shorter_at_the_ends():

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from selm.report import Metrics, Results, iteration_label
+from selm.report import Metrics, Results
 
 BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
 ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
@@ -125,7 +125,7 @@ def distributions(
             axes.hist(values[0], bins, weights=weights, histtype="step", color="#6b747c")
         mean = float(np.mean(values[t]))
         axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (2, 2)))
-        label = f"{iteration_label(entry)}\nmean {mean:.{1 if mean > 10 else 3}f}"
+        label = f"{_tick(entry)}\nmean {mean:.{1 if mean > 10 else 3}f}"
         axes.text(1.02, 0.5, label, transform=axes.transAxes, va="center", fontsize=10)
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
@@ -136,17 +136,16 @@ def distributions(
     return figure
 
 
-def one_after_another(logs: Mapping[int, Steps], key: str) -> list[tuple[float, float]]:
-    """(step counted over all iterations, value), for the steps that logged `key`.
+def one_after_another(logs: Mapping[int, Steps], key: str) -> list[list[tuple[float, float]]]:
+    """One curve per iteration: (step counted over all iterations, value) where `key` was logged.
 
     >>> one_after_another({1: [{"step": 1, "loss": 0.7}], 2: [{"step": 1, "loss": 0.6}]}, "loss")
-    [(1, 0.7), (2, 0.6)]
+    [[(1, 0.7)], [(2, 0.6)]]
     """
-    points, before = [], 0.0
-    for steps in logs.values():
-        points += [(before + s["step"], s[key]) for s in steps if key in s]
-        before += steps[-1]["step"] if steps else 0
-    return points
+    curves = []
+    for t, (start, _) in _spans(logs).items():
+        curves.append([(start + s["step"], s[key]) for s in logs[t] if key in s])
+    return [curve for curve in curves if curve]
 
 
 def smooth(values_S: Sequence[float], width: int = 5) -> np.ndarray:
@@ -162,15 +161,17 @@ def smooth(values_S: Sequence[float], width: int = 5) -> np.ndarray:
 
 def training(logs: Mapping[int, Steps]) -> Any:
     """DPO loss, optimism term and rewards over the steps of all iterations."""
-    figure, (loss, optimism, rewards) = plt.subplots(1, 3, figsize=(12, 3.5))
-    _curve(loss, one_after_another(logs, "loss/dpo"), INK)
+    figure, (loss, optimism, rewards) = plt.subplots(1, 3, figsize=(12.5, 3.5))
+    _curves(loss, logs, "loss/dpo", INK)
     loss.set_title("DPO loss")
-    _curve(optimism, one_after_another(logs, "loss/optimism"), ROLES["explored"])
-    optimism.set_title("optimism term of the loss")
+    _curves(optimism, logs, "loss/optimism", ROLES["explored"])
+    optimism.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
+    optimism.yaxis.get_offset_text().set_ha("right")
+    optimism.set_title("optimism term of the loss", y=1.0)  # beside the axis' power of ten
     for role, colour in ROLES.items():
-        _curve(rewards, one_after_another(logs, f"rewards/{role}"), colour, role)
+        _curves(rewards, logs, f"rewards/{role}", colour, role)
     rewards.set_title(r"implicit reward, $\beta\,(\log\,\pi - \log\,\pi_{ref})$")
-    rewards.legend(fontsize=9, loc="best")
+    rewards.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
     for axes in (loss, optimism, rewards):
         axes.set_xlabel("optimizer step, all iterations")
         axes.grid(axis="y")
@@ -180,21 +181,22 @@ def training(logs: Mapping[int, Steps]) -> Any:
     return figure
 
 
-def _curve(axes: Axes, points: list[tuple[float, float]], colour: Any, label: str = "") -> None:
-    """Faint dots for the logged values, a line for their running mean."""
-    if not points:
-        return
-    steps, values = np.array(points).T
-    axes.plot(steps, values, ".", color=colour, alpha=0.35, markersize=4)
-    axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label or None)
+def _curves(axes: Axes, logs: Mapping[int, Steps], key: str, colour: str, label: str = "") -> None:
+    """Faint dots for the logged values, a line for their running mean within the iteration."""
+    for curve in one_after_another(logs, key):
+        steps, values = np.array(curve).T
+        axes.plot(steps, values, ".", color=colour, alpha=0.35, markersize=4)
+        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label or None)
+        label = ""  # one entry in the legend is enough
 
 
 def _spans(logs: Mapping[int, Steps]) -> dict[int, tuple[float, float]]:
-    """Iteration -> where its steps start and end among all steps."""
-    spans, before = {}, 0.0
+    """Iteration -> steps done before it, and after it."""
+    spans: dict[int, tuple[float, float]] = {}
+    end: float = 0
     for t, steps in logs.items():
-        end = before + (steps[-1]["step"] if steps else 0)
-        spans[t], before = (before, end), end
+        start, end = end, end + (steps[-1]["step"] if steps else 0)
+        spans[t] = (start, end)
     return spans
 
 
@@ -205,8 +207,9 @@ def _mark_iterations(axes: Axes, logs: Mapping[int, Steps]) -> None:
     for t, (start, end) in spans.items():
         if start > 0:
             axes.axvline(start + 0.5, color="#b4bbc1", linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.text((start + end + 1) / 2, 0.98, f"iteration {t}", transform=across,
-                  ha="center", va="top", fontsize=8, color="#5f6b76")  # fmt: skip
+        axes.text((start + end + 1) / 2, 0.97, f"iteration {t}", transform=across,
+                  ha="center", va="top", fontsize=8, color="#5f6b76",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     axes.set_xlim(0.5, max(end for _, end in spans.values()) + 0.5)
     axes.margins(y=0.18)
 
@@ -216,7 +219,6 @@ def _say_where_alpha_is_0(axes: Axes, logs: Mapping[int, Steps]) -> None:
     across = axes.get_xaxis_transform()
     for t in without:
         start, end = _spans(logs)[t]
-        axes.axvspan(start + 0.5, end + 0.5, color=FAINT, alpha=0.4, linewidth=0)
         axes.text((start + end + 1) / 2, 0.5, "$\\alpha$ = 0:\nno term", transform=across,
                   ha="center", va="center", fontsize=9, color="#5f6b76")  # fmt: skip
     if len(without) == len(logs):
