@@ -166,7 +166,7 @@ def training(logs: Mapping[int, Steps]) -> Any:
     loss.set_title("DPO loss")
     _curves(optimism, logs, "loss/optimism", ROLES["explored"])
     optimism.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
-    optimism.yaxis.get_offset_text().set_ha("right")
+    optimism.yaxis.get_offset_text().set(x=-0.02, ha="right", fontsize=9)
     optimism.set_title("optimism term of the loss", y=1.0)  # beside the axis' power of ten
     for role, colour in ROLES.items():
         _curves(rewards, logs, f"rewards/{role}", colour, role)
