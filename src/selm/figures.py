@@ -111,7 +111,8 @@ def distributions(
 ) -> Any:
     """One histogram per iteration, in the same bins, each over the outline of the base model's."""
     pooled = np.concatenate([np.asarray(v) for v in values.values()])
-    bins = np.linspace(pooled.min(), pooled.max() + 1e-9, 25)
+    low, high = pooled.min(), pooled.max()
+    bins = np.linspace(low, high if high > low else low + 1, 25)
     figure, panels = plt.subplots(
         len(entries), 1, sharex=True, sharey=True, figsize=(6.4, 0.95 * len(entries) + 1.3)
     )
