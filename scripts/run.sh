@@ -18,6 +18,11 @@ fi
 
 # Threads that spin while they wait slow each other down as soon as anything else runs.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+# Training on a CPU frees and allocates the same large tensors at every step. Left to itself glibc
+# gives each back to the kernel and has it zeroed again, which costs a third of the step's time.
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-17179869184}"
+export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
 
 plan=$(python scripts/plan.py "$@")
 folder=$(sed -n 's|^# .*; all output in \(.*\)/$|\1|p' <<<"$plan")

@@ -1,4 +1,4 @@
-"""A recipe becomes a bash script: comments and commands, one command per stage. Imports no torch."""
+"""A recipe becomes a bash script: comments, and one command per stage. Imports no torch."""
 
 import shlex
 from dataclasses import dataclass

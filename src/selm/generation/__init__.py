@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 
 def load_engine(path: str, model: Model, generation: Generation) -> Engine:
-    """Load the policy at `path` (a checkpoint folder or the base model) into the recipe's engine."""
+    """The policy at `path` (a checkpoint folder or the base model) in the recipe's engine."""
     return _ENGINES[generation.engine](path, model, generation)
 
 

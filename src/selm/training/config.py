@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from trl import DPOConfig
 
 from selm.recipe import Recipe, gradient_accumulation_steps
@@ -25,7 +26,7 @@ class SELMConfig(DPOConfig):
     precompute_ref_log_probs: bool = field(
         default=True, metadata={"help": "Always: no second model in memory."}
     )
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers."})
     save_total_limit: int | None = field(
         default=1, metadata={"help": "Checkpoints to resume from."}
     )
@@ -62,6 +63,7 @@ def training_arguments(recipe: Recipe, t: int, output_dir: Path, world_size: int
         learning_rate=recipe.iteration(t).learning_rate,
         alpha=recipe.alpha(t),
         gradient_accumulation_steps=gradient_accumulation_steps(recipe, world_size),
+        use_cpu=not torch.cuda.is_available(),  # transformers asks for it before it takes bf16
         bf16=recipe.model.dtype == "bfloat16",
         fp16=recipe.model.dtype == "float16",
         **chosen,

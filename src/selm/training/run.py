@@ -120,7 +120,7 @@ def _is_json(path: Path) -> bool:
 
 
 def save_policy(trainer: SELMTrainer, recipe: Recipe, folder: Path) -> Path:
-    """The policy in the recipe's dtype, its tokenizer and the training log. All processes call it."""
+    """Policy in the recipe's dtype, tokenizer and training log; every process calls this."""
     if trainer.accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

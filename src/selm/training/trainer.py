@@ -35,7 +35,7 @@ class SELMTrainer(DPOTrainer):
     """Minimises L_DPO + alpha * beta * (log pi(y|x) - log ref(y|x)), eq. 3.2 of arXiv 2405.19332.
 
     Args:
-        model: the policy; its weights at this moment are the reference, unless `ref_model` is given.
+        model: the policy; its weights now are the reference, unless `ref_model` is given.
         train_dataset: rows of the schema `selm.data.PREFERENCES`, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
