@@ -1,0 +1,337 @@
+"""SELMTrainer against TRL's DPOTrainer and against the formula written out by hand, in fp32."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+
+from selm import data
+from selm.chat import Chat, make_chat
+from selm.training.config import SELMConfig
+from selm.training.examples import ROLES, tokenize
+from selm.training.objective import optimism_loss
+from selm.training.run import last_complete_checkpoint
+from selm.training.trainer import REF_COLUMNS, SELMTrainer
+
+# Sums of at most 64 fp32 log-probs of about 10 each: rounding is some 1e-5 absolute.
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+# Weights after three steps of SGD at 0.1, each of which moves some of them by more than 1e-2.
+CLOSE_WEIGHTS = {"rtol": 1e-4, "atol": 5e-5}
+BETA, ALPHA = 0.1, 0.05
+QUESTIONS = ("What is the sea?", "Who likes bread?", "Name three points about rain.", "Hi.")
+ANSWERS = ("The sea is old maps.", "None.", "A city on the river. It is a red fox, and more of it.")
+
+
+@pytest.fixture(scope="module")
+def chat(tiny_model: str) -> Chat:
+    return make_chat(AutoTokenizer.from_pretrained(tiny_model))
+
+
+@pytest.fixture
+def reference(tiny_model: str) -> PreTrainedModel:
+    """Loaded for each test: TRL replaces the forward of the models it is given."""
+    return LlamaForCausalLM.from_pretrained(tiny_model).eval()
+
+
+@pytest.fixture
+def policy(reference: PreTrainedModel) -> PreTrainedModel:
+    """The reference with noise on its weights: log-ratios away from zero."""
+    moved = copy.deepcopy(reference)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    return moved.train()
+
+
+def preferences() -> list[dict[str, Any]]:
+    """Twelve rows of the schema PREFERENCES; the explored response has each role four times."""
+    rows = []
+    for i, role in enumerate(["chosen", "rejected", "neither"] * 4):
+        question = QUESTIONS[i % len(QUESTIONS)]
+        chosen, rejected, third = (f"{ANSWERS[(i + j) % 3]} {i}" for j in range(3))
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": f"{question} {i}"}],
+                "chosen": data.as_messages(chosen),
+                "rejected": data.as_messages(rejected),
+                "explored": {"chosen": chosen, "rejected": rejected}.get(role, third),
+                "explored_role": role,
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def make_trainer(chat: Chat, reference: PreTrainedModel, tmp_path: Path) -> Callable[..., Any]:
+    """A SELMTrainer of a policy against the reference, on the twelve rows."""
+
+    def make(policy: PreTrainedModel, **settings: Any) -> SELMTrainer:
+        rows, dropped = tokenize(preferences(), chat, 128, with_explored=True)
+        assert not dropped
+        return SELMTrainer(
+            model=policy,
+            ref_model=settings.pop("ref_model", reference),
+            args=SELMConfig(
+                output_dir=str(tmp_path),
+                **_arguments() | {"alpha": ALPHA, "max_length": 128} | settings,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=chat.tokenizer,
+        )
+
+    return make
+
+
+def _arguments() -> dict[str, Any]:
+    """SGD, so that a wrong gradient is a wrong step; a row order that both trainers share."""
+    return {
+        "beta": BETA,
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": 4,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "seed": 3,
+    }
+
+
+def trl_trainer(policy: Any, reference: Any, chat: Chat, folder: Path, **settings: Any) -> Any:
+    """TRL's own trainer on the same conversations as text; it tokenises them in its own way, and
+    computes the reference on the fly."""
+    rows = [
+        {
+            "prompt": chat.tokenizer.apply_chat_template(
+                row["prompt"], tokenize=False, add_generation_prompt=True
+            ),
+            "chosen": data.as_text(row["chosen"]),
+            "rejected": data.as_text(row["rejected"]),
+        }
+        for row in preferences()
+    ]
+    return DPOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=DPOConfig(output_dir=str(folder), **_arguments() | settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=chat.tokenizer,
+    )
+
+
+def batch_of(trainer: DPOTrainer, count: int) -> dict[str, torch.Tensor]:
+    return trainer.data_collator([trainer.train_dataset[i] for i in range(count)])
+
+
+def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def assert_same_weights(one: PreTrainedModel, other: PreTrainedModel) -> None:
+    parameters = [dict(model.named_parameters()) for model in (one, other)]
+    torch.testing.assert_close(*parameters, **CLOSE_WEIGHTS)
+
+
+def by_hand(model: PreTrainedModel, chat: Chat, prompt: Any, response: str) -> torch.Tensor:
+    """log pi(response, end of turn | prompt): one sequence, no padding, full logits."""
+    head, body = chat.prompt_ids(prompt), chat.response_ids(prompt, response)
+    logits = model(input_ids=torch.tensor([head + body])).logits[0, len(head) - 1 : -1]
+    return logits.log_softmax(-1)[range(len(body)), body].sum()
+
+
+def selm_by_hand(policy: Any, reference: Any, chat: Chat, alpha: float) -> list[torch.Tensor]:
+    """Eq. 3.2 per row: -log sigmoid(beta * margin) + alpha * beta * log-ratio of the explored."""
+    losses = []
+    for row in preferences():
+        ratios = {}
+        for which in ("chosen", "rejected", "explored"):
+            text = row[which] if which == "explored" else data.as_text(row[which])
+            with torch.no_grad():
+                ref = by_hand(reference, chat, row["prompt"], text)
+            ratios[which] = by_hand(policy, chat, row["prompt"], text) - ref
+        margin = BETA * (ratios["chosen"] - ratios["rejected"])
+        losses.append(-margin.sigmoid().log() + alpha * BETA * ratios["explored"])
+    return losses
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loss_type": ["ipo"]}, {"loss_type": ["sigmoid", "sft"]}]
+)
+def test_without_optimism_it_is_trls_dpo(
+    settings: dict[str, Any],
+    make_trainer: Any,
+    policy: Any,
+    reference: Any,
+    chat: Chat,
+    tmp_path: Path,
+) -> None:
+    twin = copy.deepcopy(policy)
+    ours = make_trainer(policy, alpha=0.0, **settings)
+    trls = trl_trainer(twin, reference, chat, tmp_path, **settings)
+    losses = [
+        trainer.compute_loss(trainer.model, batch_of(trainer, 12)) for trainer in (ours, trls)
+    ]
+    torch.testing.assert_close(*losses, **CLOSE)
+    assert losses[0].item() > 0.1
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(gradients(policy), gradients(twin), **CLOSE)
+
+
+def test_a_whole_training_without_optimism_is_trls(
+    make_trainer: Any, policy: Any, reference: Any, chat: Chat, tmp_path: Path
+) -> None:
+    """Three steps: same rows in the same order, same weights, same logged metrics."""
+    twin, before = copy.deepcopy(policy), copy.deepcopy(policy)
+    ours = make_trainer(policy, alpha=0.0, num_train_epochs=1)
+    trls = trl_trainer(twin, reference, chat, tmp_path, num_train_epochs=1)
+    ours.train()
+    trls.train()
+    assert_same_weights(policy, twin)
+    assert (policy.lm_head.weight - before.lm_head.weight).abs().max() > 1e-2
+    for mine, theirs in zip(ours.state.log_history[:3], trls.state.log_history[:3], strict=True):
+        for key in ("loss", "rewards/margins", "rewards/chosen", "logps/chosen", "logps/rejected"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
+
+
+def test_with_optimism_it_is_the_formula_for_every_role(
+    make_trainer: Any, policy: Any, reference: Any, chat: Chat
+) -> None:
+    trainer = make_trainer(policy)
+    for role, rows in _rows_by_role().items():
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in rows])
+        assert batch["explored_role"].tolist() == [ROLES[role]] * len(rows)
+        assert len(batch["input_ids"]) == (3 if role == "neither" else 2) * len(rows)
+        with torch.no_grad():
+            wanted = selm_by_hand(policy, reference, chat, ALPHA)
+            ours = trainer.compute_loss(trainer.model, batch)
+        torch.testing.assert_close(ours, torch.stack([wanted[i] for i in rows]).mean(), **CLOSE)
+
+
+def _rows_by_role() -> dict[str, list[int]]:
+    roles = [row["explored_role"] for row in preferences()]
+    return {role: [i for i, found in enumerate(roles) if found == role] for role in ROLES}
+
+
+def test_gradients_with_optimism_are_those_of_the_formula(
+    make_trainer: Any, policy: Any, reference: Any, chat: Chat
+) -> None:
+    twin = copy.deepcopy(policy)
+    trainer = make_trainer(policy)
+    trainer.compute_loss(trainer.model, batch_of(trainer, 12)).backward()
+    torch.stack(selm_by_hand(twin, reference, chat, ALPHA)).mean().backward()
+    torch.testing.assert_close(gradients(policy), gradients(twin), **CLOSE)
+
+
+def test_optimism_lowers_what_the_reference_answers() -> None:
+    """The sign: gradient descent on the term makes the explored response less likely."""
+    logps = torch.tensor([-3.0, -5.0], requires_grad=True)
+    term = optimism_loss(logps, torch.tensor([-4.0, -4.0]), alpha=0.5, beta=0.1)
+    torch.testing.assert_close(term, torch.tensor([0.05, -0.05]))
+    term.sum().backward()
+    torch.testing.assert_close(logps.grad, torch.tensor([0.05, 0.05]))
+
+
+@pytest.mark.parametrize("alpha", [0.0, ALPHA])
+def test_a_batch_of_four_is_four_accumulated_batches_of_one(
+    alpha: float, make_trainer: Any, policy: Any
+) -> None:
+    twin = copy.deepcopy(policy)
+    whole = make_trainer(policy, alpha=alpha)
+    split = make_trainer(
+        twin, alpha=alpha, per_device_train_batch_size=1, gradient_accumulation_steps=4
+    )
+    whole.train()
+    split.train()
+    assert_same_weights(policy, twin)
+    for one, other in zip(whole.state.log_history, split.state.log_history, strict=True):
+        for key in one.keys() & {"loss", "loss/dpo", "loss/optimism", "rewards/explored"}:
+            assert one[key] == pytest.approx(other[key], abs=2e-5), key
+
+
+def test_reference_log_probs_of_all_three_responses_are_precomputed(
+    make_trainer: Any, policy: Any, reference: Any, chat: Chat
+) -> None:
+    trainer = make_trainer(policy)
+    wanted: dict[str, list[float]] = {column: [] for column in REF_COLUMNS}
+    with torch.no_grad():
+        for row in preferences():
+            texts = (data.as_text(row["chosen"]), data.as_text(row["rejected"]), row["explored"])
+            for column, text in zip(REF_COLUMNS, texts, strict=True):
+                wanted[column].append(by_hand(reference, chat, row["prompt"], text).item())
+    for column, values in wanted.items():
+        assert trainer.train_dataset[column][:] == pytest.approx(values, rel=1e-5), column
+    assert trainer.ref_model is None
+
+
+def test_without_a_reference_model_the_policys_first_weights_are_the_reference(
+    make_trainer: Any, policy: Any
+) -> None:
+    """All log-ratios are 0 at the start: log 2 for the pair, 0 for the optimism."""
+    trainer = make_trainer(policy, ref_model=None)
+    loss = trainer.compute_loss(trainer.model, batch_of(trainer, 12))
+    torch.testing.assert_close(loss, torch.tensor(2.0).log(), **CLOSE)
+
+
+def test_the_optimism_and_its_parts_are_logged(make_trainer: Any, policy: Any) -> None:
+    trainer = make_trainer(policy, num_train_epochs=1)
+    trainer.train()
+    for step in trainer.state.log_history[:3]:
+        parts = step["loss/dpo"] + step["loss/optimism"]
+        assert step["loss"] == pytest.approx(parts, abs=2e-5)
+        assert step["loss/optimism"] == pytest.approx(ALPHA * step["rewards/explored"], abs=2e-6)
+        assert step["logps/explored"] < 0
+
+
+def test_a_conversational_dataset_is_tokenised_by_the_trainer(
+    reference: Any, chat: Chat, tmp_path: Path, make_trainer: Any, policy: Any
+) -> None:
+    """As users of TRL would call it: rows of the schema in, no ids."""
+    raw = SELMTrainer(
+        model=copy.deepcopy(policy),
+        ref_model=reference,
+        args=SELMConfig(output_dir=str(tmp_path), **_arguments(), alpha=ALPHA, max_length=128),
+        train_dataset=Dataset.from_list(preferences()),
+        processing_class=chat.tokenizer,
+    )
+    tokenised = make_trainer(policy)
+    assert raw.train_dataset[:] == tokenised.train_dataset[:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": -0.1}, "alpha must not be negative"),
+        ({"precompute_ref_log_probs": False}, "precompute_ref_log_probs=True"),
+        ({"ld_alpha": 0.5}, "ld_alpha"),
+    ],
+)
+def test_arguments_that_selm_cannot_serve_are_refused(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SELMConfig(output_dir=str(tmp_path), **_arguments() | settings)
+
+
+def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    assert last_complete_checkpoint(tmp_path) is None
+    for step, text in ((9, json.dumps({})), (10, json.dumps({})), (20, '{"cut'), (30, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if text is not None:
+            (folder / "trainer_state.json").write_text(text)
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
