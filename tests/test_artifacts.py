@@ -154,6 +154,18 @@ def test_changed_content_of_data_and_reward_files_counts(run_with, tmp_path: Pat
     assert state(run_with().recipe, "responses", 1).why == "recipe changed: the content of data"
 
 
+def test_changed_content_of_the_chat_template_counts(run_with, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}")
+    override = f"model.chat_template={template}"
+    write_all(run_with(override))
+    assert stale(run_with(override)) == set()
+    template.write_text("{{ messages }} ")
+    assert "iter-1/responses" in stale(run_with(override))
+    why = state(run_with(override).recipe, "responses", 1).why
+    assert why == "recipe changed: the content of model.chat_template"
+
+
 def test_deleting_a_checkpoint_touches_only_what_depends_on_it(run_with) -> None:
     run = run_with()
     write_all(run)

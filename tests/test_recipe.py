@@ -97,6 +97,22 @@ def test_override_changes_its_key_and_nothing_else() -> None:
     assert before == after
 
 
+def test_override_of_a_section_leaves_its_yaml_alias_alone(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "run_name: a\nmodel: {name_or_path: m/m}\ndata: {name_or_path: d/d}\n"
+        "iterations: [{objective: selm, learning_rate: 1e-6}]\n"
+        "ranking: &judge {ranker: random}\nevaluation: {ranking: *judge}\n"
+    )
+    recipe = load_recipe(path, ["ranking.ranker=pairrm", "ranking.name_or_path=p/p"])
+    assert (recipe.ranking.ranker, recipe.judge().ranker) == ("pairrm", "random")
+
+
+def test_no_name_breaks_out_of_the_plans_comments() -> None:
+    run = Run(load("model.name_or_path=a/b\nrm -rf ~"), ZEPHYR)
+    assert not any(line.startswith("rm") for line in script(run).splitlines())
+
+
 def test_later_override_wins() -> None:
     assert load("seed=1", "seed=2").seed == 2
 

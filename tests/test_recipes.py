@@ -194,7 +194,9 @@ def test_plan_names_only_scripts_and_files_that_it_is_given(path: str) -> None:
 @pytest.mark.parametrize("kind", ["selm", "dpo"])
 def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str) -> None:
     path = f"recipes/zephyr-7b-sft/{kind}.yaml"
-    launch = "accelerate launch --config_file accelerate_configs/zero3.yaml scripts/train.py"
+    launch = (
+        "accelerate launch --config_file accelerate_configs/zero3.yaml scripts/train.py --quiet"
+    )
     expected = [
         f"python scripts/evaluate.py {path} --iteration 0",
         f"{launch} {path} --iteration 1",
@@ -213,7 +215,7 @@ def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str
 @pytest.mark.parametrize("path", [path for path in ALL if "zephyr" not in path])
 def test_plan_of_the_others_explores_in_every_iteration(path: str) -> None:
     recipe = load_recipe(path)
-    launch = f"accelerate launch --config_file {recipe.training.accelerate_config}"
+    launch = f"accelerate launch --config_file {recipe.training.accelerate_config} --quiet"
     expected = [f"python scripts/evaluate.py {path} --iteration 0"]
     for t in range(1, len(recipe.iterations) + 1):
         expected += [

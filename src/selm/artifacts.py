@@ -96,6 +96,8 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         return part | {"run_name": recipe.run_name}
     part |= {"seed": recipe.seed, "model": recipe.model.model_dump()}
     part["model"]["content"] = _content(recipe.model.name_or_path)
+    if recipe.model.chat_template is not None:
+        part["model"]["chat_template.content"] = _content(recipe.model.chat_template)
     reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
     if kind in ("responses", "checkpoint") and reads_portion:
         part["data"] = _data(recipe) | {"limit": recipe.data.limit}

@@ -73,7 +73,23 @@ def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
             f"data: {_where(recipe)} has {dataset.num_rows} training rows, "
             f"too few for {num_iterations} iterations"
         )
-    return _clean(recipe, dataset.select(portion(dataset.num_rows, t, num_iterations)))
+    rows, dropped = _clean(recipe, dataset.select(portion(dataset.num_rows, t, num_iterations)))
+    if rows[0]["chosen"] is None:
+        _check_prompts_only(recipe, t)
+    return rows, dropped
+
+
+def _check_prompts_only(recipe: Recipe, t: int) -> None:
+    if recipe.iteration(t).objective == "dpo":
+        raise UserError(
+            f"iterations.{t - 1}.objective: dpo needs pairs, {_where(recipe)} has prompts only; "
+            "use selm or online_dpo"
+        )
+    if recipe.generation.num_samples < 2:
+        raise UserError(
+            f"generation.num_samples: {_where(recipe)} has prompts only, so that the policy's own "
+            "responses form the pool: set it to 2 or more, with a temperature above 0"
+        )
 
 
 def held_out(recipe: Recipe) -> tuple[list[Row], Counter[str]]:

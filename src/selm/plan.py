@@ -33,7 +33,7 @@ def command(run: Run, kind: str, t: int | None) -> str:
         launcher = ["accelerate", "launch", "--config_file", training.accelerate_config]
         if training.num_processes is not None:
             launcher += ["--num_processes", str(training.num_processes)]
-        words = [*launcher, script, run.path]
+        words = [*launcher, "--quiet", script, run.path]  # the stage's own error is the one to read
     else:
         words = ["python", script, run.path]
     if t is not None:
@@ -95,12 +95,19 @@ def _header(run: Run) -> list[str]:
     again = shlex.join(["bash", "scripts/run.sh", run.path, *run.overrides])
     return [
         "#!/usr/bin/env bash",
-        f"# {recipe.run_name}: {len(recipe.iterations)} iterations from "
-        f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/",
+        _comment(
+            f"{recipe.run_name}: {len(recipe.iterations)} iterations from "
+            f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/"
+        ),
         f"# {_batch_comment(recipe)}",
         "set -eE -o pipefail",
         _trap(again),
     ]
+
+
+def _comment(text: str) -> str:
+    """On one line, whatever the recipe's names hold."""
+    return "# " + " ".join(text.split())
 
 
 def _trap(again: str) -> str:
@@ -125,14 +132,14 @@ def _batch_comment(recipe: Recipe) -> str:
 
 def _iteration_comments(recipe: Recipe, t: int) -> list[str]:
     iteration, last = recipe.iteration(t), len(recipe.iterations)
-    text = f"# iteration {t} of {last}: {iteration.objective}, lr {iteration.learning_rate:g}"
+    text = f"iteration {t} of {last}: {iteration.objective}, lr {iteration.learning_rate:g}"
     text += f", alpha {recipe.alpha(t):g}"
     total = train_rows(recipe)
     if total is None:
-        return [f"{text}, portion {t} of {last} of {recipe.data.train_split}"]
+        return [_comment(f"{text}, portion {t} of {last} of {recipe.data.train_split}")]
     rows = portion(total, t, last)
     batches = -(-len(rows) // recipe.training.global_batch_size)
     return [
-        f"{text}, rows {rows.start}..{rows.stop - 1} of {total:,} ({len(rows):,} rows, "
+        f"# {text}, rows {rows.start}..{rows.stop - 1} of {total:,} ({len(rows):,} rows, "
         f"{batches} optimizer steps)"
     ]

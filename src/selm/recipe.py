@@ -8,6 +8,7 @@ Unknown keys, wrong types and missing files are `UserError`s that name the key a
 import ast
 import difflib
 import importlib.util
+import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -211,6 +212,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (run_name, model, data, ...)")
+    tree = json.loads(json.dumps(tree, default=str))  # what a YAML alias shares, becomes two
     for override in overrides:
         _apply(tree, override)
     try:

@@ -46,7 +46,8 @@ class TransformersEngine:
         found: dict[int, Response] = {}
         size = self.settings.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        for batch in tqdm(batches, desc="batches", unit="batch", leave=False):
+        one = len(batches) == 1
+        for batch in tqdm(batches, desc="batches", unit="batch", leave=False, disable=one):
             responses = self._batch([prompts[i] for i in batch], [seeds[i] for i in batch])
             found |= dict(zip(batch, responses, strict=True))
         return [found[i] for i in range(len(prompts))]

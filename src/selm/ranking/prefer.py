@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selm import data
 from selm.data import Row
+from selm.errors import UserError
 from selm.ranking import Ranker, load_ranker
 from selm.ranking.selection import UPDATE_RULES, Candidate, distinct, role
 from selm.recipe import Recipe
@@ -36,6 +37,8 @@ def prefer(rows: Sequence[Row], recipe: Recipe, folder: Path) -> tuple[list[Row]
     dropped = Counter(
         identical_candidates=len(rows) - len(choosable), tie=len(choosable) - len(preferred)
     )
+    if not preferred:
+        raise UserError(f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})")
     return preferred, +dropped
 
 

@@ -1,6 +1,7 @@
 """What the train stage does, in the order it does it: examples, trainer, steps, checkpoint."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -28,8 +29,6 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
     dropped: Counter[str] = Counter()
     if recipe.iteration(t).objective == "dpo":
         rows, dropped = data.training_portion(recipe, t)
-        if rows[0]["chosen"] is None:
-            raise UserError(f"iterations.{t - 1}.objective: dpo needs pairs; the data are prompts")
         rows = [row | {which: data.as_messages(row[which]) for which in _PAIR} for row in rows]
     else:
         rows = data.read(artifacts.folder(recipe, "preferences", t) / "train.parquet")
@@ -53,7 +52,10 @@ def num_tokens(examples: list[Row]) -> int:
 
 def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) -> SELMTrainer:
     """A trainer whose reference log-probs are computed."""
-    arguments = training_arguments(recipe, t, output_dir, PartialState().num_processes)
+    processes = PartialState()
+    if processes.device.type == "cpu":  # `accelerate launch` leaves each process one thread
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes.num_processes))
+    arguments = training_arguments(recipe, t, output_dir, processes.num_processes)
     previous = artifacts.policy_path(recipe, t - 1)
     sharded = arguments.deepspeed_plugin is not None
     initial = recipe.training.reference == "initial" and t > 1

@@ -1,0 +1,115 @@
+"""The real scripts, as subprocesses, on the tiny model."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from selm import artifacts
+from selm.recipe import Recipe, load_recipe
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 300  # seconds until a stage of the tiny model is thought to hang
+
+
+@dataclass(frozen=True)
+class Project:
+    """A recipe, an output folder, and the commands that a user would type."""
+
+    recipe_path: str
+    output_dir: Path
+    overrides: tuple[str, ...] = ()
+
+    def with_overrides(self, *overrides: str) -> "Project":
+        return Project(self.recipe_path, self.output_dir, (*self.overrides, *overrides))
+
+    @property
+    def words(self) -> list[str]:
+        return [self.recipe_path, f"output_dir={self.output_dir}", *self.overrides]
+
+    @property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.words[0], self.words[1:])
+
+    @property
+    def folder(self) -> Path:
+        return artifacts.run_folder(self.recipe)
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """The whole recipe from wherever it stands: `bash scripts/run.sh RECIPE ...`."""
+        return self._finished(["bash", "scripts/run.sh", *self.words])
+
+    def stage(self, script: str, t: int | None = None) -> subprocess.CompletedProcess[str]:
+        """One stage: `python scripts/<script>.py RECIPE --iteration t ...`."""
+        return self._finished(self._command(script, t))
+
+    def killed(self, script: str, t: int, ready: Callable[[], bool]) -> None:
+        """Start a stage and `kill -9` all its processes as soon as `ready()` is true."""
+        process = subprocess.Popen(
+            self._command(script, t),
+            cwd=REPOSITORY,
+            env=_environment(),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started = time.monotonic()
+        while not ready():
+            assert process.poll() is None, f"{script} ended before it could be killed"
+            assert time.monotonic() - started < PATIENCE
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+    def _command(self, script: str, t: int | None) -> list[str]:
+        launch = ["python"]
+        if script == "train":
+            config = self.recipe.training.accelerate_config
+            launch = ["accelerate", "launch", "--config_file", config]
+        iteration = [] if t is None else ["--iteration", str(t)]
+        return [*launch, f"scripts/{script}.py", *self.words, *iteration]
+
+    def _finished(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+
+def _environment() -> dict[str, str]:
+    """`python` and `accelerate` are those that run the tests."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A whole run of two iterations. Shared: look, do not touch; `project_copy` is for changing."""
+    project = Project(tiny_recipe, tmp_path_factory.mktemp("finished"))
+    done = project.run()
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+@pytest.fixture
+def project_copy(finished: Project, tmp_path: Path) -> Project:
+    """The finished run in a folder of the test's own."""
+    shutil.copytree(finished.output_dir, tmp_path / "runs")
+    return Project(finished.recipe_path, tmp_path / "runs")
+
+
+@pytest.fixture
+def project(tiny_recipe: str, tmp_path: Path) -> Project:
+    """The tiny recipe with nothing done yet."""
+    return Project(tiny_recipe, tmp_path / "runs")

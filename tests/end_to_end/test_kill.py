@@ -1,0 +1,85 @@
+"""`kill -9` in the middle of a stage, then the same command: the same result as without."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from selm import artifacts, data
+
+pytestmark = pytest.mark.slow
+
+
+def rows(project, kind: str) -> list:
+    return data.read(artifacts.folder(project.recipe, kind, 1) / "train.parquet")
+
+
+def shards(project, kind: str) -> list[Path]:
+    return list((project.folder / "iter-1" / f".{kind}.partial").glob("shard-*.parquet"))
+
+
+def test_generate(project, finished) -> None:
+    """Twelve shards of one row; at least the first one is kept."""
+    slow = project.with_overrides("generation.shard_size=1")
+    slow.stage("evaluate", 0)
+    slow.killed("generate", 1, ready=lambda: len(shards(slow, "responses")) >= 1)
+    kept = {path.name: path.stat().st_ino for path in shards(slow, "responses")}
+    assert 1 <= len(kept) < 12
+    assert not (slow.folder / "iter-1" / "responses").exists()
+    again = slow.stage("generate", 1)
+    assert again.returncode == 0, again.stderr
+    assert "resumed" in again.stderr
+    assert rows(slow, "responses") == rows(finished, "responses")
+
+
+def test_rank(project_copy, finished, tmp_path: Path) -> None:
+    """A function that takes its time, so that there is a middle to be killed in."""
+    slow_ranker = tmp_path / "slow.py"
+    slow_ranker.write_text(
+        "import time\n"
+        "calls = open(__file__ + '.calls', 'a')\n"
+        "def score(prompt, candidates):\n"
+        "    time.sleep(0.2)\n"
+        "    print(prompt[-1]['content'], file=calls, flush=True)\n"
+        "    return [float(len(text)) for text in candidates]\n"
+    )
+    slow = project_copy.with_overrides(
+        "ranking.ranker=function",
+        f"ranking.name_or_path={slow_ranker}:score",
+        "ranking.shard_size=2",
+    )
+    slow.killed("rank", 1, ready=lambda: len(shards(slow, "preferences")) >= 2)
+    assert slow.stage("rank", 1).returncode == 0
+    found = rows(slow, "preferences")
+    assert len({row["prompt_id"] for row in found}) == len(found)
+    calls = Path(f"{slow_ranker}.calls").read_text().splitlines()
+    assert 12 <= len(calls) <= 12 + 2, "more than the shard in work was ranked twice"
+
+    undisturbed = slow.with_overrides("run_name=undisturbed")
+    (project_copy.output_dir / "undisturbed/iter-1").mkdir(parents=True)
+    (project_copy.folder / "iter-1/responses").rename(
+        project_copy.output_dir / "undisturbed/iter-1/responses"
+    )
+    assert undisturbed.stage("rank", 1).returncode == 0
+    assert rows(undisturbed, "preferences") == found
+
+
+def test_train(project_copy, finished) -> None:
+    """Killed after a saved step, it goes on from there and ends at the same weights."""
+    slow = project_copy.with_overrides("training.save_steps=1")
+    checkpoint = slow.folder / "iter-2" / "checkpoint"
+    wanted = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    wanted_log = json.loads((checkpoint / "training_log.json").read_text())
+    (checkpoint / "manifest.json").unlink()
+    partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
+    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/trainer_state.json")))
+    again = slow.stage("train", 2)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from" in again.stdout
+    found = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    log = json.loads((checkpoint / "training_log.json").read_text())
+    for one, other in zip(log, wanted_log, strict=True):
+        assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)

@@ -1,0 +1,135 @@
+"""`scripts/run.sh` from nothing to the report, again, and after something was lost or changed."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selm import artifacts
+from selm.plan import stages
+
+pytestmark = pytest.mark.slow
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file: what was rewritten has others."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def changed(before: dict[str, tuple[int, int]], folder: Path) -> set[str]:
+    """Artifacts with a file that is new or another one than before."""
+    after = snapshot(folder)
+    files = {file for file in after if before.get(file) != after[file]}
+    return {str(Path(file).parent) for file in files if "/" in file} - {"logs"}
+
+
+def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:
+    for kind, t in stages(finished.recipe):
+        assert artifacts.state(finished.recipe, kind, t).current, (kind, t)
+    left = {path.name for path in finished.folder.rglob("*") if path.name.startswith(".")}
+    assert not left, "a partial or temporary folder was left"
+    assert (finished.folder / "recipe.yaml").read_text() == finished.recipe.as_yaml()
+    assert (finished.folder / "plan.sh").is_file()
+
+
+def test_each_stage_has_a_log_of_its_attempt(finished) -> None:
+    logs = {path.name for path in (finished.folder / "logs").iterdir()}
+    assert len(logs) == len(stages(finished.recipe))
+    assert {"iter-0-evaluate.1.log", "iter-2-train.1.log", "report.1.log"} <= logs
+    text = (finished.folder / "logs" / "iter-1-generate.1.log").read_text()
+    assert "responses: written, 12 rows" in text
+
+
+def test_artifacts_are_read_by_the_libraries_of_the_field(finished) -> None:
+    preferences = load_dataset(str(finished.folder / "iter-1" / "preferences"))
+    assert preferences["train"].num_rows == 12
+    checkpoint = str(finished.folder / "iter-2" / "checkpoint")
+    policy, loading = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert tokenizer.chat_template and policy.config.vocab_size == len(tokenizer)
+
+
+def test_each_prompt_is_generated_for_once_and_in_order(finished) -> None:
+    given = load_dataset(finished.recipe.data.name_or_path)["train"]["prompt_id"]
+    generated = [
+        load_dataset(str(finished.folder / f"iter-{t}" / "responses"))["train"]["prompt_id"]
+        for t in (1, 2)
+    ]
+    assert [*generated[0], *generated[1]] == list(given)
+
+
+def test_training_changed_the_policy_and_logged_both_terms(finished) -> None:
+    log = json.loads((finished.folder / "iter-1/checkpoint/training_log.json").read_text())
+    steps = [entry for entry in log if "loss/dpo" in entry]
+    assert len(steps) == 3
+    assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4), "it starts at its reference"
+    assert steps[0]["rewards/margins"] == pytest.approx(0, abs=1e-4) != steps[2]["rewards/margins"]
+    assert {"loss/optimism", "rewards/explored", "logps/explored"} <= steps[0].keys()
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(artifacts.policy_path(finished.recipe, t))
+        for t in (0, 1)
+    )
+    assert not before.lm_head.weight.equal(after.lm_head.weight)
+
+
+def test_the_report_is_whole(finished) -> None:
+    report = finished.folder / "report"
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert [entry["iteration"] for entry in metrics["iterations"]] == [0, 1, 2]
+    text = (report / "report.md").read_text()
+    for picture in report.glob("*.png"):
+        assert f"({picture.name})" in text
+        assert picture.stat().st_size > 5_000
+
+
+def test_the_same_command_again_rewrites_nothing(finished) -> None:
+    before = snapshot(finished.folder)
+    done = finished.run()
+    assert done.returncode == 0, done.stderr
+    assert snapshot(finished.folder) == before
+    lines = done.stdout.splitlines()
+    assert sum("already done" in line for line in lines) == len(stages(finished.recipe))
+    assert str(finished.folder / "report" / "report.md") in lines[-1]
+
+
+def test_only_what_depends_on_a_lost_checkpoint_is_redone(project_copy) -> None:
+    before = snapshot(project_copy.folder)
+    shutil.rmtree(project_copy.folder / "iter-2" / "checkpoint")
+    done = project_copy.run()
+    assert done.returncode == 0, done.stderr
+    assert changed(before, project_copy.folder) == {
+        "iter-2/checkpoint",
+        "iter-2/evaluation",
+        "report",
+    }
+
+
+def test_a_failing_stage_stops_the_run_and_names_the_command(project, tmp_path: Path) -> None:
+    reward = tmp_path / "my reward.py"
+    reward.write_text("def score(prompt, candidates):\n    return [1.0]\n")
+    broken = project.with_overrides(
+        "ranking.ranker=function", f"ranking.name_or_path={reward}:score"
+    )
+    failed = broken.run()
+    assert failed.returncode == 2
+    assert "my reward.py:score: 1 scores for 2 candidates" in failed.stderr
+    assert "stopped (exit 2) at: python scripts/evaluate.py" in failed.stderr
+    assert "go on with: bash scripts/run.sh" in failed.stderr
+    assert not (broken.folder / "iter-1").exists()
+
+
+def test_runs_from_another_folder_and_shows_its_usage(finished) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "run.sh"
+    assert os.access(script, os.R_OK)
+    shown = os.popen(f"cd / && bash {script} 2>&1").read()
+    assert "bash scripts/run.sh recipes/smollm2-135m-instruct/selm.yaml" in shown
