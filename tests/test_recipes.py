@@ -195,7 +195,7 @@ def test_plan_names_only_scripts_and_files_that_it_is_given(path: str) -> None:
 def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str) -> None:
     path = f"recipes/zephyr-7b-sft/{kind}.yaml"
     launch = (
-        "accelerate launch --config_file accelerate_configs/zero3.yaml scripts/train.py --quiet"
+        "accelerate launch --config_file accelerate_configs/zero3.yaml --quiet scripts/train.py"
     )
     expected = [
         f"python scripts/evaluate.py {path} --iteration 0",
