@@ -1,0 +1,51 @@
+"""What the documents say is there is there: commands, paths, recipe keys."""
+
+import re
+import subprocess
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from selm.recipe import Recipe, _section_keys
+
+REPOSITORY = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    str(path.relative_to(REPOSITORY))
+    for pattern in ("*.md", "docs/*.md", "recipes/*/README.md")
+    for path in REPOSITORY.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_command_has_a_target(document: str) -> None:
+    text = (REPOSITORY / document).read_text()
+    named = set(re.findall(r"(?:^\s*|`)make ([a-z0-9][a-z0-9<>-]*)", text, re.MULTILINE))
+    names = ("zephyr", "llama3", "phi3", "smollm2")
+    targets = {t.replace("<name>", name) for t, name in product(named, names)}
+    for target in sorted(targets):
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{document}: make {target}: {done.stderr}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_and_script_leads_somewhere(document: str) -> None:
+    text = (REPOSITORY / document).read_text()
+    folder = (REPOSITORY / document).parent
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (folder / link).exists(), f"{document}: {link}"
+    for path in re.findall(r"\b((?:scripts|accelerate_configs)/\w+\.(?:py|sh|yaml))\b", text):
+        assert (REPOSITORY / path).is_file(), f"{document}: {path}"
+    for path in re.findall(r"\b(recipes/[\w-]+/\w+\.(?:py|yaml))\b", text):
+        assert (REPOSITORY / path).is_file(), f"{document}: {path}"
+
+
+def test_the_page_on_recipes_names_every_key() -> None:
+    text = (REPOSITORY / "docs/recipes.md").read_text()
+    keys = _section_keys(Recipe)
+    sections = {key.partition(".")[0] for key in keys if "." in key}
+    for key in set(keys) - sections:
+        section, _, name = key.rpartition(".")
+        assert f"`{key}`" in text or (f"`{section}." in text and f"`.{name}`" in text), key
