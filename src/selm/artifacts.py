@@ -118,6 +118,7 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         }
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.judge())
+        del part["ranking"]["update_rule"]  # nothing is selected here
     return part
 
 
