@@ -34,9 +34,15 @@ EXECUTION_KEYS = {
     "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
     "ranking": {"workers", "shard_size"},
     "training": {
-        *("accelerate_config", "num_processes", "per_device_train_batch_size", "report_to"),
+        *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
-        *("disable_tqdm", "dataloader_num_workers", "dataset_num_proc", "gradient_checkpointing"),
+        *(
+            "report_to",
+            "disable_tqdm",
+            "dataloader_num_workers",
+            "dataset_num_proc",
+            "gradient_checkpointing",
+        ),
     },
 }
 
