@@ -1,5 +1,8 @@
 """Where a stage's output lies, whether it is complete and current, and how it is written.
 
+There are two places: a folder on this disk and, where `hub.push` is true, the Hub (`hub.py`). A
+stage writes to the disk, then pushes; an input that is missing on the disk is pulled.
+
 An artifact is a folder with a `manifest.json`. The manifest holds the part of the recipe that the
 stage depends on and the hashes of its inputs' manifests, so each artifact is chained back to the
 base model. An artifact is *current* if that part, those hashes and its own files are unchanged.
@@ -16,15 +19,18 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selm.errors import UserError
+from selm.errors import OutsideError, UserError
 from selm.plan import Run, command, stages
 from selm.recipe import Ranking, Recipe, is_local_path
+
+if TYPE_CHECKING:  # `hub` takes half a second to import, and runs without it must not
+    from selm.hub import Pushed
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
 FORMAT = 1
@@ -51,11 +57,16 @@ PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "p
 
 @dataclass(frozen=True)
 class State:
-    """Whether an artifact can be used, and if not, why: `missing`, `recipe changed: ...`."""
+    """Whether an artifact can be used, and if not, why: `missing`, `recipe changed: ...`.
+
+    Attributes:
+        pushed: where it is, if it is current on the Hub and not on this disk.
+    """
 
     current: bool
     why: str = ""
     manifest_hash: str | None = None
+    pushed: "Pushed | None" = None
 
 
 def run_folder(recipe: Recipe) -> Path:
@@ -166,7 +177,7 @@ def _content(path: str) -> str | None:
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
     """The manifest of an artifact that is known to be there."""
-    return json.loads((folder(recipe, kind, t) / "manifest.json").read_text())
+    return json.loads(file(recipe, kind, t, "manifest.json").read_text())
 
 
 def state(
@@ -175,7 +186,10 @@ def state(
     t: int | None,
     seen: dict[tuple[str, int | None], State] | None = None,
 ) -> State:
-    """Whether the artifact on disk is what the recipe asks for, all the way to the base model."""
+    """Whether the artifact is what the recipe asks for, all the way to the base model.
+
+    UserError if the Hub holds something else under its name: nothing there is overwritten.
+    """
     seen = {} if seen is None else seen
     if (kind, t) not in seen:
         seen[kind, t] = _state(recipe, kind, t, seen)
@@ -186,16 +200,64 @@ def _state(
     recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
 ) -> State:
     path = folder(recipe, kind, t) / "manifest.json"
-    if not path.is_file():
-        return State(False, "missing")
-    manifest = json.loads(path.read_text())
+    found = State(False, "missing")
+    if path.is_file():
+        manifest = path.read_bytes()
+        why = _damage(path.parent, json.loads(manifest))
+        found = State(False, why) if why else _match(recipe, kind, t, manifest, seen)
+    if recipe.hub.push and not found.current:
+        return _state_on_hub(recipe, kind, t, found, seen)
+    return found
+
+
+def _damage(root: Path, manifest: Mapping[str, Any]) -> str:
+    """`damaged: ...` if a file is missing or has another size; empty if all is well."""
+    for name, facts in manifest["files"].items():
+        there = root / name
+        if not there.is_file() or there.stat().st_size != facts["bytes"]:
+            return f"damaged: {name} is not the file that was written"
+    return ""
+
+
+def _state_on_hub(
+    recipe: Recipe,
+    kind: str,
+    t: int | None,
+    here: State,
+    seen: dict[tuple[str, int | None], State],
+) -> State:
+    from selm import hub
+
+    there = hub.find(hub.place(recipe, kind, t))
+    if there is None:
+        return here
+    found = _match(recipe, kind, t, there.manifest, seen)
+    if found.current:
+        return replace(found, pushed=there)
+    if kind == "report":  # made of all the others in seconds, and replaced
+        return here
+    raise UserError(_refusal(there, found.why))
+
+
+def _refusal(there: "Pushed", why: str) -> str:
+    return (
+        f"{there.place} is on the Hub already and is not what this recipe makes: {why}; "
+        "use another run_name, or delete it there"
+    )
+
+
+def _match(
+    recipe: Recipe,
+    kind: str,
+    t: int | None,
+    manifest_bytes: bytes,
+    seen: dict[tuple[str, int | None], State],
+) -> State:
+    """Whether a manifest is of this recipe, and of its inputs as they are now."""
+    manifest = json.loads(manifest_bytes)
     changed = _differing_keys(manifest["recipe"], recipe_part(recipe, kind, t))
     if changed:
         return State(False, f"recipe changed: {', '.join(changed)}")
-    for file, facts in manifest["files"].items():
-        there = path.parent / file
-        if not there.is_file() or there.stat().st_size != facts["bytes"]:
-            return State(False, f"damaged: {file} is not the file that was written")
     wanted = inputs(recipe, kind, t)
     if set(manifest["inputs"]) != {name(*entry) for entry in wanted}:
         return State(False, "its inputs are other ones now")
@@ -205,7 +267,7 @@ def _state(
             return State(False, f"its input {name(*entry)} is not current ({upstream.why})")
         if upstream.manifest_hash != manifest["inputs"][name(*entry)]:
             return State(False, f"its input {name(*entry)} was written anew")
-    return State(True, manifest_hash=_sha256(path))
+    return State(True, manifest_hash=hashlib.sha256(manifest_bytes).hexdigest())
 
 
 def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -238,6 +300,127 @@ def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
             raise UserError(f"{where}: {found.why}; run: {command(run, *entry)}")
         hashes[name(*entry)] = found.manifest_hash
     return hashes
+
+
+def inputs_on_hub_alone(run: Run, kind: str, t: int | None) -> list[tuple[str, int]]:
+    """The inputs that must be pulled. The report needs none: it reads single files."""
+    if kind == "report":
+        return []
+    return [e for e in inputs(run.recipe, kind, t) if state(run.recipe, *e).pushed is not None]
+
+
+def file(recipe: Recipe, kind: str, t: int | None, name: str) -> Path:
+    """One file of a current artifact: on this disk, or a copy of the Hub's.
+
+    A report needs a checkpoint's training log, but not its gigabytes of weights.
+    """
+    there = state(recipe, kind, t).pushed if recipe.hub.push else None
+    if there is None:
+        return folder(recipe, kind, t) / name
+    from selm import hub
+
+    return hub.file(there.place, there.revision, name)
+
+
+def pull(recipe: Recipe, kind: str, t: int | None) -> None:
+    """Bring an artifact that is on the Hub alone to this disk, checked file by file."""
+    from selm import hub
+
+    there = state(recipe, kind, t).pushed
+    assert there is not None
+    target = folder(recipe, kind, t)
+    partial = target.parent / f".{kind}.pull"
+    files = json.loads(there.manifest)["files"]
+    pulled = hub.download(there, ["manifest.json", *files], partial)
+    for name, facts in files.items():
+        if _sha256(pulled / name) != facts["sha256"]:
+            shutil.rmtree(partial)
+            raise OutsideError(f"hub: {there.place}: {name} arrived damaged; repeat the command")
+    _move_into_place(pulled, target)
+    shutil.rmtree(partial, ignore_errors=True)
+    print(f"{target}: pulled from {there.place}")
+
+
+def push(run: Run, kind: str, t: int | None) -> None:
+    """Bring a current artifact to the Hub, unless it is there; its inputs first.
+
+    Raises:
+        UserError: the Hub holds another artifact under this name.
+        OutsideError: the Hub failed. Nothing is lost, a repeated push does what is missing.
+    """
+    from selm import hub
+
+    recipe, target = run.recipe, folder(run.recipe, kind, t)
+    where = hub.place(recipe, kind, t)
+    try:
+        if _is_pushed(recipe, kind, t):
+            return
+        for entry in inputs(recipe, kind, t):
+            if state(recipe, *entry).pushed is None:
+                push(run, *entry)
+        hub.make_repository(recipe, where)
+        hub.push(where, target, lambda manifests: _card(recipe, kind, t, manifests))
+    except OutsideError as error:
+        raise OutsideError(
+            f"{target} is complete on this disk, but not on the Hub; repeat the command to push "
+            f"it. {error}"
+        ) from error
+    print(f"{target}: pushed to {where.url}")
+
+
+def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
+    """Whether the Hub holds just what is on this disk; UserError if it holds something else."""
+    from selm import hub
+
+    there = hub.find(hub.place(recipe, kind, t))
+    here = (folder(recipe, kind, t) / "manifest.json").read_bytes()
+    if there is None or there.manifest == here:
+        return there is not None
+    if kind == "report":
+        return False
+    changed = _differing_keys(json.loads(there.manifest)["recipe"], json.loads(here)["recipe"])
+    written = json.loads(there.manifest)["written"]
+    why = ", ".join(changed) or f"it was made in another run, at {written}"
+    raise UserError(_refusal(there, why))
+
+
+def _card(recipe: Recipe, kind: str, t: int | None, manifests: Mapping[str, bytes]) -> str:
+    """The card of the repository of an artifact; `manifests` by folder in that repository."""
+    from selm import cards
+
+    if kind == "checkpoint" and t is not None:
+        log = json.loads((folder(recipe, kind, t) / "training_log.json").read_text())
+        facts = json.loads(manifests["."])
+        return cards.model_card(recipe, t, facts, log, _sources(recipe, kind, t, facts))
+    of_iterations = {}
+    for key, manifest in manifests.items():
+        if key != "report":
+            facts = json.loads(manifest)
+            parents = _sources(recipe, facts["stage"], facts["iteration"], facts)
+            of_iterations[facts["iteration"]] = (facts, parents)
+    what = "evaluation" if kind == "report" else kind
+    return cards.dataset_card(recipe, what, of_iterations, "report" in manifests)
+
+
+def _sources(
+    recipe: Recipe,
+    kind: str,
+    t: int,
+    facts: Mapping[str, Any],
+    found: dict[str, "Pushed"] | None = None,
+) -> dict[str, "Pushed"]:
+    """What an artifact was made from and is on the Hub, just as it was then: inputs, and theirs."""
+    from selm import hub
+
+    found = {} if found is None else found
+    for entry in inputs(recipe, kind, t):
+        there = hub.find(hub.place(recipe, *entry))
+        wanted = facts["inputs"].get(name(*entry))
+        is_it = there is not None and hashlib.sha256(there.manifest).hexdigest() == wanted
+        if there is not None and is_it and name(*entry) not in found:
+            found[name(*entry)] = there
+            _sources(recipe, *entry, json.loads(there.manifest), found)
+    return found
 
 
 def partial_folder(run: Run, kind: str, t: int | None) -> Path:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selm import artifacts
-from selm.errors import UserError
+from selm.errors import OutsideError, UserError
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
+
+# Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -55,12 +58,15 @@ def _run(arguments: argparse.Namespace) -> Run:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Call main; a user's mistake becomes one line on stderr and exit 2."""
+    """Call main; a user's mistake becomes one line on stderr and exit 2, the Hub's exit 1."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OutsideError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 @dataclass
@@ -81,19 +87,41 @@ class Stage:
         return artifacts.folder(self.recipe, self.kind, self.t)
 
     def is_done(self) -> bool:
-        """True, and says so, if the artifact is complete and current."""
+        """True, and says so, if the artifact is complete and current, and pushed if it shall be."""
+        if self.recipe.hub.push and is_main_process():
+            self._check_access()
         found = artifacts.state(self.recipe, self.kind, self.t)
         if is_main_process():
-            if found.current:
+            if found.pushed is not None:
+                print(f"{self.folder}: already done, on the Hub in {found.pushed.place}")
+                if self.kind == "report":
+                    artifacts.pull(self.recipe, self.kind, self.t)
+            elif found.current:
                 print(f"{self.folder}: already done")
+                self._push()
             elif found.why != "missing":
                 print(f"{self.folder}: made again, {found.why}")
         return found.current
 
+    def _check_access(self) -> None:
+        """Refuse what would only fail after hours of work: no token, or one that may not write."""
+        from selm import hub
+
+        hub.check_access(self.recipe)
+
+    def _push(self) -> None:
+        if self.recipe.hub.push:
+            artifacts.push(self.run, self.kind, self.t)
+
     def begin(self) -> None:
-        """Check the inputs, save the resolved recipe, start this attempt's log file."""
+        """Check the inputs, save the resolved recipe, start this attempt's log file.
+
+        Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
+        """
         artifacts.require_inputs(self.run, self.kind, self.t)
         if not is_main_process():
+            while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
+                time.sleep(1)
             return
         resolved = artifacts.run_folder(self.recipe) / "recipe.yaml"
         if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
@@ -101,10 +129,23 @@ class Stage:
         script = SCRIPTS[self.kind]
         label = script if self.t is None else f"iter-{self.t}-{script}"
         log_to(artifacts.run_folder(self.recipe) / "logs", label)
+        if self.recipe.hub.push:
+            self._prepare_hub()
+
+    def _prepare_hub(self) -> None:
+        """Pull what is missing, and make sure before the work that its result can be pushed."""
+        from selm import hub
+
+        hub.make_repository(self.recipe, hub.place(self.recipe, self.kind, self.t))
+        for entry in artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
+            artifacts.pull(self.recipe, *entry)
 
     @contextmanager
     def writing(self) -> Iterator[artifacts.Record]:
-        """Yield an empty folder; afterwards it is the artifact, and the last line says so."""
+        """Yield an empty folder; afterwards it is the artifact, and the last line says so.
+
+        Then it is pushed, if the recipe says so.
+        """
         seconds = time.monotonic() - self.started
         with artifacts.writing(self.run, self.kind, self.t, seconds) as record:
             yield record
@@ -116,6 +157,7 @@ class Stage:
             + (f", dropped: {drops}" if drops else "")
             + f", {seconds:.0f} s"
         )
+        self._push()
 
 
 def is_main_process() -> bool:

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The two exceptions that end a script with one line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -7,3 +7,14 @@ class UserError(Exception):
     Scripts print its text as one line, without a traceback, and exit with 2. The text names the
     file or the key, and the fix.
     """
+
+
+class OutsideError(Exception):
+    """The Hub or the way to it failed, for longer than we were willing to wait.
+
+    Scripts print its text as one line and exit with 1: the same command may work later.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

@@ -45,6 +45,10 @@ DECIDED_ELSEWHERE = {
     "push_to_hub": "hub.push",
     "hub_model_id": "hub.namespace and run_name",
     "hub_private_repo": "hub.private",
+    "hub_strategy": "hub.every_save",
+    "hub_always_push": "hub.every_save",
+    "hub_revision": "nothing: each iteration has a repository of its own",
+    "hub_token": "nothing: it is taken from `hf auth login` or HF_TOKEN, and written nowhere",
     "precompute_ref_log_probs": "nothing: they always are",
     "resume_from_checkpoint": "nothing: a training always resumes",
     "remove_unused_columns": "nothing: the trainer reads its own columns",
@@ -163,11 +167,12 @@ class Evaluation(Section):
 
 
 class Hub(Section):
-    """Where finished artifacts are pushed."""
+    """Where finished artifacts are pushed, and missing ones pulled from."""
 
     push: bool = False
     namespace: str | None = None
     private: bool = True
+    every_save: bool = False
 
 
 class Recipe(Section):
@@ -420,8 +425,11 @@ def _check_sense(recipe: Recipe) -> None:
             f"generation.num_samples: {generation.num_samples} greedy samples are identical; "
             "set generation.temperature above 0 (0.7 is usual)"
         )
-    if recipe.hub.push:
-        raise UserError("hub.push: pushing is not built yet; leave it false")
+    if recipe.hub.push and recipe.hub.namespace is None:
+        raise UserError(
+            "hub.namespace: missing; hub.push=true needs your name on the Hub or an "
+            "organisation's, as in hub.namespace=me"
+        )
 
 
 def portion(num_rows: int, t: int, num_iterations: int) -> range:

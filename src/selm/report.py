@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,20 +43,23 @@ class Results:
 def load(recipe: Recipe) -> Results:
     """Read what the stages wrote; all of it is known to be there."""
     done = [(kind, t) for kind, t in stages(recipe) if t is not None]
-    folders = {(kind, t): artifacts.folder(recipe, kind, t) for kind, t in done}
+
+    def file(kind: str, t: int, name: str) -> Path:
+        return artifacts.file(recipe, kind, t, name)
+
     return Results(
         evaluations={
-            t: data.read(folders["evaluation", t] / "test.parquet")
+            t: data.read(file("evaluation", t, "test.parquet"))
             for t in evaluated_iterations(recipe)
         },
         roles={
-            t: Counter(row["explored_role"] for row in data.read(path / "train.parquet"))
-            for (kind, t), path in folders.items()
+            t: Counter(r["explored_role"] for r in data.read(file(kind, t, "train.parquet")))
+            for kind, t in done
             if kind == "preferences"
         },
         logs={
-            t: training_steps(json.loads((path / "training_log.json").read_text()))
-            for (kind, t), path in folders.items()
+            t: training_steps(json.loads(file(kind, t, "training_log.json").read_text()))
+            for kind, t in done
             if kind == "checkpoint"
         },
         manifests={entry: artifacts.read_manifest(recipe, *entry) for entry in done},
