@@ -19,11 +19,20 @@ def main() -> None:
     stage.begin()
 
     from selm import artifacts
-    from selm.training.run import load_examples, make_trainer, num_tokens, save_policy, train
+    from selm.training.run import (
+        load_examples,
+        make_trainer,
+        num_tokens,
+        save_policy,
+        share_saves,
+        train,
+    )
 
     examples, dropped = load_examples(run.recipe, t)
     partial = artifacts.partial_folder(run, "checkpoint", t)
     trainer = make_trainer(run.recipe, t, examples, partial / "steps")
+    if run.recipe.hub.push and run.recipe.hub.every_save:
+        share_saves(trainer, run, t)
     train(trainer)
     final = save_policy(trainer, run.recipe, partial / "final")
 

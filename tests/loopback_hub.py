@@ -143,6 +143,7 @@ class LoopbackHub:
         self.log: list[str] = []
         self.leaks: list[str] = []
         self.faults: list[Fault] = []
+        self.loses = ""  # a file that commits leave out without a word
         self.lock = threading.RLock()
         self.servers: list[ThreadingHTTPServer] = []
         self.ports = (0, 0)
@@ -579,6 +580,7 @@ class HubHandler(Handler):
                     del tree[path]
             else:
                 raise Refusal(400, f"unknown operation {operation['key']}")
+        tree.pop(self.hub.loses, None)
         made = repo.add_commit(revision, tree, title)
         self.reply(200, {"commitUrl": f"{self.hub.endpoint}/{name}", "commitOid": made.oid})
 

@@ -322,6 +322,30 @@ def file(recipe: Recipe, kind: str, t: int | None, name: str) -> Path:
     return hub.file(there.place, there.revision, name)
 
 
+def push_save(run: Run, t: int, folder: Path) -> None:
+    """Bring a checkpoint of a training that goes on to the Hub; if that fails, say so and go on."""
+    from selm import hub
+
+    where = hub.place(run.recipe, "checkpoint", t)
+    try:
+        hub.push_save(where, folder, _partial_key(run, "checkpoint", t))
+    except OutsideError as error:
+        print(f"{error}; the training goes on without this save on the Hub")
+    else:
+        print(f"{folder.name}: pushed to {where.repo} ({hub.SAVES_BRANCH})")
+
+
+def pull_save(run: Run, t: int, folder: Path) -> None:
+    """Bring the last pushed save of this very training to `folder`, if that holds none."""
+    from selm import hub
+
+    where = hub.place(run.recipe, "checkpoint", t)
+    if any(folder.glob("checkpoint-*")):
+        return
+    if hub.pull_save(where, folder, _partial_key(run, "checkpoint", t)):
+        print(f"{folder}: pulled from {where.repo} ({hub.SAVES_BRANCH})")
+
+
 def pull(recipe: Recipe, kind: str, t: int | None) -> None:
     """Bring an artifact that is on the Hub alone to this disk, checked file by file."""
     from selm import hub
@@ -360,6 +384,8 @@ def push(run: Run, kind: str, t: int | None) -> None:
                 push(run, *entry)
         hub.make_repository(recipe, where)
         hub.push(where, target, lambda manifests: _card(recipe, kind, t, manifests))
+        if kind == "checkpoint" and recipe.hub.every_save:
+            hub.drop_saves(where)
     except OutsideError as error:
         raise OutsideError(
             f"{target} is complete on this disk, but not on the Hub; repeat the command to push "
@@ -430,13 +456,18 @@ def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     """
     target = folder(run.recipe, kind, t)
     partial = target.parent / f".{kind}.partial"
-    key = json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
+    key = _partial_key(run, kind, t)
     if partial.exists() and _read_text(partial / "key.json") != key:
         shutil.rmtree(partial)
     if not partial.exists():
         partial.mkdir(parents=True)
         write_text(partial / "key.json", key)
     return partial
+
+
+def _partial_key(run: Run, kind: str, t: int | None) -> str:
+    """What unfinished work belongs to: one recipe part, one set of inputs."""
+    return json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
 
 
 def _read_text(path: Path) -> str | None:
@@ -482,6 +513,7 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
         "run_name": run.recipe.run_name,
         "recipe": recipe_part(run.recipe, kind, t),
         "inputs": hashes,
+        "revisions": _revisions(run.recipe),
         "rows": record.rows,
         "tokens": record.tokens,
         "dropped": dict(record.dropped),
@@ -523,6 +555,26 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue  # an optional package, e.g. vllm
+    return found
+
+
+def _revisions(recipe: Recipe) -> dict[str, str]:
+    """The commits that the recipe's revisions of `model` and `data` stand for, as far as known.
+
+    From the Hub's cache on this disk, which remembers what it last loaded; nothing is asked.
+    """
+    found = {}
+    sections = (("model", recipe.model, "model"), ("data", recipe.data, "dataset"))
+    for key, section, repo_type in sections:
+        if is_local_path(section.name_or_path):
+            continue
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        cached = repo_folder_name(repo_id=section.name_or_path, repo_type=repo_type)
+        commit = _read_text(Path(constants.HF_HUB_CACHE, cached, "refs", section.revision))
+        if commit is not None:
+            found[key] = commit.strip()
     return found
 
 

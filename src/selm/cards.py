@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, constants
-from huggingface_hub import try_to_load_from_cache as find_in_cache
 
 from selm.recipe import Recipe, is_local_path
 
@@ -94,8 +93,10 @@ DATASET_TEMPLATE = """\
 
 # {{ run_name }}: {{ kind }}
 
-{{ about }} Made by a run of SELM (Self-Exploring Language Models, arXiv:2405.19332). One split per
-iteration, tagged `iter-<t>`:
+{{ about }}
+
+Made by a run of SELM (Self-Exploring Language Models, arXiv:2405.19332). One split per iteration;
+the commit of each is tagged `iter-<t>`.
 
 ```python
 from datasets import load_dataset
@@ -253,8 +254,8 @@ def _split(
         "iteration": t,
         "rows": manifest["rows"],
         "dropped": _drops(manifest),
-        "policy": _policy(recipe, policy, sources),
-        "data": _data(recipe),
+        "policy": _policy(recipe, policy, manifest, sources),
+        "data": _of_recipe(recipe, "data", manifest, sources),
         "sources": [_link(sources[key]) for key in manifest["inputs"] if key in sources],
         "versions": _versions(manifest),
         "settings": yaml.safe_dump(settings, sort_keys=False).rstrip(),
@@ -299,10 +300,10 @@ def model_card(
         iteration=t,
         iterations=len(recipe.iterations),
         repo=f"{recipe.hub.namespace}/{recipe.run_name}-iter-{t}",
-        base=_base(recipe),
-        parent=_policy(recipe, t - 1, sources),
+        base=_of_recipe(recipe, "model", manifest, sources),
+        parent=_policy(recipe, t - 1, manifest, sources),
         pairs=_link(pairs) if pairs is not None else "the dataset's own pairs",
-        data=_data(recipe),
+        data=_of_recipe(recipe, "data", manifest, sources),
         objective=objective,
         alpha=f"{recipe.alpha(t):g}",
         beta=f"{recipe.training.beta:g}",
@@ -351,32 +352,26 @@ def _is_on_hub(section: Any) -> bool:
     return not is_local_path(section.name_or_path)
 
 
-def _base(recipe: Recipe) -> str:
-    return _of_hub(recipe.model, "model", "config.json", "")
+def _of_recipe(recipe: Recipe, which: str, manifest: Manifest, sources: Sources) -> str:
+    """The recipe's base `model` or its `data`, with the revision.
 
-
-def _data(recipe: Recipe) -> str:
-    return _of_hub(recipe.data, "dataset", "README.md", "datasets/")
-
-
-def _of_hub(section: Any, repo_type: str, file: str, prefix: str) -> str:
-    """A model or dataset of the recipe with its revision.
-
-    A branch moves: the commit that it stood for is the one in this machine's cache, if any.
+    A branch moves: which commit it stood for is in the manifest of whatever stage has read it.
     """
+    section = {"model": recipe.model, "data": recipe.data}[which]
     repo, revision = section.name_or_path, section.revision
     if not _is_on_hub(section):
         return f"a local folder or file, `{repo}`"
-    cached = find_in_cache(repo, file, revision=revision, repo_type=repo_type)
-    commit = cached.split("/snapshots/")[1].split("/")[0] if isinstance(cached, str) else revision
-    at = f"`{revision}`" if commit == revision else f"`{revision}`, which was commit `{commit}`"
-    return f"[{repo}]({constants.ENDPOINT}/{prefix}{repo}) at {at}"
+    manifests = [manifest, *(json.loads(there.manifest) for there in sources.values())]
+    commits = [m["revisions"][which] for m in manifests if which in m["revisions"]]
+    was = f", which was commit `{commits[0]}`" if commits else ""
+    prefix = "datasets/" if which == "data" else ""
+    return f"[{repo}]({constants.ENDPOINT}/{prefix}{repo}) at `{revision}`{was}"
 
 
-def _policy(recipe: Recipe, t: int, sources: Sources) -> str:
+def _policy(recipe: Recipe, t: int, manifest: Manifest, sources: Sources) -> str:
     """Policy t with the commit it has on the Hub; 0 is the base model."""
     if t == 0:
-        return _base(recipe)
+        return _of_recipe(recipe, "model", manifest, sources)
     there = sources.get(f"iter-{t}/checkpoint")
     return f"iteration {t}" if there is None else _link(there)
 

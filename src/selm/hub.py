@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
@@ -45,6 +46,7 @@ PASSING_STATUS = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 # The client's, the network's, and what uploads make of both: LFS and Xet raise RuntimeErrors.
 UNSURE_ERRORS = (HTTPError, ConnectionError, TimeoutError, LocalEntryNotFoundError, RuntimeError)
 
+# Where `hub.every_save` keeps the last checkpoint of a training that goes on.
 SAVES_BRANCH = "saves"
 
 T = TypeVar("T")
@@ -245,10 +247,10 @@ def make_repository(recipe: Recipe, where: Place) -> None:
 
 
 def _repo_info(where: Place, revision: str | None = None) -> Any:
-    """Head commit, files and visibility of a repository; None where there is none."""
+    """Commit, files and visibility of a repository; None where there is none, or no revision."""
     try:
         return API.repo_info(where.repo, repo_type=where.repo_type, revision=revision)
-    except RepositoryNotFoundError:
+    except (RepositoryNotFoundError, RevisionNotFoundError):
         return None
 
 
@@ -300,6 +302,49 @@ def _commit(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]
     return done.oid
 
 
+def push_save(where: Place, folder: Path, key: str) -> None:
+    """Commit a training checkpoint to a branch of its own, in place of the one before.
+
+    key: kept beside it, so that only the same training resumes from it.
+    """
+
+    def commit() -> None:
+        repo, branch = where.repo, SAVES_BRANCH
+        API.create_branch(repo, branch=branch, exist_ok=True)
+        head = API.repo_info(repo, revision=branch)
+        names = [sibling.rfilename for sibling in head.siblings or []]
+        older = {name.split("/")[0] for name in names if name.startswith("checkpoint-")}
+        adds = [CommitOperationAdd(f"{folder.name}/{n}", p) for n, p in _files(folder).items()]
+        adds.append(CommitOperationAdd("key.json", key.encode()))
+        gone = [CommitOperationDelete(f"{name}/") for name in sorted(older - {folder.name})]
+        API.create_commit(repo, [*adds, *gone], commit_message=folder.name, revision=branch)
+
+    _patiently(f"pushing {folder.name} to {where.repo}", commit)
+
+
+def pull_save(where: Place, target: Path, key: str) -> bool:
+    """Fetch the last pushed training checkpoint into `target`; False if there is none of `key`."""
+    info = _patiently(f"looking for saves in {where.repo}", lambda: _repo_info(where, SAVES_BRANCH))
+    names = [sibling.rfilename for sibling in info.siblings or []] if info is not None else []
+    if "key.json" not in names or _read(where, info.sha, "key.json").decode() != key:
+        return False
+    saves = Place(where.repo, where.repo_type, "", SAVES_BRANCH)
+    files = [name for name in names if name.startswith("checkpoint-")]
+    download(Pushed(saves, info.sha, b""), files, target)
+    return True
+
+
+def drop_saves(where: Place) -> None:
+    """Delete the branch of training checkpoints, if there is one: the training is finished."""
+
+    def drop() -> None:
+        refs = API.list_repo_refs(where.repo)
+        if any(branch.name == SAVES_BRANCH for branch in refs.branches):
+            API.delete_branch(where.repo, branch=SAVES_BRANCH)
+
+    _patiently(f"deleting the saves in {where.repo}", drop)
+
+
 def _read(where: Place, revision: str, name: str) -> bytes:
     cached = API.hf_hub_download(where.repo, name, repo_type=where.repo_type, revision=revision)
     return Path(cached).read_bytes()
@@ -344,9 +389,9 @@ def _tag(where: Place, revision: str) -> None:
         )
 
 
-def _patiently(what: str, call: Callable[[], T]) -> T:
+def _patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = WAITS_SECONDS) -> T:
     """Call; on what may pass by itself wait and call again, and say so. OutsideError in the end."""
-    attempts = len(WAITS_SECONDS) + 1
+    attempts = len(waits_seconds) + 1
     for attempt in range(1, attempts + 1):
         try:
             return call()
@@ -358,9 +403,9 @@ def _patiently(what: str, call: Callable[[], T]) -> T:
             if (status is not None and status not in PASSING_STATUS) or attempt == attempts:
                 tries = "" if attempt == 1 else f", after {attempt} attempts"
                 raise OutsideError(f"hub: {what}: {reason}{tries}", status) from error
-            wait_seconds = max(WAITS_SECONDS[attempt - 1], _asked_to_wait(cause))
+            wait_seconds = max(waits_seconds[attempt - 1], _asked_to_wait(cause))
         print(
-            f"hub: {what}: {reason}; attempt {attempt} of {attempts}, next in {wait_seconds} s",
+            f"hub: {what}: {reason}; attempt {attempt} of {attempts} failed, next in {wait_seconds} s",
             flush=True,
         )
         time.sleep(wait_seconds)

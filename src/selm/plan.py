@@ -100,6 +100,7 @@ def _header(run: Run) -> list[str]:
             f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/"
         ),
         f"# {_batch_comment(recipe)}",
+        *_hub_comment(recipe),
         "set -eE -o pipefail",
         _trap(again),
     ]
@@ -128,6 +129,14 @@ def _batch_comment(recipe: Recipe) -> str:
         f"{training.per_device_train_batch_size} rows x {steps} accumulation steps; "
         f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
     )
+
+
+def _hub_comment(recipe: Recipe) -> list[str]:
+    if not recipe.hub.push:
+        return []
+    kind = "private" if recipe.hub.private else "PUBLIC"
+    names = f"{recipe.hub.namespace}/{recipe.run_name}-*"
+    return [_comment(f"what is finished is pushed to the Hub as {kind} {names}")]
 
 
 def _iteration_comments(recipe: Recipe, t: int) -> list[str]:

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from loopback_hub import LoopbackHub, User
 
 from selm import artifacts
 from selm.recipe import Recipe, load_recipe
@@ -21,14 +22,18 @@ PATIENCE = 300  # seconds until a stage of the tiny model is thought to hang
 
 @dataclass(frozen=True)
 class Project:
-    """A recipe, an output folder, and the commands that a user would type."""
+    """A recipe, an output folder, and the commands that a user would type.
+
+    environment: variables of the commands, beside those of the tests; None unsets one.
+    """
 
     recipe_path: str
     output_dir: Path
     overrides: tuple[str, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
 
     def with_overrides(self, *overrides: str) -> "Project":
-        return Project(self.recipe_path, self.output_dir, (*self.overrides, *overrides))
+        return replace(self, overrides=(*self.overrides, *overrides))
 
     @property
     def words(self) -> list[str]:
@@ -55,7 +60,7 @@ class Project:
         process = subprocess.Popen(
             self._command(script, t),
             cwd=REPOSITORY,
-            env=_environment(),
+            env=self.all_environment(),
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -80,23 +85,45 @@ class Project:
         return subprocess.run(
             command,
             cwd=REPOSITORY,
-            env=_environment(),
+            env=self.all_environment(),
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
 
+    def all_environment(self) -> dict[str, str]:
+        """`python` and `accelerate` are those that run the tests."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        given = os.environ | {"PATH": path} | self.environment
+        return {key: value for key, value in given.items() if value is not None}
 
-def _environment() -> dict[str, str]:
-    """`python` and `accelerate` are those that run the tests."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+def environment_of(hub: LoopbackHub, token: str, home: Path) -> dict[str, str | None]:
+    """Of a machine that reaches the Hub, with a token and a cache of its own; by LFS, not Xet."""
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_TOKEN": token,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": None,
+        "HF_HUB_DISABLE_XET": "1",
+    }
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def untouched_hub() -> LoopbackHub:
+    """The Hub that `finished` could reach, but has no reason to."""
+    return LoopbackHub([User("me", "hf_me")]).start()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory, untouched_hub: LoopbackHub
+) -> Project:
     """A whole run of two iterations. Shared: look, do not touch; `project_copy` is for changing."""
-    project = Project(tiny_recipe, tmp_path_factory.mktemp("finished"))
+    folder = tmp_path_factory.mktemp("finished")
+    online = environment_of(untouched_hub, "hf_me", tmp_path_factory.mktemp("home"))
+    project = Project(tiny_recipe, folder, environment=online)
     done = project.run()
     assert done.returncode == 0, done.stderr
     return project

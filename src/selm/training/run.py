@@ -4,18 +4,25 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PreTrainedModel, ProgressCallback
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    ProgressCallback,
+    TrainerCallback,
+)
 
 from selm import artifacts, data
 from selm.chat import load_chat
 from selm.data import Row
 from selm.errors import UserError
+from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
 from selm.training.examples import tokenize
@@ -102,6 +109,30 @@ def train(trainer: SELMTrainer) -> None:
     if resume is not None:
         trainer.accelerator.print(f"resuming from {resume}")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def share_saves(trainer: SELMTrainer, run: Run, t: int) -> None:
+    """Go on from the last save on the Hub, if there is none here; push those to come.
+
+    The last one is left out: the finished checkpoint follows it.
+    """
+    if trainer.is_world_process_zero():
+        artifacts.pull_save(run, t, Path(trainer.args.output_dir))
+    trainer.accelerator.wait_for_everyone()
+    trainer.add_callback(PushSaves(lambda folder: artifacts.push_save(run, t, folder)))
+
+
+class PushSaves(TrainerCallback):
+    """Hands every checkpoint but the last to `push`, once all processes have written their part."""
+
+    def __init__(self, push: Callable[[Path], None]) -> None:
+        self.push = push
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer in every process."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero and state.global_step < state.max_steps:
+            self.push(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
