@@ -1,4 +1,4 @@
-# make setup | test | quickstart | <name>-selm | <name>-dpo | plan-<name>-selm | plan-<name>-dpo
+# make setup | test | quickstart | <name>-selm | <name>-dpo | plan-<name>-selm | push-<name>-selm
 # <name>: zephyr, llama3, phi3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 
 SHELL := /usr/bin/env bash
@@ -13,12 +13,13 @@ folder_smollm2 := recipes/smollm2-135m-instruct
 names := zephyr llama3 phi3 smollm2
 runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo) smollm2-random
 plans := $(addprefix plan-,$(runs))
+pushes := $(addprefix push-,$(runs))
 
 # smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test quickstart $(runs) $(plans)
+.PHONY: help setup test quickstart $(runs) $(plans) $(pushes)
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -41,3 +42,7 @@ $(runs): setup
 $(plans):
 	@if [ -d .venv ]; then PATH="$$PWD/.venv/bin:$$PATH"; fi; \
 	python scripts/plan.py $(call recipe,$(patsubst plan-%,%,$@)) $(ARGS)
+
+# Wants a namespace: make push-zephyr-selm ARGS=hub.namespace=me
+$(pushes): setup
+	@bash scripts/run.sh $(call recipe,$(patsubst push-%,%,$@)) hub.push=true $(ARGS)

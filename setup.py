@@ -11,6 +11,7 @@ REQUIRED = [
     "accelerate>=1.15,<2",
     "datasets>=5.2,<6",
     "gguf>=0.19",
+    "httpx2>=2.16,<3",
     "huggingface_hub>=2.4,<3",
     "jinja2>=3.1",
     "matplotlib>=3.10",

@@ -304,7 +304,7 @@ def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
 
 def inputs_on_hub_alone(run: Run, kind: str, t: int | None) -> list[tuple[str, int]]:
     """The inputs that must be pulled. The report needs none: it reads single files."""
-    if kind == "report":
+    if kind == "report" or not run.recipe.hub.push:
         return []
     return [e for e in inputs(run.recipe, kind, t) if state(run.recipe, *e).pushed is not None]
 
@@ -342,7 +342,11 @@ def pull_save(run: Run, t: int, folder: Path) -> None:
     where = hub.place(run.recipe, "checkpoint", t)
     if any(folder.glob("checkpoint-*")):
         return
-    if hub.pull_save(where, folder, _partial_key(run, "checkpoint", t)):
+    partial = folder.with_name(f".{folder.name}.pull")
+    if hub.pull_save(where, partial, _partial_key(run, "checkpoint", t)):
+        folder.mkdir(parents=True, exist_ok=True)
+        move_files(partial, folder)
+        partial.rmdir()
         print(f"{folder}: pulled from {where.repo} ({hub.SAVES_BRANCH})")
 
 

@@ -362,7 +362,7 @@ def _of_recipe(recipe: Recipe, which: str, manifest: Manifest, sources: Sources)
     if not _is_on_hub(section):
         return f"a local folder or file, `{repo}`"
     manifests = [manifest, *(json.loads(there.manifest) for there in sources.values())]
-    commits = [m["revisions"][which] for m in manifests if which in m["revisions"]]
+    commits = [m["revisions"][which] for m in manifests if which in m.get("revisions", {})]
     was = f", which was commit `{commits[0]}`" if commits else ""
     prefix = "datasets/" if which == "data" else ""
     return f"[{repo}]({constants.ENDPOINT}/{prefix}{repo}) at `{revision}`{was}"

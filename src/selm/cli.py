@@ -121,7 +121,7 @@ class Stage:
         artifacts.require_inputs(self.run, self.kind, self.t)
         if not is_main_process():
             while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
-                time.sleep(1)
+                time.sleep(1)  # the launcher ends us if the main process fails
             return
         resolved = artifacts.run_folder(self.recipe) / "recipe.yaml"
         if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():

@@ -392,7 +392,9 @@ def _tag(where: Place, revision: str) -> None:
 def _patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = WAITS_SECONDS) -> T:
     """Call; on what may pass by itself wait and call again, and say so. OutsideError in the end."""
     attempts = len(waits_seconds) + 1
-    for attempt in range(1, attempts + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return call()
         except (OfflineModeIsEnabled, RemoteEntryNotFoundError):
@@ -404,12 +406,9 @@ def _patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = 
                 tries = "" if attempt == 1 else f", after {attempt} attempts"
                 raise OutsideError(f"hub: {what}: {reason}{tries}", status) from error
             wait_seconds = max(waits_seconds[attempt - 1], _asked_to_wait(cause))
-        print(
-            f"hub: {what}: {reason}; attempt {attempt} of {attempts} failed, next in {wait_seconds} s",
-            flush=True,
-        )
+        tries = f"attempt {attempt} of {attempts} failed, next in {wait_seconds} s"
+        print(f"hub: {what}: {reason}; {tries}", flush=True)
         time.sleep(wait_seconds)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _cause(error: BaseException) -> BaseException:

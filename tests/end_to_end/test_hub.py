@@ -303,6 +303,10 @@ def pushing(finished: Project, hub: LoopbackHub, tmp_path: Path) -> Project:
         (TOKEN, ("run_name=a--b",), "run_name, hub.namespace: Cannot have -- or .. in repo_id"),
         ("hf_\x01", (), "hub.push: the token on this machine has characters that no token has"),
     ],
+    ids=[
+        *("none", "unknown", "read-only", "fine-grained", "foreign namespace", "reader"),
+        *("no namespace", "no name for the Hub", "malformed"),
+    ],
 )
 def test_no_stage_begins_with_a_token_that_cannot_push(
     tiny_recipe: str, hub, tmp_path: Path, token: str | None, overrides: tuple, message: str
@@ -358,6 +362,10 @@ def responses_are_pushed_once(hub: LoopbackHub) -> bool:
         ("POST .*/repos/create", {"after": True}, "RemoteProtocolError"),
         ("PUT /lfs/", {"times": 2}, "thrown while requesting PUT"),
         ("PUT /lfs/", {"status": 500}, "500 thrown while requesting PUT"),
+    ],
+    ids=[
+        *("412 twice", "409", "429 thrice", "503", "dropped commit", "lost answer to commit"),
+        *("lost answer to create", "dropped upload twice", "500 on upload"),
     ],
 )
 def test_a_fault_that_passes_is_waited_for(pushing, hub, pattern, fault, said) -> None:
