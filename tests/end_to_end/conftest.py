@@ -35,6 +35,17 @@ class Project:
     def with_overrides(self, *overrides: str) -> "Project":
         return replace(self, overrides=(*self.overrides, *overrides))
 
+    def online(self, hub: LoopbackHub, token: str, home: Path) -> "Project":
+        """On a machine that reaches the Hub, by LFS, not Xet; `home`: of its cache."""
+        environment = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": token,
+            "HF_HOME": str(home),
+            "HF_HUB_OFFLINE": None,
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        return replace(self, environment=environment)
+
     @property
     def words(self) -> list[str]:
         return [self.recipe_path, f"output_dir={self.output_dir}", *self.overrides]
@@ -99,17 +110,6 @@ class Project:
         return {key: value for key, value in given.items() if value is not None}
 
 
-def environment_of(hub: LoopbackHub, token: str, home: Path) -> dict[str, str | None]:
-    """Of a machine that reaches the Hub, with a token and a cache of its own; by LFS, not Xet."""
-    return {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_TOKEN": token,
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": None,
-        "HF_HUB_DISABLE_XET": "1",
-    }
-
-
 @pytest.fixture(scope="session")
 def untouched_hub() -> LoopbackHub:
     """The Hub that `finished` could reach, but has no reason to."""
@@ -122,8 +122,8 @@ def finished(
 ) -> Project:
     """A whole run of two iterations. Shared: look, do not touch; `project_copy` is for changing."""
     folder = tmp_path_factory.mktemp("finished")
-    online = environment_of(untouched_hub, "hf_me", tmp_path_factory.mktemp("home"))
-    project = Project(tiny_recipe, folder, environment=online)
+    home = tmp_path_factory.mktemp("home")
+    project = Project(tiny_recipe, folder).online(untouched_hub, "hf_me", home)
     done = project.run()
     assert done.returncode == 0, done.stderr
     return project

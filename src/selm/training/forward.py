@@ -83,9 +83,8 @@ class SELMCollator(DataCollatorForPreference):
         blocks = [e.blocks[which] for which in range(3) for e in layout if len(e.blocks) > which]
         batch = self._pad([([self.pad_token_id], ids) for _, ids in _in_order(examples)])
         return batch | {
-            "attention_mask": torch.ones(
-                1, len(row), dtype=torch.long
-            ),  # what TRL counts as tokens
+            # TRL counts these as the tokens of a batch
+            "attention_mask": torch.ones(1, len(row), dtype=torch.long),
             "row_ids": torch.tensor([row]),
             "row_positions": torch.tensor([positions]),
             "scored": torch.cat([torch.arange(*block) for block in blocks]),

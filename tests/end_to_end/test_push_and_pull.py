@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from conftest import Project, environment_of
 from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import LoopbackHub, User
 from transformers import AutoModelForCausalLM
 
 from selm import artifacts, data
+
+if TYPE_CHECKING:
+    from conftest import Project
 
 pytestmark = pytest.mark.slow
 
@@ -46,21 +49,24 @@ class Story:
     """A run that began on one machine, was lost there after a ranking, and ended on another."""
 
     hub: LoopbackHub
-    first: Project
-    second: Project
+    first: "Project"
+    second: "Project"
     requests_of_second: list[str]
     output: str
 
 
-def machine(hub: LoopbackHub, recipe: str, folder: Path, *overrides: str) -> Project:
-    """An empty machine that has the recipe and a token."""
-    environment = environment_of(hub, TOKEN, folder / "home")
-    return Project(recipe, folder / "runs", (*PUSH, *overrides), environment)
+def machine(hub: LoopbackHub, run: "Project", folder: Path, *overrides: str) -> "Project":
+    """An empty machine that has a run's recipe, and a token."""
+    there = run.online(hub, TOKEN, folder / "home").with_overrides(*PUSH, *overrides)
+    return replace(there, output_dir=folder / "runs")
 
 
 @pytest.fixture(scope="session")
 def story(
-    tiny_recipe: str, tiny_model: str, tiny_data: str, tmp_path_factory: pytest.TempPathFactory
+    finished: "Project",
+    tiny_model: str,
+    tiny_data: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
     """Base model and data come from the Hub, too."""
     hub = LoopbackHub(USERS).start()
@@ -70,7 +76,7 @@ def story(
     hub.create("datasets", "lab/pairs", private=False, files=pairs)
     sources = ("model.name_or_path=lab/base", "data.name_or_path=lab/pairs")
     first, second = (
-        machine(hub, tiny_recipe, tmp_path_factory.mktemp(name), *sources)
+        machine(hub, finished, tmp_path_factory.mktemp(name), *sources)
         for name in ("first", "second")
     )
     output = ""
@@ -167,7 +173,7 @@ print("models")
 
 
 def test_the_libraries_of_the_field_read_it_back(story, tmp_path: Path) -> None:
-    reader = replace(story.second, environment=environment_of(story.hub, TOKEN, tmp_path))
+    reader = machine(story.hub, story.second, tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", READ_BACK],
         env=reader.all_environment(),
@@ -230,7 +236,7 @@ def test_the_token_stays_where_it_is(story) -> None:
 
 
 def test_a_finished_run_gives_its_report_to_an_empty_machine(story, tmp_path: Path) -> None:
-    third = machine(story.hub, story.second.recipe_path, tmp_path, *story.second.overrides)
+    third = machine(story.hub, story.second, tmp_path)
     seen = len(story.hub.log)
     done = third.stage("report")
     assert done.returncode == 0, done.stderr
@@ -245,7 +251,7 @@ def test_a_finished_run_gives_its_report_to_an_empty_machine(story, tmp_path: Pa
 def test_a_report_can_be_made_without_the_weights(story, tmp_path: Path) -> None:
     """On a machine that has nothing of the run, once the report is not on the Hub."""
     shutil.copytree(story.second.environment["HF_HOME"], tmp_path / "home")
-    third = machine(story.hub, story.second.recipe_path, tmp_path, *story.second.overrides)
+    third = machine(story.hub, story.second, tmp_path)
     repo = story.hub.repos["datasets", "me/tiny-evaluation"]
     commit = repo.tags.pop("report")
     seen = len(story.hub.log)
@@ -260,7 +266,7 @@ def test_a_report_can_be_made_without_the_weights(story, tmp_path: Path) -> None
 
 def test_another_recipe_is_refused_with_the_keys(story, tmp_path: Path) -> None:
     before = titles(story.hub)
-    other = machine(story.hub, story.second.recipe_path, tmp_path, *story.second.overrides)
+    other = machine(story.hub, story.second, tmp_path)
     refused = other.with_overrides("generation.temperature=0.5").stage("generate", 1)
     assert refused.returncode == 2
     assert "me/tiny-responses (iter-1) is on the Hub already" in refused.stderr
@@ -284,10 +290,10 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def pushing(finished: Project, hub: LoopbackHub, tmp_path: Path) -> Project:
+def pushing(finished: "Project", hub: LoopbackHub, tmp_path: Path) -> "Project":
     """The finished run, copied, of which nothing is on the Hub yet."""
     shutil.copytree(finished.output_dir, tmp_path / "runs")
-    return machine(hub, finished.recipe_path, tmp_path)
+    return machine(hub, finished, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -309,10 +315,10 @@ def pushing(finished: Project, hub: LoopbackHub, tmp_path: Path) -> Project:
     ],
 )
 def test_no_stage_begins_with_a_token_that_cannot_push(
-    tiny_recipe: str, hub, tmp_path: Path, token: str | None, overrides: tuple, message: str
+    project, hub, tmp_path: Path, token: str | None, overrides: tuple, message: str
 ) -> None:
-    project = machine(hub, tiny_recipe, tmp_path, *overrides)
-    refused = replace(project, environment=project.environment | {"HF_TOKEN": token}).run()
+    there = machine(hub, project, tmp_path, *overrides)
+    refused = replace(there, environment=there.environment | {"HF_TOKEN": token}).run()
     assert refused.returncode == 2
     lines = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and message in lines[0]
@@ -321,9 +327,9 @@ def test_no_stage_begins_with_a_token_that_cannot_push(
     assert hub.repos == {} and not list(tmp_path.rglob("iter-0"))
 
 
-def test_pushing_offline_is_a_contradiction(tiny_recipe: str, hub, tmp_path: Path) -> None:
-    project = machine(hub, tiny_recipe, tmp_path)
-    offline = replace(project, environment=project.environment | {"HF_HUB_OFFLINE": "1"})
+def test_pushing_offline_is_a_contradiction(project, hub, tmp_path: Path) -> None:
+    there = machine(hub, project, tmp_path)
+    offline = replace(there, environment=there.environment | {"HF_HUB_OFFLINE": "1"})
     refused = offline.stage("evaluate", 0)
     assert refused.returncode == 2
     assert "HF_HUB_OFFLINE is set; unset it, or set hub.push=false" in refused.stderr
@@ -477,7 +483,7 @@ def test_a_download_that_arrives_damaged_is_not_used(pushing, hub, tmp_path: Pat
     blob = hub.repos["datasets", "me/tiny-responses"].resolve("main").tree["iter-1/train.parquet"]
     good = hub.objects[blob.sha256]
     hub.objects[blob.sha256] = bytes(len(good))
-    empty = machine(hub, pushing.recipe_path, tmp_path / "other")
+    empty = machine(hub, pushing, tmp_path / "other")
     failed = empty.stage("rank", 1)
     assert failed.returncode == 1
     assert "me/tiny-responses (iter-1): train.parquet arrived damaged" in failed.stderr
@@ -491,9 +497,9 @@ def test_every_save_lets_another_machine_go_on(pushing, hub, finished, tmp_path:
     """Killed after its first save was pushed; an empty machine goes on from there."""
     assert pushing.stage("rank", 1).returncode == 0
     often = ("hub.every_save=true", "training.save_steps=1")
-    killed = machine(hub, pushing.recipe_path, tmp_path / "killed", *often)
+    killed = machine(hub, pushing, tmp_path / "killed", *often)
     killed.killed("train", 1, ready=lambda: "checkpoint-1" in saves(hub))
-    other = machine(hub, pushing.recipe_path, tmp_path / "other", *often)
+    other = machine(hub, pushing, tmp_path / "other", *often)
     done = other.stage("train", 1)
     assert done.returncode == 0, done.stderr
     assert "steps: pulled from me/tiny-iter-1 (saves)" in done.stdout
