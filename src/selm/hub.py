@@ -221,7 +221,11 @@ def why_not(who: Mapping[str, Any], namespace: str) -> str | None:
 
 
 def make_repository(recipe: Recipe, where: Place) -> None:
-    """Create the repository if there is none; UserError if that, or its visibility, is wrong."""
+    """Create the repository if there is none.
+
+    UserError if the Hub refuses, or if the one that is there is public against the recipe's will or
+    holds something else.
+    """
     try:
         info = _patiently(f"looking for {where.repo}", lambda: _repo_info(where))
         if info is None:
@@ -243,6 +247,13 @@ def make_repository(recipe: Recipe, where: Place) -> None:
         raise UserError(
             f"hub.private: {where.repo} is public; make it private in its settings, or set "
             "hub.private=false"
+        )
+    names = {sibling.rfilename for sibling in info.siblings or []}
+    is_ours = any(PurePosixPath(name).name == "manifest.json" for name in names)
+    if names - {".gitattributes", "README.md"} and not is_ours:
+        raise UserError(
+            f"hub.namespace: {where.repo} is there already and holds something else; use another "
+            "run_name"
         )
 
 

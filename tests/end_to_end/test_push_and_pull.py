@@ -440,7 +440,12 @@ def test_what_another_run_has_pushed_is_not_overwritten(pushing, hub) -> None:
 
 
 def test_a_repository_of_another_kind_is_not_taken_for_ours(pushing, hub) -> None:
-    repo = hub.create("datasets", "me/tiny-responses", private=True, files={"README.md": b"# x\n"})
+    files = {"README.md": b"# x\n", "rows.csv": b"1\n"}
+    repo = hub.create("datasets", "me/tiny-responses", private=True, files=files)
+    refused = pushing.stage("generate", 1)
+    assert refused.returncode == 2
+    assert "me/tiny-responses is there already and holds something else" in refused.stderr
+    assert hub.files("datasets", "me/tiny-responses") == files
     repo.tags["iter-1"] = repo.resolve("main").oid
     refused = pushing.stage("generate", 1)
     assert refused.returncode == 2
