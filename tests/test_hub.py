@@ -129,7 +129,7 @@ def fails_with(*errors: Exception):
 )
 def test_what_may_pass_is_tried_again_and_printed(error: Exception, capsys) -> None:
     assert _patiently("asking", fails_with(error, error), waits_seconds=(0, 0)) == 42
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith("hub: asking: ") and "attempt 2 of 3 failed" in lines[1]
     assert "secret" not in lines[1]
@@ -149,12 +149,12 @@ def test_what_does_not_pass_is_not_tried_again(wrapped: bool, capsys) -> None:
     with pytest.raises(OutsideError, match=r"^hub: asking: 403 as ordered$") as caught:
         _patiently("asking", fails_with(error), waits_seconds=(0, 0))
     assert caught.value.status == 403
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_a_server_may_ask_for_more_patience(capsys) -> None:
     _patiently("asking", fails_with(failure(429, **{"Retry-After": "1"})), waits_seconds=(0,))
-    assert "next in 1 s" in capsys.readouterr().out
+    assert "next in 1 s" in capsys.readouterr().err
 
 
 def test_errors_of_ours_are_not_swallowed() -> None:

@@ -271,16 +271,32 @@ def _match(
 
 
 def done(recipe: Recipe) -> dict[tuple[str, int | None], str]:
-    """The stages whose artifact is current, and a line that says so.
+    """The stages whose artifact is current, and pushed if it shall be; and a line that says so.
 
-    The report is never among them: its last line is what a run ends with.
+    The report is never among them: its last line is what a run ends with. With `hub.push` this
+    finds out before any work whether the token may push, and whether the Hub has another run.
     """
+    if recipe.hub.push:
+        from selm import hub
+
+        hub.check_access(recipe)
     seen: dict[tuple[str, int | None], State] = {}
-    return {
-        (kind, t): f"{folder(recipe, kind, t)}: already done"
-        for kind, t in stages(recipe)
-        if kind != "report" and state(recipe, kind, t, seen).current
-    }
+    lines = {}
+    for kind, t in stages(recipe):
+        found = state(recipe, kind, t, seen)
+        if kind != "report" and found.current and not _must_push(recipe, kind, t, found):
+            lines[kind, t] = done_line(recipe, kind, t, found)
+    return lines
+
+
+def done_line(recipe: Recipe, kind: str, t: int | None, found: State) -> str:
+    """`runs/<run_name>/iter-1/responses: already done`, and where, if not on this disk."""
+    where = "" if found.pushed is None else f", on the Hub in {found.pushed.place}"
+    return f"{folder(recipe, kind, t)}: already done{where}"
+
+
+def _must_push(recipe: Recipe, kind: str, t: int | None, found: State) -> bool:
+    return recipe.hub.push and found.pushed is None and not _is_pushed(recipe, kind, t)
 
 
 def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

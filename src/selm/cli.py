@@ -100,13 +100,12 @@ class Stage:
             self._check_access()
         found = artifacts.state(self.recipe, self.kind, self.t)
         if is_main_process():
-            if found.pushed is not None:
-                print(f"{self.folder}: already done, on the Hub in {found.pushed.place}")
-                if self.kind == "report":
+            if found.current:
+                print(artifacts.done_line(self.recipe, self.kind, self.t, found))
+                if found.pushed is None:
+                    self._push()
+                elif self.kind == "report":
                     artifacts.pull(self.recipe, self.kind, self.t)
-            elif found.current:
-                print(f"{self.folder}: already done")
-                self._push()
             elif found.why != "missing":
                 print(f"{self.folder}: made again, {found.why}")
         return found.current

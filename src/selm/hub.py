@@ -10,6 +10,7 @@ then tagged: `iter-<t>`, or `report`. What has no tag is not there yet.
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -418,7 +419,7 @@ def _patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = 
                 raise OutsideError(f"hub: {what}: {reason}{tries}", status) from error
             wait_seconds = max(waits_seconds[attempt - 1], _asked_to_wait(cause))
         tries = f"attempt {attempt} of {attempts} failed, next in {wait_seconds} s"
-        print(f"hub: {what}: {reason}; {tries}", flush=True)
+        print(f"hub: {what}: {reason}; {tries}", file=sys.stderr, flush=True)
         time.sleep(wait_seconds)
 
 
