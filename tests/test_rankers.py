@@ -1,5 +1,6 @@
 """Rankers score, `prefer` makes preference rows of the scores."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from selm import data
 from selm.errors import UserError
+from selm.evaluation.held_out import with_rewards
+from selm.generation.respond import respond
 from selm.ranking import load_ranker
 from selm.ranking.function import FunctionRanker
 from selm.ranking.prefer import prefer
@@ -63,12 +66,112 @@ def test_a_missing_function_is_named(function_file, tmp_path: Path) -> None:
         FunctionRanker(f"{tmp_path / 'own.txt'}:reward")
 
 
-def test_an_error_in_the_users_file_keeps_its_traceback(function_file) -> None:
-    with pytest.raises(ZeroDivisionError):
-        FunctionRanker(function_file("1 / 0\n"))
-    ranker = FunctionRanker(function_file("def reward(prompt, candidates):\n    return 1 / 0\n"))
-    with pytest.raises(ZeroDivisionError):
-        ranker.score(["p"], [HI], [["x"]])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import math\n1 / 0\n", "ZeroDivisionError: division by zero (line 2)"),
+        (
+            "import no_such_module\n",
+            "ModuleNotFoundError: No module named 'no_such_module' (line 1)",
+        ),
+        ("def reward(:\n", "SyntaxError: invalid syntax (own.py, line 1)"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_named(function_file, source: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        FunctionRanker(function_file(source))
+    assert str(caught.value).endswith(f"own.py cannot be imported: {message}")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "ZeroDivisionError: division by zero (line 2), for the prompt p7"),
+        (
+            "return len(3)",
+            "TypeError: object of type 'int' has no len() (line 2), for the prompt p7",
+        ),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines (line 2), for the prompt p7"),
+        ("return None", "wanted one number per candidate, got 'None' for p7"),
+        (
+            "return ['good', 'bad']",
+            "wanted one number per candidate, got \"['good', 'bad']\" for p7",
+        ),
+    ],
+)
+def test_a_function_that_fails_is_named_with_the_row(
+    function_file, body: str, message: str
+) -> None:
+    name = function_file(f"def reward(prompt, candidates):\n    {body}\n")
+    with pytest.raises(UserError) as caught:
+        FunctionRanker(name).score(["p7"], [HI], [["x", "y"]])
+    assert str(caught.value) == f"{name}: {message}"
+
+
+COLUMNS = {"chosen": "w", "rejected": None, "level": 3, "tags": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expression"),
+    [
+        ("prompt, candidates, **columns", "[columns == ALL]"),
+        ("messages, texts, **rest", "[rest == ALL and texts == ['x']]"),
+        ("prompt, candidates, level", "[level == 3]"),
+        ("prompt, candidates, level=0, other=7", "[(level, other) == (3, 7)]"),
+        ("prompt, candidates, *, tags, **columns", "[{'tags': tags} | columns == ALL]"),
+        ("prompt, candidates, /, level", "[level == 3]"),
+        ("prompt, candidates", "[len(prompt) == len(candidates) == 1]"),
+        ("*everything", "[len(everything) == 2]"),
+    ],
+)
+def test_a_function_gets_the_columns_that_it_takes(
+    function_file, parameters: str, expression: str
+) -> None:
+    everything = {"prompt_id": "p", **COLUMNS}
+    name = function_file(
+        f"ALL = {everything}\ndef reward({parameters}):\n    return {expression}\n"
+    )
+    assert FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS]) == [[1.0]]
+
+
+def test_columns_that_do_not_fit_the_function_are_named(function_file) -> None:
+    name = function_file("def reward(prompt, candidates, answer):\n    return [1.0]\n")
+    with pytest.raises(UserError, match="it takes 'answer'; the columns are prompt_id, chosen"):
+        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+    name = function_file("def reward(prompt, tags, **columns):\n    return [1.0]\n")
+    with pytest.raises(UserError, match="the dataset has a column 'tags', the name of an argument"):
+        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+
+
+def test_the_datasets_columns_reach_the_function(
+    tiny_recipe: str, function_file, tmp_path: Path
+) -> None:
+    """From the file through generation to ranking and to evaluation; one row has no `level`."""
+    name = function_file(
+        "def reward(prompt, candidates, level, when, **columns):\n"
+        "    assert columns['notes'] == {'by': 'me'} and columns['chosen'] == 'Good.'\n"
+        "    assert columns['prompt_id'] == prompt[0]['content']\n"
+        "    assert when.startswith('2024-05-29')\n"
+        "    return [(level or 0) + n for n in range(len(candidates))]\n"
+    )
+    rows = [
+        {"prompt": f"p{i}", "prompt_id": f"p{i}", "chosen": "Good.", "rejected": "Bad."}
+        | {"level": 10 * i if i else None, "when": "2024-05-29T00:00:00", "notes": {"by": "me"}}
+        for i in range(10)
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = [f"data.name_or_path={tmp_path / 'own.jsonl'}", "ranking.ranker=function"]
+    recipe = load_recipe(tiny_recipe, [*overrides, f"ranking.name_or_path={name}"])
+    found, _ = data.training_portion(recipe, 1)
+    answered = respond(found, recipe.model.name_or_path, recipe, 1, tmp_path, "generating")
+    data.save(answered.rows, data.RESPONSES, tmp_path / "train.parquet")
+    on_disk = data.read(tmp_path / "train.parquet")
+    (tmp_path / "ranked").mkdir()
+    preferences, _ = prefer(on_disk, recipe, tmp_path / "ranked")
+    assert [row["scores"][0] for row in preferences] == [0, 10, 20, 30]
+    base = {row["prompt_id"]: "base" for row in on_disk}
+    scored = with_rewards(on_disk, base, load_ranker(recipe.ranking, recipe.seed))
+    assert [row["reward_of_base"] for row in scored] == [1, 11, 21, 31]
 
 
 def test_random_scores_depend_on_seed_and_prompt_alone() -> None:

@@ -27,7 +27,7 @@ from selm.plan import Run, command, stages
 from selm.recipe import Ranking, Recipe, is_local_path
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
-FORMAT = 1
+FORMAT = 2
 
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from selm import data
 from selm.data import Row
 from selm.ranking import Ranker
 from selm.recipe import Recipe
@@ -31,6 +32,7 @@ def with_rewards(
         ids,
         [row["prompt"] for row in answered],
         [[text, base_responses[i]] for i, text in zip(ids, responses, strict=True)],
+        [data.columns(row) for row in answered],
     )
     return [
         {

@@ -1,13 +1,14 @@
 """Rankers: prompts and candidates in, scores out (higher is better)."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from selm.chat import Message
 from selm.errors import UserError
 from selm.recipe import Ranking
 
 Prompt = Sequence[Message]
+Columns = Mapping[str, Any]
 
 
 class Ranker(Protocol):
@@ -20,9 +21,17 @@ class Ranker(Protocol):
     pairwise: bool
 
     def score(
-        self, prompt_ids: Sequence[str], prompts: Sequence[Prompt], candidates: Sequence[list[str]]
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
     ) -> list[list[float]]:
-        """`scores_P_N[p][n]` for candidate n of prompt p; N may differ from prompt to prompt."""
+        """`scores_P_N[p][n]` for candidate n of prompt p; N may differ from prompt to prompt.
+
+        Args:
+            columns: what else the rows hold (`data.columns`), by prompt; most rankers ignore it.
+        """
         ...
 
 

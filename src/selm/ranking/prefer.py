@@ -62,6 +62,7 @@ def _prefer(shard: list[Row], ranker: Ranker, update_rule: str) -> list[Row]:
         [row["prompt_id"] for row in shard],
         [row["prompt"] for row in shard],
         [[candidate.text for candidate in candidates] for candidates in pools],
+        [data.columns(row) for row in shard],
     )
     triples = zip(shard, pools, scores, strict=True)
     found = [_preference(row, candidates, s, update_rule) for row, candidates, s in triples]
