@@ -32,12 +32,24 @@ FORMAT = 2
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
     "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
-    "ranking": {"workers", "shard_size"},
+    "ranking": {"workers", "shard_size", "tokens_per_batch"},
+    "judge": {
+        *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
+    },
     "training": {
         *("accelerate_config", "num_processes", "per_device_train_batch_size", "report_to"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
         *("disable_tqdm", "dataloader_num_workers", "dataset_num_proc", "gradient_checkpointing"),
     },
+}
+
+# Keys of `ranking` that some rankers read: they are nothing to artifacts of the others.
+READ_BY = {
+    "dtype": {"pairrm", "reward_model"},
+    "output_key": {"reward_model"},
+    "trust_remote_code": {"reward_model"},
+    "judge": {"judge"},
+    "rankers": {"ensemble"},
 }
 
 PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "vllm")
@@ -132,9 +144,18 @@ def _data(recipe: Recipe) -> dict[str, Any]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    part = _settings("ranking", ranking.model_dump())
-    if ranking.ranker == "function" and ranking.name_or_path:
+    settings = _settings("ranking", ranking.model_dump())
+    kind = ranking.ranker
+    part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
+    if kind == "function" and ranking.name_or_path:
         part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
+    if kind == "reward_model" and ranking.name_or_path:
+        part["content"] = _content(ranking.name_or_path)
+    if kind == "judge":
+        part["judge"] = _settings("judge", part["judge"])
+        part["judge"]["template.content"] = _content(ranking.judge.template)
+    if kind == "ensemble":
+        part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
     return part
 
 
@@ -249,6 +270,14 @@ def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     return partial
 
 
+def verdicts_folder(recipe: Recipe, kind: str, t: int | None) -> Path:
+    """Where a judge keeps what a stage asked it, each verdict under a hash of its question.
+
+    It outlives the stage and changes of the recipe. Delete it to have everything asked again.
+    """
+    return folder(recipe, kind, t).parent / f".{kind}.verdicts"
+
+
 def _read_text(path: Path) -> str | None:
     return path.read_text() if path.is_file() else None
 
@@ -263,13 +292,14 @@ def write_text(path: Path, text: str) -> None:
 
 @dataclass
 class Record:
-    """What a stage reports about itself in its manifest."""
+    """What a stage reports about itself in its manifest; `note` is for its last line alone."""
 
     folder: Path
     rows: int = 0
     tokens: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @contextmanager

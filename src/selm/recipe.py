@@ -10,10 +10,12 @@ import difflib
 import importlib.util
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -27,6 +29,9 @@ from pydantic import (
 )
 
 from selm.errors import UserError
+
+# What a judge's template must hold, each in braces.
+TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
 Objective = Literal["dpo", "selm", "online_dpo"]
 Workers = Literal["auto"] | Annotated[int, Field(ge=1)]
@@ -110,12 +115,49 @@ class Generation(Section):
     shard_size: int = Field(default=256, ge=1)
 
 
+class Judge(Section):
+    """How an LLM is asked, over an OpenAI-compatible endpoint, which of two responses is better.
+
+    The key of a hosted endpoint stands in an environment variable, never in a recipe.
+    """
+
+    base_url: str = "http://localhost:8000/v1"
+    api_key_env: str | None = None
+    template: str = "recipes/judge.txt"
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float | None = Field(default=0.0, ge=0)
+    concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    timeout_seconds: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> "Judge":
+        """UserErrors, because pydantic's own would print the value."""
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise UserError("ranking.judge.base_url: wanted a URL such as http://localhost:8000/v1")
+        if "@" in url.netloc:
+            raise UserError("ranking.judge.base_url: no user or password here; see api_key_env")
+        if self.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise UserError(
+                "ranking.judge.api_key_env: wanted the name of an environment variable, in "
+                "capitals, such as OPENAI_API_KEY; not the key itself"
+            )
+        return self
+
+
 class Ranking(Section):
     """Who judges the responses, and how the judgement becomes a pair."""
 
-    ranker: Literal["pairrm", "function", "random"] = "pairrm"
+    ranker: Literal["pairrm", "reward_model", "judge", "function", "random", "ensemble"] = "pairrm"
     name_or_path: str | None = None
     revision: str = "main"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tokens_per_batch: int = Field(default=16384, ge=1)
+    output_key: str | None = None
+    trust_remote_code: bool = False
+    judge: Judge = Field(default_factory=Judge)
+    rankers: tuple["Ranking", ...] = ()
     update_rule: Literal["best_worst", "replace"] = "best_worst"
     workers: Workers = "auto"
     shard_size: int = Field(default=256, ge=1)
@@ -301,7 +343,9 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         if part == "iterations":
             model = Iteration
         elif isinstance(part, str):
-            model = {"ranking": Ranking}.get(part) or model.model_fields[part].annotation
+            model = {"ranking": Ranking, "rankers": Ranking}.get(part) or model.model_fields[
+                part
+            ].annotation
     return list(model.model_fields)
 
 
@@ -390,14 +434,57 @@ def _check_files(recipe: Recipe) -> None:
     }
     if is_local_path(recipe.data.name_or_path):
         wanted["data.name_or_path"] = recipe.data.name_or_path
-    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+    for section, ranking in _rankings(recipe):
         if ranking.ranker == "function":
             wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
-        if ranking.ranker == "pairrm" and ranking.name_or_path is None:
-            raise UserError(f"{section}.name_or_path: missing (the paper's: llm-blender/PairRM)")
+        if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
+            raise UserError(f"{section}.name_or_path: missing ({_NAME_WANTED[ranking.ranker]})")
+        if ranking.ranker == "reward_model" and is_local_path(ranking.name_or_path or ""):
+            wanted[f"{section}.name_or_path"] = ranking.name_or_path
+        if ranking.ranker == "judge":
+            wanted[f"{section}.judge.template"] = ranking.judge.template
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().exists():
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
+    for section, ranking in _rankings(recipe):
+        if ranking.ranker == "judge":
+            _check_template(f"{section}.judge.template", ranking.judge.template)
+
+
+def _check_template(key: str, path: str) -> None:
+    text = Path(path).expanduser().read_text()
+    missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
+    if missing:
+        raise UserError(f"{key}: {path} does not say where {' and '.join(missing)} shall stand")
+
+
+_NAME_WANTED = {
+    "pairrm": "the paper's: llm-blender/PairRM",
+    "reward_model": "a model with one output, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+    "judge": "the model's name at ranking.judge.base_url",
+}
+
+
+def _rankings(recipe: Recipe) -> Iterator[tuple[str, Ranking]]:
+    """Every ranker that the recipe names, with its key: the members of ensembles too."""
+    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+        yield section, ranking
+        if ranking.ranker == "ensemble":
+            _check_members(section, ranking)
+            for i, member in enumerate(ranking.rankers):
+                yield f"{section}.rankers.{i}", member
+
+
+def _check_members(section: str, ensemble: Ranking) -> None:
+    if len(ensemble.rankers) < 2:
+        raise UserError(f"{section}.rankers: an ensemble is of two rankers or more")
+    for i, member in enumerate(ensemble.rankers):
+        if member.ranker == "ensemble":
+            raise UserError(f"{section}.rankers.{i}.ranker: no ensembles in an ensemble")
+        misplaced = member.model_fields_set & {"update_rule", "workers", "shard_size"}
+        if misplaced:
+            key = min(misplaced)
+            raise UserError(f"{section}.rankers.{i}.{key}: belongs to {section}.{key}")
 
 
 def _function_file(section: str, ranking: Ranking) -> str:

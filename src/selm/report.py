@@ -19,7 +19,7 @@ Metrics = dict[str, Any]
 Interval = list[float]
 
 # Their scores have a meaning only beside the base model's response to the same prompt.
-PAIRWISE_RANKERS = {"pairrm"}
+PAIRWISE_RANKERS = {"pairrm", "judge", "ensemble"}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Greedy answers to held-out prompts, and what the recipe's ranker thinks of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from selm import data
 from selm.data import Row
-from selm.ranking import Ranker
+from selm.ranking import Ranker, ranking_facts
 from selm.recipe import Recipe
 
 
@@ -26,12 +27,10 @@ def with_rewards(
         answered: of the schema `RESPONSES`, one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
-    ids = [row["prompt_id"] for row in answered]
-    responses = [row["responses"][0] for row in answered]
     scores = ranker.score(
-        ids,
+        [row["prompt_id"] for row in answered],
         [row["prompt"] for row in answered],
-        [[text, base_responses[i]] for i, text in zip(ids, responses, strict=True)],
+        _pools(answered, base_responses),
         [data.columns(row) for row in answered],
     )
     return [
@@ -46,6 +45,18 @@ def with_rewards(
         }
         for row, (reward, reward_of_base) in zip(answered, scores, strict=True)
     ]
+
+
+def facts(
+    answered: Sequence[Row], base_responses: Mapping[str, str], recipe: Recipe, verdicts: Path
+) -> dict[str, dict[str, int | float]]:
+    """What scoring these rows came to: see `ranking_facts`."""
+    prompts = [row["prompt"] for row in answered]
+    return ranking_facts(recipe.judge(), prompts, _pools(answered, base_responses), verdicts)
+
+
+def _pools(answered: Sequence[Row], base_responses: Mapping[str, str]) -> list[list[str]]:
+    return [[row["responses"][0], base_responses[row["prompt_id"]]] for row in answered]
 
 
 def base_responses(rows: Sequence[Row]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Rankers: prompts and candidates in, scores out (higher is better)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from selm.chat import Message
@@ -35,29 +36,111 @@ class Ranker(Protocol):
         ...
 
 
-def load_ranker(ranking: Ranking, seed: int) -> Ranker:
-    """The recipe's ranker, loaded."""
-    return _RANKERS[ranking.ranker](ranking, seed)
+def load_ranker(ranking: Ranking, seed: int, verdicts: Path | None = None) -> Ranker:
+    """The recipe's ranker, loaded.
+
+    Args:
+        verdicts: folder in which a judge keeps its verdicts (`artifacts.verdicts_folder`).
+    """
+    return _RANKERS[ranking.ranker](ranking, seed, verdicts)
 
 
-def _function(ranking: Ranking, seed: int) -> Ranker:
+def ranking_facts(
+    ranking: Ranking,
+    prompts: Sequence[Prompt],
+    candidates: Sequence[list[str]],
+    verdicts: Path | None,
+) -> dict[str, dict[str, int | float]]:
+    """What scoring these pools came to, by ranker: verdicts, tokens, texts cut; for the manifest.
+
+    It is found out afterwards, from the pools and the verdicts, so that it is the same for a stage
+    that was killed and resumed. Rankers without anything to say have no entry.
+    """
+    if ranking.ranker == "ensemble":
+        members = [ranking_facts(m, prompts, candidates, verdicts) for m in ranking.rankers]
+        return {f"{i} {k}": facts for i, found in enumerate(members) for k, facts in found.items()}
+    if ranking.ranker not in _FACTS:
+        return {}
+    found = _FACTS[ranking.ranker](ranking, prompts, candidates, verdicts)
+    return {f"{ranking.ranker} {ranking.name_or_path}": found}
+
+
+def in_words(facts: Mapping[str, Mapping[str, int | float]]) -> str:
+    """For a stage's last line.
+
+    >>> in_words({"judge gpt": {"requests": 12, "refusal": 0, "flip_rate": 0.25}})
+    'judge gpt: 12 requests, 0.25 flip_rate'
+    """
+    return "; ".join(
+        f"{label}: " + ", ".join(f"{value:,} {key}" for key, value in found.items() if value)
+        for label, found in facts.items()
+    )
+
+
+def _judge(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
+    from selm.ranking.judge import JudgeRanker
+
+    return JudgeRanker(ranking, verdicts)
+
+
+def _reward_model(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
+    from selm.ranking.reward_model import RewardModelRanker
+
+    return RewardModelRanker(ranking)
+
+
+def _ensemble(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
+    from selm.ranking.ensemble import EnsembleRanker
+
+    return EnsembleRanker(ranking.rankers, seed, verdicts)
+
+
+def _function(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
     from selm.ranking.function import FunctionRanker
 
     return FunctionRanker(ranking.name_or_path or "")
 
 
-def _random(ranking: Ranking, seed: int) -> Ranker:
+def _random(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
     from selm.ranking.random import RandomRanker
 
     return RandomRanker(seed)
 
 
-def _pairrm(ranking: Ranking, seed: int) -> Ranker:
+def _pairrm(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
     raise UserError("ranking.ranker: pairrm cannot be loaded yet; use function or random")
 
 
-_RANKERS: dict[str, Callable[[Ranking, int], Ranker]] = {
+_RANKERS: dict[str, Callable[[Ranking, int, Path | None], Ranker]] = {
     "pairrm": _pairrm,
+    "reward_model": _reward_model,
+    "judge": _judge,
     "function": _function,
     "random": _random,
+    "ensemble": _ensemble,
 }
+
+
+def _judge_facts(
+    ranking: Ranking,
+    prompts: Sequence[Prompt],
+    candidates: Sequence[list[str]],
+    verdicts: Path | None,
+) -> dict[str, int | float]:
+    from selm.ranking.judge import JudgeRanker
+
+    return JudgeRanker(ranking, verdicts).facts(prompts, candidates)
+
+
+def _reward_model_facts(
+    ranking: Ranking,
+    prompts: Sequence[Prompt],
+    candidates: Sequence[list[str]],
+    verdicts: Path | None,
+) -> dict[str, int | float]:
+    from selm.ranking.reward_model import load_encoder
+
+    return load_encoder(ranking).facts(prompts, candidates)
+
+
+_FACTS = {"judge": _judge_facts, "reward_model": _reward_model_facts}

@@ -8,23 +8,26 @@ from pathlib import Path
 from selm import data
 from selm.data import Row
 from selm.errors import UserError
-from selm.ranking import Ranker, load_ranker
+from selm.ranking import Ranker, load_ranker, ranking_facts
 from selm.ranking.selection import UPDATE_RULES, Candidate, distinct, role
 from selm.recipe import Recipe
 from selm.shards import run_shards
 
 
-def prefer(rows: Sequence[Row], recipe: Recipe, folder: Path) -> tuple[list[Row], Counter[str]]:
+def prefer(
+    rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path | None = None
+) -> tuple[list[Row], Counter[str]]:
     """Rank each row's pool {y_w, y_l, y, ...} and keep a pair; ties are dropped and counted.
 
     Args:
         rows: of the schema `RESPONSES`.
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
+        verdicts: see `load_ranker`.
     """
 
     @cache
     def ranker() -> Ranker:
-        return load_ranker(recipe.ranking, recipe.seed)
+        return load_ranker(recipe.ranking, recipe.seed, verdicts)
 
     choosable = [row for row in rows if len(distinct(pool(row))) > 1]
 
@@ -40,6 +43,14 @@ def prefer(rows: Sequence[Row], recipe: Recipe, folder: Path) -> tuple[list[Row]
     if not preferred:
         raise UserError(f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})")
     return preferred, +dropped
+
+
+def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
+    """What ranking these rows came to: see `ranking_facts`."""
+    pools = [distinct(pool(row)) for row in rows]
+    choosable = [i for i, candidates in enumerate(pools) if len(candidates) > 1]
+    texts = [[candidate.text for candidate in pools[i]] for i in choosable]
+    return ranking_facts(recipe.ranking, [rows[i]["prompt"] for i in choosable], texts, verdicts)
 
 
 def pool(row: Row) -> list[Candidate]:
