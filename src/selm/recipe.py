@@ -34,7 +34,7 @@ from selm.errors import UserError
 TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
 Objective = Literal["dpo", "selm", "online_dpo"]
-Workers = Literal["auto"] | Annotated[int, Field(ge=1)]
+AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 # Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
 DECIDED_ELSEWHERE = {
@@ -111,7 +111,7 @@ class Generation(Section):
     max_tokens: int = Field(default=1024, ge=1)
     batch_size: int = Field(default=32, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
-    workers: Workers = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -152,14 +152,14 @@ class Ranking(Section):
     ranker: Literal["pairrm", "reward_model", "judge", "function", "random", "ensemble"] = "pairrm"
     name_or_path: str | None = None
     revision: str = "main"
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    tokens_per_batch: int = Field(default=16384, ge=1)
     output_key: str | None = None
     trust_remote_code: bool = False
     judge: Judge = Field(default_factory=Judge)
     rankers: tuple["Ranking", ...] = ()
     update_rule: Literal["best_worst", "replace"] = "best_worst"
-    workers: Workers = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokens_per_batch: AutoOrCount = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -307,7 +307,7 @@ def _explain(error: ValidationError) -> str:
     """One line for the first thing wrong."""
     first = error.errors()[0]
     location, value = first["loc"], first.get("input")
-    if location[-1] == "literal['auto']":  # pydantic's name for one half of `Workers`
+    if location[-1] == "literal['auto']":  # pydantic's name for one half of AutoOrCount
         return f"{_dotted(location[:-1])}: must be auto or a whole number above 0, got {value!r}"
     dotted = _dotted(location)
     if first["type"] == "extra_forbidden":

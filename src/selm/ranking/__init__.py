@@ -10,6 +10,7 @@ from selm.recipe import Ranking
 
 Prompt = Sequence[Message]
 Columns = Mapping[str, Any]
+Matrix = list[list[float]]
 
 
 class Ranker(Protocol):
@@ -33,6 +34,20 @@ class Ranker(Protocol):
         Args:
             columns: what else the rows hold (`data.columns`), by prompt; most rankers ignore it.
         """
+        ...
+
+
+class PairwiseRanker(Ranker, Protocol):
+    """A ranker with `pairwise` True, which scores by comparing candidates two by two."""
+
+    def compare(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[Matrix]:
+        """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j."""
         ...
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selm.errors import UserError
-from selm.ranking import Columns, Prompt, Ranker, load_ranker
+from selm.ranking import Columns, Matrix, Prompt, Ranker, load_ranker
 from selm.recipe import Ranking
 
 
@@ -35,13 +35,24 @@ class EnsembleRanker:
         Raises:
             UserError: what a member raises, with the member's key before it.
         """
-        scores_R_P_N = []
+        scores_R_P_N: list[list[list[float]]] = []
         for i, ranker in enumerate(self.rankers):
             try:
                 scores_R_P_N.append(ranker.score(prompt_ids, prompts, candidates, columns))
             except UserError as error:
                 raise self._named(i, error) from error
         return [combined(scores_R_N) for scores_R_N in zip(*scores_R_P_N, strict=True)]
+
+    def compare(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[Matrix]:
+        """See `PairwiseRanker`: half the difference of the scores, in both orders."""
+        scores_P_N = self.score(prompt_ids, prompts, candidates, columns)
+        return [[[(a - b) / 2 for b in scores] for a in scores] for scores in scores_P_N]
 
     def _named(self, i: int, error: UserError) -> UserError:
         return UserError(f"ranking.rankers.{i} ({self.members[i].ranker}): {error}")

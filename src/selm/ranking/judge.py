@@ -19,13 +19,13 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
-from selm.ranking import Columns, Prompt
-from selm.ranking.endpoint import Answer, Endpoint
+from selm.errors import UserError
+from selm.ranking import Columns, Matrix, Prompt
+from selm.ranking.endpoint import Answer, Endpoint, Stopped
 from selm.recipe import TEMPLATE_FIELDS, Ranking
 
 # Who won: the candidate shown first, the one shown second, or nobody, and why nobody.
 Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]
-Matrix = list[list[float]]
 
 _WORTH: dict[Outcome, float] = {"first": 1.0, "second": -1.0}  # to the first; all others are ties
 _WINNERS: dict[str, Outcome] = {"a": "first", "b": "second", "tie": "tie", "c": "tie"}
@@ -83,10 +83,16 @@ class JudgeRanker:
         Raises:
             UserError: the endpoint refuses to answer, or keeps failing.
         """
-        return [win_shares(matrix) for matrix in self.compare(prompts, candidates)]
+        return [win_shares(matrix) for matrix in self.compare(prompt_ids, prompts, candidates)]
 
-    def compare(self, prompts: Sequence[Prompt], candidates: Sequence[list[str]]) -> list[Matrix]:
-        """Per prompt `matrix_N_N[i][j]`: 1 if i won when shown before j, -1 if j did, else 0.
+    def compare(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[Matrix]:
+        """See `PairwiseRanker`: 1 if i won when shown before j, -1 if j did, else 0.
 
         Identical candidates, the diagonal among them, have 0 without being asked about.
         """
@@ -156,7 +162,11 @@ class JudgeRanker:
         endpoint.pace.stopped.clear()
 
         def answer(key: str, question: str) -> None:
-            self.verdicts.add(key, read_verdict(endpoint.ask(question)))
+            try:
+                self.verdicts.add(key, read_verdict(endpoint.ask(question)))
+            except UserError:
+                endpoint.stop()  # here, before this thread takes the next question
+                raise
 
         total, what = len(questions), f"asking {self.model}"
         with (
@@ -166,6 +176,8 @@ class JudgeRanker:
             waiting = [threads.submit(answer, *item) for item in questions.items()]
             try:
                 for done in as_completed(waiting):
+                    if isinstance(done.exception(), Stopped):
+                        continue  # by the error of another question, which comes too
                     done.result()
                     progress.update()
             except BaseException:  # Ctrl-C too
@@ -212,7 +224,8 @@ def _read_log(path: Path) -> dict[str, Verdict]:
     for line in path.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             entry = json.loads(line)
-            found[entry.pop("key")] = Verdict(**entry)
+            key = entry.pop("key")
+            found[key] = Verdict(**entry)
     return found
 
 

@@ -23,6 +23,10 @@ from selm.errors import UserError
 from selm.ranking import Columns, Prompt
 from selm.recipe import Ranking
 
+# What `auto` stands for. A CPU is fastest on small batches.
+_TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
+_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -121,6 +125,8 @@ class RewardModelRanker:
         self.encoder = load_encoder(ranking)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = _load_model(ranking, self.device)
+        budget = ranking.tokens_per_batch
+        self.tokens_per_batch = _TOKENS_PER_BATCH[self.device] if budget == "auto" else budget
         self.model.config.use_cache = False
         self.pad = self.model.config.get_text_config().pad_token_id
 
@@ -162,7 +168,7 @@ class RewardModelRanker:
             )
 
     def _scores(self, encoded: Sequence[Encoded]) -> list[float]:
-        groups = batches([len(text.ids) for text in encoded], self.settings.tokens_per_batch)
+        groups = batches([len(text.ids) for text in encoded], self.tokens_per_batch)
         found: dict[int, float] = {}
         with tqdm(total=len(encoded), desc="scoring", unit="text", leave=False) as progress:
             for group in groups:
@@ -262,12 +268,12 @@ def _load_config(ranking: Ranking) -> PretrainedConfig:
 
 def _load_model(ranking: Ranking, device: str) -> PreTrainedModel:
     """The model, with every weight from the checkpoint: a missing head would be a random one."""
-    default = torch.bfloat16 if device == "cuda" else torch.float32
+    dtype = _DTYPES[device] if ranking.dtype == "auto" else ranking.dtype
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             ranking.name_or_path,
             revision=ranking.revision,
-            dtype=getattr(torch, ranking.dtype) if ranking.dtype else default,
+            dtype=getattr(torch, dtype),
             trust_remote_code=ranking.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, by name
