@@ -27,7 +27,7 @@ def main() -> None:
     base = [{**row, "response": row["responses"][0]} for row in answered.rows]
     if t > 0:
         base = data.read(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
-    verdicts = artifacts.verdicts_folder(run.recipe, "evaluation", t)
+    verdicts = artifacts.verdicts_folder(run.recipe)
     ranker = load_ranker(run.recipe.judge(), run.recipe.seed, verdicts)
     scored = with_rewards(answered.rows, base_responses(base), ranker)
     found = facts(answered.rows, base_responses(base), run.recipe, verdicts)

@@ -23,7 +23,7 @@ def main() -> None:
     responses = artifacts.folder(run.recipe, "responses", t)
     rows = data.read(responses / "train.parquet")
     partial = artifacts.partial_folder(run, "preferences", t)
-    verdicts = artifacts.verdicts_folder(run.recipe, "preferences", t)
+    verdicts = artifacts.verdicts_folder(run.recipe)
     preferred, dropped = prefer(rows, run.recipe, partial, verdicts)
     found = facts(rows, run.recipe, verdicts)
 

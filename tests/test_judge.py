@@ -212,14 +212,14 @@ def test_refusals_and_unreadable_verdicts_are_ties_and_counted(ranker_for, ranki
     prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(5)]
     facts = ranker.facts(prompts, pools)
     assert facts == {
-        **{"requests": 10, "first": 2, "second": 0, "tie": 0},
+        **{"verdicts": 10, "first": 2, "second": 0, "tie": 0},
         **{"refusal": 4, "unparsable": 2, "too_long": 2},
         **{"flip_rate": 1.0, "first_wins": 1.0},
         **{"prompt_tokens": 60, "completion_tokens": 18},
     }
     again = ranking_facts(ranking_for(server), prompts, pools, ranker.verdicts._folder)
     assert again == {"judge some-model": facts}
-    assert in_words(again).startswith("judge some-model: 10 requests, 2 first, 4 refusal, 2 unpars")
+    assert in_words(again).startswith("judge some-model: 10 verdicts, 2 first, 4 refusal, 2 unpars")
 
 
 def test_position_bias_is_counted_over_pairs_with_two_verdicts(ranker_for) -> None:

@@ -270,12 +270,13 @@ def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     return partial
 
 
-def verdicts_folder(recipe: Recipe, kind: str, t: int | None) -> Path:
-    """Where a judge keeps what a stage asked it, each verdict under a hash of its question.
+def verdicts_folder(recipe: Recipe) -> Path:
+    """Where judges keep their verdicts, each under a hash of all that was asked.
 
-    It outlives the stage and changes of the recipe. Delete it to have everything asked again.
+    No artifact: the stages of a run share it, and it outlives changes of the recipe. Delete it to
+    have everything asked again.
     """
-    return folder(recipe, kind, t).parent / f".{kind}.verdicts"
+    return run_folder(recipe) / "verdicts"
 
 
 def _read_text(path: Path) -> str | None:

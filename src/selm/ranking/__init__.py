@@ -83,8 +83,8 @@ def ranking_facts(
 def in_words(facts: Mapping[str, Mapping[str, int | float]]) -> str:
     """For a stage's last line.
 
-    >>> in_words({"judge gpt": {"requests": 12, "refusal": 0, "flip_rate": 0.25}})
-    'judge gpt: 12 requests, 0.25 flip_rate'
+    >>> in_words({"judge gpt": {"verdicts": 12, "refusal": 0, "flip_rate": 0.25}})
+    'judge gpt: 12 verdicts, 0.25 flip_rate'
     """
     return "; ".join(
         f"{label}: " + ", ".join(f"{value:,} {key}" for key, value in found.items() if value)

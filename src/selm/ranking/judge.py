@@ -114,7 +114,7 @@ class JudgeRanker:
         """What verdicts on these pools came to; all of them are known to be there.
 
         Returns:
-            counts of requests, ties, refusals and so on; tokens; and two measures of position bias.
+            counts of verdicts, ties, refusals and so on; tokens; and two measures of position bias.
             `flip_rate`: share of pairs in which the winner is the one shown first, or the one shown
             second, in both orders. `first_wins`: share of wins of the one shown first.
         """
@@ -324,7 +324,7 @@ def _summary(verdicts: Sequence[Verdict], flips: Sequence[bool]) -> dict[str, in
     decided = outcomes["first"] + outcomes["second"]
     counts: dict[str, int | float] = {outcome: outcomes[outcome] for outcome in get_args(Outcome)}
     return {
-        "requests": len(verdicts),
+        "verdicts": len(verdicts),
         **counts,
         "flip_rate": round(sum(flips) / len(flips), 4) if flips else 0.0,
         "first_wins": round(outcomes["first"] / decided, 4) if decided else 0.5,

@@ -86,7 +86,7 @@ class Encoder:
             raise UserError(
                 f"ranking.name_or_path: the reward model's chat template refuses {roles}: {error}"
             ) from error
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         if len(ids) <= self.limit:
             return Encoded(tuple(ids))
         lead = 1 if ids[0] == self.tokenizer.bos_token_id else 0
@@ -110,7 +110,11 @@ class Encoder:
 
     def _tokens(self, first: str, second: str, truncation: str | bool = False) -> Encoded:
         found = self.tokenizer(
-            first, second, truncation=truncation, max_length=self.limit if truncation else None
+            first,
+            second,
+            truncation=truncation,
+            max_length=self.limit if truncation else None,
+            verbose=False,
         )
         return Encoded(tuple(found["input_ids"]), tuple(found.get("token_type_ids", ())))
 
@@ -145,9 +149,11 @@ class RewardModelRanker:
         """
         encoded: dict[tuple[int, str], Encoded] = {}
         for i, (prompt, texts) in enumerate(zip(prompts, candidates, strict=True)):
-            for text in texts:
-                if (i, text) not in encoded:
+            try:
+                for text in dict.fromkeys(texts):
                     encoded[i, text] = self.encoder.encode(prompt, text)
+            except UserError as error:
+                raise UserError(f"{error}, for the prompt {prompt_ids[i]}") from error
         self._warn(list(encoded.values()))
         scores = dict(zip(encoded, self._scores(list(encoded.values())), strict=True))
         for (i, _), score in scores.items():
