@@ -90,7 +90,11 @@ def test_a_judge_serves_a_whole_run_and_its_report(judged, monkeypatch, tmp_path
     """Every stage runs; the judge's key is in its requests and in nothing that is written."""
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     with serving() as server:
-        project = judged(server.url, "ranking.judge.api_key_env=JUDGE_KEY", "run_name=judged")
+        project = judged(
+            server.url,
+            *("ranking.judge.api_key_env=JUDGE_KEY", "run_name=judged", "evaluation.limit=4"),
+            "iterations=[{objective: selm, learning_rate: 1.0e-3}]",
+        )
         done = project.run()
         assert done.returncode == 0, done.stderr
         assert all(headers["Authorization"] == f"Bearer {SECRET}" for headers in server.headers)
@@ -103,7 +107,7 @@ def test_a_judge_serves_a_whole_run_and_its_report(judged, monkeypatch, tmp_path
     base, last = metrics["iterations"][0], metrics["iterations"][-1]
     assert base["reward_mean"] == 0.5  # the base model against itself
     assert last["win_rate_vs_base"] is not None
-    rewards = data.read(artifacts.folder(project.recipe, "evaluation", 2) / "test.parquet")
+    rewards = data.read(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
     assert {row["reward"] + row["reward_of_base"] for row in rewards} == {1.0}
 
 
@@ -227,24 +231,35 @@ def wait_until_healthy(url: str, server: subprocess.Popen, log: Path) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
 )
-def test_a_real_vllm_server_judges(judged, tiny_model: str, tmp_path: Path) -> None:
-    """SmolLM2 if it is here, else the tiny model, whose verdicts are as random as its weights.
+def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path) -> None:
+    """The evaluation stage, judged by SmolLM2 if it is here, else by the tiny model.
 
+    Neither is a judge: SmolLM2 says A whatever it is shown, which is what the flip rate is for.
     Answers are constrained by the schema, so that with SmolLM2 every verdict can be read.
     """
     smollm2 = REPOSITORY / "models" / "smollm2-135m-instruct"
     real = (smollm2 / "config.json").is_file()
+    (tmp_path / "judge.txt").write_text(TEMPLATE)
+    template = "recipes/judge.txt" if real else str(tmp_path / "judge.txt")
+
+    def judged(url: str, model: str):
+        judge = f"{{base_url: '{url}', template: '{template}', max_tokens: 32}}"
+        ranking = f"{{ranker: judge, name_or_path: {model}, judge: {judge}}}"
+        return project_copy.with_overrides(f"evaluation.ranking={ranking}")
+
     with vllm_server(str(smollm2) if real else tiny_model, tmp_path / "server.log") as url:
-        project = judged(url, "ranking.name_or_path=judge", "ranking.judge.max_tokens=32")
-        if real:
-            project = project.with_overrides("ranking.judge.template=recipes/judge.txt")
-        done = project.stage("rank", 1)
-        assert done.returncode == 0, done.stderr + (tmp_path / "server.log").read_text()[-3000:]
-        wrong = project.with_overrides("ranking.name_or_path=another").stage("rank", 1)
+        for t in (0, 1):
+            done = judged(url, "judge").stage("evaluate", t)
+            assert done.returncode == 0, done.stderr + (tmp_path / "server.log").read_text()[-3000:]
+        project = judged(url, "judge")
+        facts = manifest(project, "evaluation", 1)["rankers"]["judge judge"]
+        judged(url, "another").stage("evaluate", 0)  # the base against itself: nothing is asked
+        wrong = judged(url, "another").stage("evaluate", 1)
     assert wrong.returncode == 2
     assert "404 The model `another` does not exist" in wrong.stderr.splitlines()[-1]
-    facts = manifest(project, "preferences", 1)["rankers"]["judge judge"]
-    assert facts["verdicts"] >= 12
+    rows = data.read(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
+    assert {row["reward"] + row["reward_of_base"] for row in rows} == {1.0}
+    assert facts["verdicts"] == 2 * len(rows)  # no answer is that of the base model
     assert facts["prompt_tokens"] > 50 * facts["verdicts"]
     assert facts["completion_tokens"] >= facts["verdicts"]
     assert facts["refusal"] == facts["too_long"] == 0

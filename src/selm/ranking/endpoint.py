@@ -275,14 +275,15 @@ def _answer(response: httpx2.Response) -> Answer | None:
 
 
 def _error_text(response: httpx2.Response) -> str:
-    """The message in OpenAI's form of an error, with its code; else the body as it is."""
+    """The message in OpenAI's form of an error, with its code in words; else the body as it is."""
     try:
         content = response.json()
     except ValueError:
         return response.text
     error = content.get("error", content) if isinstance(content, dict) else content
     if isinstance(error, dict) and "message" in error:
-        return f"{error['message']} {error.get('code') or ''}"
+        code = error.get("code")
+        return f"{error['message']} {code}" if isinstance(code, str) else str(error["message"])
     return str(error)
 
 
