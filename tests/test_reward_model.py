@@ -339,6 +339,16 @@ def test_code_of_its_own_is_not_run_unasked(folders) -> None:
     assert "is no trained reward model" in message or "trust_remote_code=true" in message
 
 
+def test_code_of_its_own_for_another_transformers_is_named(folders, tmp_path: Path) -> None:
+    for path in Path(folders["armo"]).iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    source = OWN_CODE.replace("LlamaPreTrainedModel\n", "LlamaPreTrainedModel, OfAnotherVersion\n")
+    (tmp_path / "own_code.py").write_text(source)
+    message = refusal(ranking_of(str(tmp_path), "armo"))
+    assert "cannot be loaded: cannot import name 'OfAnotherVersion'" in message
+
+
 def test_a_score_that_is_no_number_names_the_prompt(folders, tmp_path: Path) -> None:
     for path in Path(folders["skywork"]).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

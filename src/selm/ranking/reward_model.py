@@ -284,7 +284,7 @@ def _load_model(ranking: Ranking, device: str) -> PreTrainedModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, by name
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, ImportError, AttributeError) as error:
         raise _unloadable(ranking, error) from error
     wrong = sorted(info["missing_keys"]) + [key for key, *_ in info["mismatched_keys"]]
     if wrong:
