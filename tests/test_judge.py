@@ -249,9 +249,10 @@ def test_a_request_holds_model_question_and_schema(ranker_for, monkeypatch) -> N
     monkeypatch.setenv("SOME_KEY", f" {SECRET}\n")
     with serving() as server:
         score(ranker_for(server, api_key_env="SOME_KEY", max_tokens=9, temperature=0.5), ["a", "b"])
-        score(ranker_for(server, temperature=None), ["a", "b"])
+        score(ranker_for(server, temperature=None, json_schema=False), ["a", "b"])
     body = server.bodies[0]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("some-model", 9, 0.5)
+    assert "response_format" not in server.bodies[-1]
     assert body["response_format"]["json_schema"]["schema"]["required"] == ["winner"]
     assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
     assert server.headers[0]["path"] == "/v1/chat/completions"

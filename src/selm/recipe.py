@@ -124,6 +124,7 @@ class Judge(Section):
     base_url: str = "http://localhost:8000/v1"
     api_key_env: str | None = None
     template: str = "recipes/judge.txt"
+    json_schema: bool = True
     max_tokens: int = Field(default=64, ge=1)
     temperature: float | None = Field(default=0.0, ge=0)
     concurrency: int = Field(default=16, ge=1)

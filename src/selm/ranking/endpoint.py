@@ -52,13 +52,16 @@ class Endpoint:
 
     Args:
         model: its name at the endpoint.
-        schema: JSON schema of the wanted answer; left out from the first request on which the
-            server refuses it.
+        schema: JSON schema of the wanted answer, or None; left out once the server refuses it.
         pause_seconds: before the second attempt; doubled for each further one.
     """
 
     def __init__(
-        self, model: str, settings: Judge, schema: dict[str, Any], pause_seconds: float = 1.0
+        self,
+        model: str,
+        settings: Judge,
+        schema: dict[str, Any] | None,
+        pause_seconds: float = 1.0,
     ) -> None:
         self.model, self.settings = model, settings
         self.url = f"{settings.base_url.rstrip('/')}/chat/completions"
@@ -66,7 +69,7 @@ class Endpoint:
         self.pace = Pace(settings.requests_per_minute)
         self.reached = False
         self.last_answer = time.monotonic()
-        self._schema: dict[str, Any] | None = schema
+        self._schema = schema
         self._limit_key = "max_tokens"
         self._key = _api_key(settings.api_key_env)
         self._client = httpx2.Client(

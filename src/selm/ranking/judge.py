@@ -139,7 +139,8 @@ class JudgeRanker:
     def _key(self, question: str) -> str:
         """A hash of everything that decides the answer; the question holds template and texts."""
         settings = self.settings
-        asked = [self.model, settings.temperature, settings.max_tokens, question]
+        how = [settings.temperature, settings.max_tokens, settings.json_schema]
+        asked = [self.model, *how, question]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _matrix(self, conversation: str, texts: Sequence[str]) -> Matrix:
@@ -157,7 +158,8 @@ class JudgeRanker:
         if not questions:
             return
         if self._endpoint is None:
-            self._endpoint = Endpoint(self.model, self.settings, _SCHEMA, self.pause_seconds)
+            schema = _SCHEMA if self.settings.json_schema else None
+            self._endpoint = Endpoint(self.model, self.settings, schema, self.pause_seconds)
         endpoint = self._endpoint
         endpoint.pace.stopped.clear()
 
