@@ -37,9 +37,15 @@ EXECUTION_KEYS = {
         *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
     },
     "training": {
-        *("accelerate_config", "num_processes", "per_device_train_batch_size", "report_to"),
+        *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
-        *("disable_tqdm", "dataloader_num_workers", "dataset_num_proc", "gradient_checkpointing"),
+        *(
+            "report_to",
+            "disable_tqdm",
+            "dataloader_num_workers",
+            "dataset_num_proc",
+            "gradient_checkpointing",
+        ),
     },
 }
 
@@ -130,6 +136,7 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         }
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.judge())
+        del part["ranking"]["update_rule"]  # nothing is selected here
     return part
 
 

@@ -164,7 +164,7 @@ def training(logs: Mapping[int, Steps]) -> Any:
     """DPO loss, optimism term and rewards over the steps of all iterations."""
     figure, (loss, optimism, rewards) = plt.subplots(1, 3, figsize=(12.5, 3.5))
     _curves(loss, logs, "loss/dpo", INK)
-    loss.set_title("DPO loss")
+    loss.set_title("preference loss")
     _curves(optimism, logs, "loss/optimism", ROLES["explored"])
     optimism.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
     optimism.yaxis.get_offset_text().set(x=-0.02, ha="right", fontsize=9)

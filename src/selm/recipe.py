@@ -177,6 +177,7 @@ class Training(Section):
     beta: float = Field(default=0.01, gt=0)
     max_length: int = Field(default=1024, ge=2)
     reference: Literal["previous", "initial"] = "previous"
+    forward: Literal["auto", "shared", "padded"] = "auto"
     lora: dict[str, Any] | None = None
 
     @model_validator(mode="after")

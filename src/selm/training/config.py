@@ -16,9 +16,11 @@ class SELMConfig(DPOConfig):
 
     alpha: weight of the optimism term, `alpha * beta * (log pi(y|x) - log ref(y|x))`. 0 is plain
         DPO. This is SELM's alpha: XPO's is alpha * beta.
+    forward: how log-probs are computed; `shared` is fast, `padded` is TRL's way, `auto` chooses.
     """
 
     alpha: float = field(default=0.001, metadata={"help": "Weight of SELM's optimism term."})
+    forward: str = field(default="auto", metadata={"help": "auto, shared or padded."})
     beta: float = field(default=0.01, metadata={"help": "DPO's beta: the KL penalty's strength."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Below 1: a share of all steps."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})

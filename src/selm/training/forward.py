@@ -1,7 +1,8 @@
 """How log-probs are computed: the seam behind which they get fast.
 
 A batch of B rows holds 2B + E sequences, E <= B: all chosen, all rejected, and the explored
-responses that are neither. They go through the model in one forward.
+responses that are neither. They go through the model in one forward, on one of two paths: `padded`
+is TRL's computation, `shared` computes each prompt once and nothing for padding.
 """
 
 from collections.abc import Sequence
@@ -10,35 +11,85 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
+from selm.training.shared_prefix import lay_out
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
+
+# Model types whose shared path is tested against the padded one.
+FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
+
+# Metrics of TRL that need more of the logits than the log-probs.
+METRICS_OF_LOGITS = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
 
 # What TRL's own computation of the pair reads from a batch.
 PAIR_KEYS = ("input_ids", "attention_mask", "completion_mask")
 
 
+def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
+    """Whether to take the shared path, and why.
+
+    Raises:
+        ValueError: `shared` was asked for and this model cannot.
+    """
+    setting, max_length = arguments.forward, arguments.max_length
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    obstacle = None
+    if config.model_type not in FAMILIES:
+        obstacle = f"not tested with models of type {config.model_type}"
+    elif window is not None and (max_length is None or max_length > window):
+        obstacle = f"max_length {max_length} exceeds the sliding window of {window}"
+    elif arguments.use_weighting:
+        obstacle = "use_weighting needs more than log-probs"
+    if setting == "shared" and obstacle:
+        raise ValueError(f"training.forward: shared: {obstacle}; set it to padded")
+    if setting == "auto" and obstacle is None and model.device.type != "cpu":
+        obstacle = "not measured on a GPU yet"
+    if setting == "padded" or obstacle:
+        return False, obstacle or "as the recipe says"
+    return True, "each prompt once, no padding"
+
+
 @dataclass
 class SELMCollator(DataCollatorForPreference):
-    """Right-padded sequences in the order chosen (B), rejected (B), explored (E).
+    """Examples to tensors. Sequences are in the order chosen (B), rejected (B), explored (E).
 
+    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `shared_prefix`, and
+    the responses alone, padded behind one empty column, for TRL's losses to read.
     Beside them `explored_role` (B,) and, once precomputed, the reference's log-probs (B,) each.
     """
 
+    shared: bool = False
+
     def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
         """Rows of `examples.tokenize` in, tensors out."""
-        third = [e for e in examples if e["explored_role"] == ROLES["neither"]]
-        pairs = [(e["prompt_ids"], e["chosen_ids"]) for e in examples]
-        pairs += [(e["prompt_ids"], e["rejected_ids"]) for e in examples]
-        pairs += [(e["prompt_ids"], e["explored_ids"]) for e in third]
-        batch = self._pad(pairs)
+        batch = self._shared(examples) if self.shared else self._pad(_in_order(examples))
         batch["explored_role"] = torch.tensor([e["explored_role"] for e in examples])
         for key in ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps"):
             if key in examples[0]:
                 batch[key] = torch.tensor([e[key] for e in examples])
         return batch
+
+    def _shared(self, examples: list[dict[str, Any]]) -> Batch:
+        responses = [[e["chosen_ids"], e["rejected_ids"]] for e in examples]
+        for of_example, e in zip(responses, examples, strict=True):
+            of_example += [e["explored_ids"]] if _has_third(e) else []
+        row, positions, layout = lay_out([e["prompt_ids"] for e in examples], responses)
+        blocks = [e.blocks[which] for which in range(3) for e in layout if len(e.blocks) > which]
+        batch = self._pad([([self.pad_token_id], ids) for _, ids in _in_order(examples)])
+        return batch | {
+            # TRL counts these as the tokens of a batch
+            "attention_mask": torch.ones(1, len(row), dtype=torch.long),
+            "row_ids": torch.tensor([row]),
+            "row_positions": torch.tensor([positions]),
+            "scored": torch.cat([torch.arange(*block) for block in blocks]),
+            "layout": layout,
+        }
 
     def _pad(self, sequences: Sequence[tuple[list[int], list[int]]]) -> Batch:
         """(prompt, response) pairs as input_ids, attention_mask and completion_mask."""
@@ -61,33 +112,66 @@ class SELMCollator(DataCollatorForPreference):
         }
 
 
+def _has_third(example: dict[str, Any]) -> bool:
+    """Is the explored response one that the pair does not hold already?"""
+    return example["explored_role"] == ROLES["neither"]
+
+
+def _in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
+    """(prompt, response) of every sequence of a batch."""
+    return [
+        *((e["prompt_ids"], e["chosen_ids"]) for e in examples),
+        *((e["prompt_ids"], e["rejected_ids"]) for e in examples),
+        *((e["prompt_ids"], e["explored_ids"]) for e in examples if _has_third(e)),
+    ]
+
+
 def forward(model: torch.nn.Module, batch: Batch) -> Any:
     """One forward of all 2B + E sequences.
 
     Returns:
-        TRL's output of the fused head: `log_probs` (2B + E, S - 1) and the tensors beside it.
+        `log_probs` (2B + E, S - 1) of response tokens, 0 elsewhere, S being the width of
+        `completion_mask`; and what else TRL's fused head gives, if it is that which computed them.
     """
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    return model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        labels=labels,
-        use_cache=False,
-        fused_lm_head=True,
+    responses = batch["completion_mask"] == 1
+    if "layout" not in batch:
+        labels = batch["input_ids"].masked_fill(~responses, -100)
+        return model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+    output = model(
+        input_ids=batch["row_ids"],
+        position_ids=batch["row_positions"],
+        examples=batch["layout"],
+        scored=batch["scored"],
+        targets=batch["input_ids"][responses],
     )
+    place = responses[:, 1:]
+    empty = output.log_probs.new_zeros(place.shape)
+    return SimpleNamespace(log_probs=empty.masked_scatter(place, output.log_probs))
 
 
 def pair_part(batch: Batch, output: Any) -> tuple[Batch, Any]:
-    """The first 2B sequences of a batch and of its output: what DPO's loss is computed from."""
+    """The first 2B sequences of a batch and of its output: what DPO's loss is computed from.
+
+    Fields that were not computed are zeros; the trainer takes TRL's metrics of them away.
+    """
     count = 2 * len(batch["explored_role"])
     pair = {key: batch[key][:count] for key in PAIR_KEYS}
     pair |= {key: batch[key] for key in ("ref_chosen_logps", "ref_rejected_logps")}
     tensors = {
-        key: value[:count] if isinstance(value, torch.Tensor) and value.dim() == 2 else value
-        for key, value in output.items()
+        key: value[:count]
+        for key, value in vars(output).items()
+        if isinstance(value, torch.Tensor) and value.dim() == 2
     }
-    missing = {"log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs", "aux_loss"}
-    return pair, SimpleNamespace(**dict.fromkeys(missing - tensors.keys()), **tensors)
+    zeros = torch.zeros_like(tensors["log_probs"])
+    nothing = dict.fromkeys(("entropy", "mean_logits"), zeros) | {"is_top1": zeros.bool()}
+    aux_loss = getattr(output, "aux_loss", None)
+    return pair, SimpleNamespace(**nothing | tensors, aux_loss=aux_loss)
 
 
 def explored_logps(logps: torch.Tensor, explored_role: torch.Tensor) -> torch.Tensor:

@@ -20,13 +20,17 @@ from selm.chat import make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import tokenize
 from selm.training.forward import (
+    METRICS_OF_LOGITS,
+    PAIR_KEYS,
     Batch,
     SELMCollator,
+    choose,
     explored_logps,
     forward,
     pair_part,
 )
 from selm.training.objective import optimism_loss
+from selm.training.shared_prefix import prepare
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
 
@@ -54,14 +58,21 @@ class SELMTrainer(DPOTrainer):
         **kwargs: Any,
     ) -> None:
         chat = make_chat(processing_class)
+        self.shared, why = choose(args, model)
+        if self.shared:
+            for each in (model, kwargs.get("ref_model")):
+                if each is not None:
+                    prepare(each)
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             processing_class=chat.tokenizer,
-            data_collator=SELMCollator(pad_token_id=chat.tokenizer.pad_token_id),
+            data_collator=SELMCollator(chat.tokenizer.pad_token_id, shared=self.shared),
             **kwargs,
         )
+        path = "shared" if self.shared else "padded"
+        self.accelerator.print(f"forward: {path} ({why})")
         self.ref_model = None  # its log-probs are in the dataset now
 
     def _prepare_dataset(
@@ -104,9 +115,10 @@ class SELMTrainer(DPOTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """log ref of chosen, rejected and explored, each (B,)."""
         role = inputs["explored_role"]
-        sequences = {k: v for k, v in inputs.items() if k not in ("explored_role", *REF_COLUMNS)}
+        sequences = {key: inputs[key] for key in PAIR_KEYS}
         # The parent returns its 2B + E sums in two halves.
-        logps = torch.cat(super().compute_ref_log_probs(model, sequences))
+        halves = super().compute_ref_log_probs(lambda **_: forward(model, inputs), sequences)
+        logps = torch.cat(halves)
         rows = len(role)
         return logps[:rows], logps[rows : 2 * rows], explored_logps(logps, role)
 
@@ -115,6 +127,9 @@ class SELMTrainer(DPOTrainer):
         output = forward(model, inputs)
         pair_inputs, pair_output = pair_part(inputs, output)
         loss = super()._compute_loss(lambda **_: pair_output, pair_inputs, return_outputs=False)
+        if self.shared:
+            for key in METRICS_OF_LOGITS:
+                self._metrics["train" if self.model.training else "eval"].pop(key)
         if self.args.alpha > 0:
             loss = loss + self._optimism(loss.detach(), output.log_probs.sum(dim=1), inputs)
         return (loss, pair_output) if return_outputs else loss

@@ -1,0 +1,196 @@
+"""The shared path computes what the padded one does, in fp32, for every family it is offered to."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+from trl.trainer.utils import add_fused_lm_head
+
+from selm.training.config import SELMConfig
+from selm.training.examples import ROLES
+from selm.training.forward import FAMILIES, SELMCollator, choose, forward, pair_part
+from selm.training.shared_prefix import Example, lay_out, prepare
+
+VOCABULARY, WINDOW = 96, 64
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=WINDOW),
+    "phi3": Phi3Config(**SHAPE, sliding_window=None, eos_token_id=1, bos_token_id=2),
+    "qwen2": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+}
+
+
+def examples() -> list[dict[str, Any]]:
+    """All three roles; prompts and responses from one token to the window's length."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
+
+    lengths = [(5, 3, 9, 4), (1, 1, 1, 1), (20, 44, 2, 17), (7, 1, 30, 0), (50, 14, 14, 0)]
+    roles = ["neither", "neither", "neither", "chosen", "rejected"]
+    return [
+        {
+            "prompt_ids": ids(prompt),
+            "chosen_ids": ids(chosen),
+            "rejected_ids": ids(rejected),
+            "explored_ids": ids(explored) if role == "neither" else [],
+            "explored_role": ROLES[role],
+        }
+        for (prompt, chosen, rejected, explored), role in zip(lengths, roles, strict=True)
+    ]
+
+
+def padded_and_shared(model: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
+    twin = copy.deepcopy(model)
+    add_fused_lm_head(model)
+    prepare(twin)
+    return model, twin
+
+
+def make(family: str) -> PreTrainedModel:
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation="sdpa")
+
+
+def log_probs(model: Any, shared: bool, rows: list[dict[str, Any]]) -> torch.Tensor:
+    """(2B + E,), summed over each response."""
+    return forward(model, SELMCollator(0, shared=shared)(rows)).log_probs.sum(dim=1)
+
+
+def assert_same(padded: Any, shared: Any) -> None:
+    """Log-probs within 1e-4, the gradient of their sum with a cosine above 0.9999."""
+    both = [log_probs(model, way, examples()) for model, way in ((padded, False), (shared, True))]
+    torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
+    weights = torch.linspace(-1, 1, len(both[0]))
+    for sums in both:
+        (sums * weights).sum().backward()
+    named = [dict(model.named_parameters()) for model in (padded, shared)]
+    for name, parameter in named[0].items():
+        if parameter.requires_grad:
+            one, other = parameter.grad.flatten(), named[1][name].grad.flatten()
+            assert one.norm() > 0, name
+            assert torch.cosine_similarity(one, other, dim=0) > 0.9999, name
+            torch.testing.assert_close(other.norm(), one.norm(), rtol=1e-3, atol=1e-5)
+
+
+def test_every_family_is_tested() -> None:
+    assert set(CONFIGS) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_is_padded(family: str) -> None:
+    assert_same(*padded_and_shared(make(family)))
+
+
+def test_with_gradient_checkpointing() -> None:
+    padded, shared = padded_and_shared(make("llama"))
+    shared.gradient_checkpointing_enable({"use_reentrant": False})
+    assert_same(padded, shared.train())
+
+
+def test_with_lora() -> None:
+    """As the trainer does it: the adapter goes around a prepared model."""
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", lora_alpha=8)
+    wrapped = []
+    for model in padded_and_shared(make("llama")):
+        torch.manual_seed(2)
+        wrapped.append(get_peft_model(model, settings))
+        for name, parameter in wrapped[-1].named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+    assert_same(*wrapped)
+
+
+def test_a_response_does_not_see_the_others() -> None:
+    """Changing one response of one example changes the log-prob of that one alone."""
+    _, model = padded_and_shared(make("llama"))
+    before = log_probs(model, True, examples())
+    changed = examples()
+    changed[2]["rejected_ids"][0] = 3 + (changed[2]["rejected_ids"][0] - 2) % (VOCABULARY - 3)
+    after = log_probs(model, True, changed)
+    assert (before != after).nonzero().flatten().tolist() == [5 + 2]
+
+
+def test_the_row_holds_each_prompt_once() -> None:
+    row, positions, layout = lay_out([[5, 6], [4]], [[[7, 8], [9]], [[3]]])
+    assert row == [5, 6, 7, 6, 4]
+    assert positions == [0, 1, 2, 1, 0]
+    assert layout == [Example((0, 1), ((1, 3), (3, 4))), Example((4, 4), ((4, 5),))]
+
+
+def test_no_token_is_padding_and_no_head_is_wasted() -> None:
+    batch = SELMCollator(0, shared=True)(examples())
+    tokens = sum(
+        len(e["prompt_ids"]) - 1 + len(e["chosen_ids"] + e["rejected_ids"] + e["explored_ids"])
+        for e in examples()
+    )
+    assert batch["row_ids"].shape == (1, tokens)
+    assert len(batch["scored"]) == int(batch["completion_mask"].sum())
+
+
+def test_the_pair_is_the_first_two_thirds() -> None:
+    _, model = padded_and_shared(make("llama"))
+    batch = SELMCollator(0, shared=True)(examples())
+    for key in ("ref_chosen_logps", "ref_rejected_logps"):
+        batch[key] = torch.zeros(5)
+    output = forward(model, batch)
+    pair, pair_output = pair_part(batch, output)
+    assert len(output.log_probs) == 13
+    assert len(pair_output.log_probs) == len(pair["completion_mask"]) == 10
+
+
+def test_a_prepared_model_still_works_as_it_did() -> None:
+    """For generation in a callback, say: logits, with a mask for padding."""
+    plain, prepared = padded_and_shared(make("llama"))
+    inputs = {"input_ids": torch.tensor([[0, 5, 6]]), "attention_mask": torch.tensor([[0, 1, 1]])}
+    torch.testing.assert_close(prepared(**inputs).logits, plain(**inputs).logits)
+    log_probs(prepared, True, examples())
+
+
+def arguments(**settings: Any) -> SELMConfig:
+    return SELMConfig(use_cpu=True, bf16=False, **{"max_length": WINDOW} | settings)
+
+
+def test_auto_takes_the_shared_path_where_it_can_and_says_why_not() -> None:
+    assert choose(arguments(), make("mistral")) == (True, "each prompt once, no padding")
+    assert choose(arguments(forward="padded"), make("mistral")) == (False, "as the recipe says")
+    shared, why = choose(arguments(max_length=WINDOW + 1), make("mistral"))
+    assert not shared and "sliding window of 64" in why
+    other = make("llama")
+    other.config.model_type = "gpt_neox"
+    assert choose(arguments(), other) == (False, "not tested with models of type gpt_neox")
+    with pytest.raises(ValueError, match=r"training.forward: shared: .* set it to padded"):
+        choose(arguments(forward="shared"), other)
+
+
+def test_a_window_that_is_too_short_is_refused_in_the_attention_too() -> None:
+    model = make("mistral")
+    model.config.sliding_window = 8
+    prepare(model)
+    with pytest.raises(ValueError, match="a sliding window of 8"):
+        log_probs(model, True, examples())
