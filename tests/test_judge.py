@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from chat_server import TEMPLATE, ChatServer, Reply, completion, error, longer_wins, serving, shown
 
+from selm import data
 from selm.errors import UserError
 from selm.ranking import in_words, load_ranker, ranking_facts
 from selm.ranking.endpoint import Answer, Pace
@@ -24,6 +25,7 @@ from selm.ranking.judge import (
     read_verdict,
     win_shares,
 )
+from selm.ranking.prefer import prefer
 from selm.recipe import Judge, Ranking, load_recipe
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -373,9 +375,10 @@ def test_garbage_is_shown(ranker_for) -> None:
 
 
 def test_a_wait_of_hours_is_left_to_the_user(ranker_for) -> None:
-    with serving(lambda body: error(429, "daily quota", Retry_After="86400")) as server:
-        message = refusal(ranker_for(server))
-    assert "asks to wait 86400 seconds, the last time with: 429 daily quota" in message
+    for status in (429, 503):
+        with serving(lambda body, s=status: error(s, "closed", Retry_After="86400")) as server:
+            message = refusal(ranker_for(server))
+        assert f"asks to wait 86400 seconds, the last time with: {status} closed" in message
 
 
 def test_nobody_listening_is_said_at_once(ranker_for) -> None:
@@ -519,6 +522,19 @@ def test_a_pace_lets_nobody_start_before_the_named_time() -> None:
 
 
 # In a recipe
+
+
+def test_a_judge_who_decides_by_the_place_alone_is_seen_through(
+    tiny_recipe: str, ranking_for, tmp_path: Path
+) -> None:
+    """All pairs are ties then; the error says why."""
+    with serving(lambda body: completion('{"winner": "A"}')) as server:
+        ranking = ranking_for(server)
+        recipe = load_recipe(tiny_recipe).model_copy(update={"ranking": ranking})
+        row = {"prompt_id": "p", "prompt": HI, "responses": ["y"], "finish_reasons": ["stop"]}
+        row |= {"chosen": data.as_messages("w"), "rejected": data.as_messages("l")}
+        with pytest.raises(UserError, match=r"no pair is left .*'tie': 1.*6 first, 1.0 flip_rate"):
+            prefer([row], recipe, tmp_path, tmp_path / "verdicts")
 
 
 @pytest.mark.parametrize(

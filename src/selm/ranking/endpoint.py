@@ -21,7 +21,7 @@ from selm.recipe import Judge
 
 ATTEMPTS = 8  # of one request, before a server that fails is given up; 429 does not count
 LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, unless the server names another time
-PATIENCE_SECONDS = 600.0  # with rate limits (429) only, without any answer between them
+PATIENCE_SECONDS = 600.0  # for a time that the server names, or while there are rate limits alone
 
 _RETRIED = {408, 409, 425}  # beside 429 and 5xx
 _TOO_LONG = ("context_length", "context length", "maximum model length", "too many tokens")
@@ -181,7 +181,7 @@ class Endpoint:
     def _check_patience(self, found: "Failure", failures: int, started: float) -> None:
         silent_seconds = time.monotonic() - max(started, self.last_answer)
         pause = found.retry_after_seconds or 0.0
-        if found.is_limit and pause > PATIENCE_SECONDS:
+        if pause > PATIENCE_SECONDS:
             what = f"asks to wait {pause:.0f} seconds"
         elif found.is_limit and silent_seconds > PATIENCE_SECONDS:
             what = f"has answered nothing but rate limits for {silent_seconds:.0f} seconds"

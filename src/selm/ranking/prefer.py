@@ -8,7 +8,7 @@ from pathlib import Path
 from selm import data
 from selm.data import Row
 from selm.errors import UserError
-from selm.ranking import Ranker, load_ranker, ranking_facts
+from selm.ranking import Ranker, in_words, load_ranker, ranking_facts
 from selm.ranking.selection import UPDATE_RULES, Candidate, distinct, role
 from selm.recipe import Recipe
 from selm.shards import run_shards
@@ -41,11 +41,17 @@ def prefer(
         identical_candidates=len(rows) - len(choosable), tie=len(choosable) - len(preferred)
     )
     if not preferred:
-        raise UserError(f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})")
+        said = in_words(facts(rows, recipe, verdicts))
+        raise UserError(
+            f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})"
+            + (f"; {said}" if said else "")
+        )
     return preferred, +dropped
 
 
-def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
+def facts(
+    rows: Sequence[Row], recipe: Recipe, verdicts: Path | None
+) -> dict[str, dict[str, int | float]]:
     """What ranking these rows came to: see `ranking_facts`."""
     pools = [distinct(pool(row)) for row in rows]
     choosable = [i for i, candidates in enumerate(pools) if len(candidates) > 1]
