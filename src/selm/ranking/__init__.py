@@ -74,7 +74,7 @@ def ranking_facts(
     if ranking.ranker == "ensemble":
         members = [ranking_facts(m, prompts, candidates, verdicts) for m in ranking.rankers]
         return {f"{i} {k}": facts for i, found in enumerate(members) for k, facts in found.items()}
-    if ranking.ranker not in _FACTS:
+    if ranking.ranker not in _FACTS or (ranking.ranker == "judge" and verdicts is None):
         return {}
     found = _FACTS[ranking.ranker](ranking, prompts, candidates, verdicts)
     return {f"{ranking.ranker} {ranking.name_or_path}": found}

@@ -22,8 +22,9 @@ def prefer(
     Args:
         rows: of the schema `RESPONSES`.
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
-        verdicts: see `load_ranker`.
+        verdicts: see `load_ranker`; by default in `folder`.
     """
+    verdicts = verdicts or folder / "verdicts"
 
     @cache
     def ranker() -> Ranker:
@@ -49,9 +50,7 @@ def prefer(
     return preferred, +dropped
 
 
-def facts(
-    rows: Sequence[Row], recipe: Recipe, verdicts: Path | None
-) -> dict[str, dict[str, int | float]]:
+def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
     """What ranking these rows came to: see `ranking_facts`."""
     pools = [distinct(pool(row)) for row in rows]
     choosable = [i for i, candidates in enumerate(pools) if len(candidates) > 1]
