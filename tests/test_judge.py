@@ -101,6 +101,7 @@ def test_identical_candidates_are_not_asked_about(ranker_for) -> None:
             *([0.5, 0.5], [0.5]),
             [0.25, 1.0, 0.25],
         ]
+        assert ranker_for(server).tie == 0.5
         assert len(server.bodies) == 2
 
 

@@ -276,7 +276,7 @@ def columns(row: Row) -> Row:
     >>> columns({"chosen": as_messages("w"), "rejected": None, "columns": '{"level": 3}'})
     {'chosen': 'w', 'rejected': None, 'level': 3}
     """
-    pair = {which: as_text(row[which]) for which in ("chosen", "rejected")}
+    pair = {which: as_text(row.get(which)) for which in ("chosen", "rejected")}
     return pair | json.loads(row.get("columns") or "{}")
 
 

@@ -38,7 +38,12 @@ class Ranker(Protocol):
 
 
 class PairwiseRanker(Ranker, Protocol):
-    """A ranker with `pairwise` True, which scores by comparing candidates two by two."""
+    """A ranker with `pairwise` True, which scores by comparing candidates two by two.
+
+    `tie` is the score of a candidate beside none but its like.
+    """
+
+    tie: float
 
     def compare(
         self,

@@ -13,6 +13,7 @@ class EnsembleRanker:
     """Every member has an equal say in every prompt, whatever the unit of its scores."""
 
     pairwise = True  # normalised scores have a meaning within their pool alone
+    tie = 0.0
 
     def __init__(self, members: Sequence[Ranking], seed: int, verdicts: Path | None) -> None:
         self.members = members

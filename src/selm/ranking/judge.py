@@ -62,6 +62,7 @@ class JudgeRanker:
     """
 
     pairwise = True
+    tie = 0.5
 
     def __init__(self, ranking: Ranking, verdicts: Path | None, pause_seconds: float = 1.0) -> None:
         self.model = ranking.name_or_path or ""
