@@ -32,7 +32,7 @@ FORMAT = 1
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
     "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
-    "ranking": {"workers", "shard_size"},
+    "ranking": {"tokens_per_batch", "workers", "shard_size"},
     "training": {
         *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
@@ -142,6 +142,8 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
     part = _settings("ranking", ranking.model_dump())
     if ranking.ranker == "function" and ranking.name_or_path:
         part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
+    if ranking.ranker == "pairrm" and ranking.name_or_path:
+        part["content"] = _content(ranking.name_or_path)
     return part
 
 
@@ -149,7 +151,8 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 def _content(path: str) -> str | None:
     """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
 
-    Files up to 64 MB count with their bytes, larger ones (weights) with their name and size.
+    Files up to 64 MB count with their bytes, larger ones (weights) with their name, their size and
+    a sample of their bytes: other weights of the same shapes differ nearly everywhere.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -159,9 +162,18 @@ def _content(path: str) -> str | None:
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(root)}:{size}".encode())
-        if size <= 64 * 2**20:
-            digest.update(file.read_bytes())
+        digest.update(file.read_bytes() if size <= 64 * 2**20 else _sample(file, size))
     return digest.hexdigest()
+
+
+def _sample(path: Path, size: int, blocks: int = 256, block_bytes: int = 4096) -> bytes:
+    """Blocks at even distances, one megabyte in all."""
+    with path.open("rb") as file:
+        found = []
+        for block in range(blocks):
+            file.seek(block * (size - block_bytes) // (blocks - 1))
+            found.append(file.read(block_bytes))
+    return b"".join(found)
 
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from pydantic import (
 from selm.errors import UserError
 
 Objective = Literal["dpo", "selm", "online_dpo"]
-Workers = Literal["auto"] | Annotated[int, Field(ge=1)]
+AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 # Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
 DECIDED_ELSEWHERE = {
@@ -106,7 +106,7 @@ class Generation(Section):
     max_tokens: int = Field(default=1024, ge=1)
     batch_size: int = Field(default=32, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
-    workers: Workers = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -117,7 +117,9 @@ class Ranking(Section):
     name_or_path: str | None = None
     revision: str = "main"
     update_rule: Literal["best_worst", "replace"] = "best_worst"
-    workers: Workers = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokens_per_batch: AutoOrCount = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -266,7 +268,7 @@ def _explain(error: ValidationError) -> str:
     """One line for the first thing wrong."""
     first = error.errors()[0]
     location, value = first["loc"], first.get("input")
-    if location[-1] == "literal['auto']":  # pydantic's name for one half of `Workers`
+    if location[-1] == "literal['auto']":  # pydantic's name for one half of AutoOrCount
         return f"{_dotted(location[:-1])}: must be auto or a whole number above 0, got {value!r}"
     dotted = _dotted(location)
     if first["type"] == "extra_forbidden":
@@ -394,8 +396,9 @@ def _check_files(recipe: Recipe) -> None:
     for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
         if ranking.ranker == "function":
             wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
-        if ranking.ranker == "pairrm" and ranking.name_or_path is None:
-            raise UserError(f"{section}.name_or_path: missing (the paper's: llm-blender/PairRM)")
+        name = ranking.name_or_path
+        if ranking.ranker == "pairrm" and name and is_local_path(name):
+            wanted[f"{section}.name_or_path"] = name
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().exists():
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")

@@ -19,19 +19,22 @@ def with_rewards(
     """Rows of the schema `EVALUATION`.
 
     Each response is scored beside the base model's response to the same prompt: a pairwise
-    ranker's score has a meaning only there, a reward does not change by it.
+    ranker's score has a meaning only there, a reward does not change by it. A response that is the
+    base model's is not sent to a pairwise ranker: it is as good as itself, 0.
 
     Args:
         answered: of the schema `RESPONSES`, one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
-    ids = [row["prompt_id"] for row in answered]
-    responses = [row["responses"][0] for row in answered]
+    pools = [[row["responses"][0], base_responses[row["prompt_id"]]] for row in answered]
+    sent = [n for n, (text, of_base) in enumerate(pools) if text != of_base or not ranker.pairwise]
     scores = ranker.score(
-        ids,
-        [row["prompt"] for row in answered],
-        [[text, base_responses[i]] for i, text in zip(ids, responses, strict=True)],
+        [answered[n]["prompt_id"] for n in sent],
+        [answered[n]["prompt"] for n in sent],
+        [pools[n] for n in sent],
     )
+    scores_of = dict(zip(sent, scores, strict=True))
+    rewards = [scores_of.get(n, [0.0, 0.0]) for n in range(len(answered))]
     return [
         {
             "prompt_id": row["prompt_id"],
@@ -42,7 +45,7 @@ def with_rewards(
             "reward": reward,
             "reward_of_base": reward_of_base,
         }
-        for row, (reward, reward_of_base) in zip(answered, scores, strict=True)
+        for row, (reward, reward_of_base) in zip(answered, rewards, strict=True)
     ]
 
 

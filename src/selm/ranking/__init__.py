@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from selm.chat import Message
-from selm.errors import UserError
 from selm.recipe import Ranking
 
 Prompt = Sequence[Message]
+Matrix = list[list[float]]
 
 
 class Ranker(Protocol):
@@ -24,6 +24,28 @@ class Ranker(Protocol):
     ) -> list[list[float]]:
         """`scores_P_N[p][n]` for candidate n of prompt p; N may differ from prompt to prompt."""
         ...
+
+
+class PairwiseRanker(Ranker, Protocol):
+    """A ranker with `pairwise` True; its scores are `scores_of` its comparisons."""
+
+    def compare(
+        self, prompt_ids: Sequence[str], prompts: Sequence[Prompt], candidates: Sequence[list[str]]
+    ) -> list[Matrix]:
+        """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j."""
+        ...
+
+
+def scores_of(comparisons_N_N: Matrix) -> list[float]:
+    """score_i = mean over j of M[i,j] - M[j,i]; the diagonal counts as a comparison of 0.
+
+    >>> scores_of([[0.0, 3.0], [-1.0, 0.0]])
+    [2.0, -2.0]
+    """
+    n = len(comparisons_N_N)
+    return [
+        sum(comparisons_N_N[i][j] - comparisons_N_N[j][i] for j in range(n)) / n for i in range(n)
+    ]
 
 
 def load_ranker(ranking: Ranking, seed: int) -> Ranker:
@@ -44,7 +66,10 @@ def _random(ranking: Ranking, seed: int) -> Ranker:
 
 
 def _pairrm(ranking: Ranking, seed: int) -> Ranker:
-    raise UserError("ranking.ranker: pairrm cannot be loaded yet; use function or random")
+    from selm.ranking.pairrm import PairRMRanker
+
+    name = ranking.name_or_path or "llm-blender/PairRM"
+    return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch)
 
 
 _RANKERS: dict[str, Callable[[Ranking, int], Ranker]] = {
