@@ -156,7 +156,7 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
     part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
     if kind == "function" and ranking.name_or_path:
         part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
-    if kind == "reward_model" and ranking.name_or_path:
+    if kind in ("pairrm", "reward_model") and ranking.name_or_path:
         part["content"] = _content(ranking.name_or_path)
     if kind == "judge":
         part["judge"] = _settings("judge", part["judge"])
@@ -170,7 +170,8 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 def _content(path: str) -> str | None:
     """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
 
-    Files up to 64 MB count with their bytes, larger ones (weights) with their name and size.
+    Files up to 64 MB count with their bytes, larger ones (weights) with their name, their size and
+    a sample of their bytes: other weights of the same shapes differ nearly everywhere.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -180,9 +181,18 @@ def _content(path: str) -> str | None:
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(root)}:{size}".encode())
-        if size <= 64 * 2**20:
-            digest.update(file.read_bytes())
+        digest.update(file.read_bytes() if size <= 64 * 2**20 else _sample(file, size))
     return digest.hexdigest()
+
+
+def _sample(path: Path, size: int, blocks: int = 256, block_bytes: int = 4096) -> bytes:
+    """Blocks at even distances, one megabyte in all."""
+    with path.open("rb") as file:
+        found = []
+        for block in range(blocks):
+            file.seek(block * (size - block_bytes) // (blocks - 1))
+            found.append(file.read(block_bytes))
+    return b"".join(found)
 
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:

@@ -441,8 +441,9 @@ def _check_files(recipe: Recipe) -> None:
             wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
         if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
             raise UserError(f"{section}.name_or_path: missing ({_NAME_WANTED[ranking.ranker]})")
-        if ranking.ranker == "reward_model" and is_local_path(ranking.name_or_path or ""):
-            wanted[f"{section}.name_or_path"] = ranking.name_or_path
+        name = ranking.name_or_path or ""
+        if ranking.ranker in ("pairrm", "reward_model") and is_local_path(name):
+            wanted[f"{section}.name_or_path"] = name
         if ranking.ranker == "judge":
             wanted[f"{section}.judge.template"] = ranking.judge.template
     for key, path in wanted.items():
@@ -461,7 +462,6 @@ def _check_template(key: str, path: str) -> None:
 
 
 _NAME_WANTED = {
-    "pairrm": "the paper's: llm-blender/PairRM",
     "reward_model": "a model with one output, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B",
     "judge": "the model's name at ranking.judge.base_url",
 }

@@ -21,18 +21,23 @@ def with_rewards(
     """Rows of the schema `EVALUATION`.
 
     Each response is scored beside the base model's response to the same prompt: a pairwise
-    ranker's score has a meaning only there, a reward does not change by it.
+    ranker's score has a meaning only there, a reward does not change by it. A response that is the
+    base model's is not sent to a pairwise ranker: it is a tie.
 
     Args:
         answered: of the schema `RESPONSES`, one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
+    pools = _pools(answered, base_responses)
+    sent = [n for n, (text, of_base) in enumerate(pools) if text != of_base or not ranker.pairwise]
     scores = ranker.score(
-        [row["prompt_id"] for row in answered],
-        [row["prompt"] for row in answered],
-        _pools(answered, base_responses),
-        [data.columns(row) for row in answered],
+        [answered[n]["prompt_id"] for n in sent],
+        [answered[n]["prompt"] for n in sent],
+        [pools[n] for n in sent],
+        [data.columns(answered[n]) for n in sent],
     )
+    rewards = dict(zip(sent, scores, strict=True))
+    rewards |= {n: [ranker.tie] * 2 for n in range(len(answered)) if n not in rewards}
     return [
         {
             "prompt_id": row["prompt_id"],
@@ -40,10 +45,10 @@ def with_rewards(
             "response": row["responses"][0],
             "finish_reason": row["finish_reasons"][0],
             "num_tokens": row["num_tokens"][0],
-            "reward": reward,
-            "reward_of_base": reward_of_base,
+            "reward": rewards[n][0],
+            "reward_of_base": rewards[n][1],
         }
-        for row, (reward, reward_of_base) in zip(answered, scores, strict=True)
+        for n, row in enumerate(answered)
     ]
 
 

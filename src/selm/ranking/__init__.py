@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selm.chat import Message
-from selm.errors import UserError
 from selm.recipe import Ranking
 
 Prompt = Sequence[Message]
@@ -54,6 +53,18 @@ class PairwiseRanker(Ranker, Protocol):
     ) -> list[Matrix]:
         """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j."""
         ...
+
+
+def scores_of(comparisons_N_N: Matrix) -> list[float]:
+    """score_i = mean over j of M[i,j] - M[j,i]; the diagonal counts as a comparison of 0.
+
+    >>> scores_of([[0.0, 3.0], [-1.0, 0.0]])
+    [2.0, -2.0]
+    """
+    n = len(comparisons_N_N)
+    return [
+        sum(comparisons_N_N[i][j] - comparisons_N_N[j][i] for j in range(n)) / n for i in range(n)
+    ]
 
 
 def load_ranker(ranking: Ranking, seed: int, verdicts: Path | None = None) -> Ranker:
@@ -128,7 +139,10 @@ def _random(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
 
 
 def _pairrm(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    raise UserError("ranking.ranker: pairrm cannot be loaded yet; use function or random")
+    from selm.ranking.pairrm import PairRMRanker
+
+    name = ranking.name_or_path or "llm-blender/PairRM"
+    return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch)
 
 
 _RANKERS: dict[str, Callable[[Ranking, int, Path | None], Ranker]] = {
