@@ -5,12 +5,14 @@
 Each command can be pasted, edited or queued by itself; `scripts/run.sh` runs them all.
 """
 
-from selm.cli import parse_run, run_main
+from selm import artifacts
+from selm.cli import parse_plan, run_main
 from selm.plan import script
 
 
 def main() -> None:
-    print(script(parse_run(__doc__)), end="")
+    run, remaining = parse_plan(__doc__)
+    print(script(run, artifacts.done(run.recipe) if remaining else None), end="")
 
 
 if __name__ == "__main__":

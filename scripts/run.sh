@@ -31,4 +31,6 @@ if [ "$plan" != "$(cat "$folder/plan.sh" 2>/dev/null)" ]; then
   printf '%s\n' "$plan" >"$folder/.plan.sh.tmp"
   mv "$folder/.plan.sh.tmp" "$folder/plan.sh"
 fi
-exec bash "$folder/plan.sh"
+# What is done needs no process of its own to say so.
+remaining=$(python scripts/plan.py --remaining "$@")
+exec bash -c "$remaining"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selm import artifacts
+from selm import artifacts, plan
 from selm.artifacts import folder, name, partial_folder, require_inputs, state, writing
 from selm.errors import UserError
 from selm.plan import Run, stages
@@ -113,6 +113,19 @@ def test_everything_is_missing_then_current(run_with) -> None:
     manifest = artifacts.read_manifest(run.recipe, "responses", 1)
     assert (manifest["rows"], manifest["dropped"]) == (3, {"tie": 1})
     assert manifest["command"].startswith("python scripts/generate.py")
+
+
+def test_the_remaining_plan_says_of_done_stages_that_they_are_done(run_with) -> None:
+    """A stage that is not done keeps its command, and so does all that depends on it."""
+    run = run_with()
+    write_all(run)
+    shutil.rmtree(folder(run.recipe, "preferences", 2))
+    lines = plan.script(run, artifacts.done(run.recipe)).splitlines()
+    commands = [line for line in lines if line.startswith(("python", "accelerate"))]
+    assert [line.split("scripts/")[1].split(".py")[0] for line in commands] == [
+        *("rank", "train", "evaluate", "report")
+    ]
+    assert sum(line.startswith("echo") for line in lines) == len(stages(run.recipe)) - 4
 
 
 def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:

@@ -239,6 +239,19 @@ def _state(
     return State(True, manifest_hash=_sha256(path))
 
 
+def done(recipe: Recipe) -> dict[tuple[str, int | None], str]:
+    """The stages whose artifact is current, and a line that says so.
+
+    The report is never among them: its last line is what a run ends with.
+    """
+    seen: dict[tuple[str, int | None], State] = {}
+    return {
+        (kind, t): f"{folder(recipe, kind, t)}: already done"
+        for kind, t in stages(recipe)
+        if kind != "report" and state(recipe, kind, t, seen).current
+    }
+
+
 def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`."""
     if isinstance(old, dict) and isinstance(new, dict):

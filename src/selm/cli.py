@@ -30,9 +30,17 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def parse_run(doc: str | None) -> Run:
-    """Arguments of a script that serves the whole run: plan and report."""
+    """Arguments of a script that serves the whole run."""
     arguments = parser(doc).parse_intermixed_args()
     return _run(arguments)
+
+
+def parse_plan(doc: str | None) -> tuple[Run, bool]:
+    """Arguments of the plan, and whether only what remains to be done is wanted."""
+    made = parser(doc)
+    made.add_argument("--remaining", action="store_true", help="leave out what is done already")
+    arguments = made.parse_intermixed_args()
+    return _run(arguments), arguments.remaining
 
 
 def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
