@@ -37,7 +37,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "spm.model")
 
 # What the encoders of the DeBERTa-v3 family share (microsoft/deberta-v3-*, config.json). Their
 # sizes are read off the weights; a head has 64 dimensions in all of them.
-_DEBERTA_V3 = {
+DEBERTA_V3 = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-7,
     "max_position_embeddings": 512,
@@ -228,7 +228,7 @@ def _package_encoder(
             raise UserError(f"{weights_file}: {key} is missing: these are not a PairRM's weights")
     intermediate, hidden = weights[layer.format(0)].shape
     return DebertaV2Config(
-        **_DEBERTA_V3,
+        **DEBERTA_V3,
         vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=intermediate,
