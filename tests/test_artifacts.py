@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pairrm_weights as small
 import pytest
 import yaml
 
@@ -350,3 +351,28 @@ def test_manifests_chain_back_to_the_base_model(run_with) -> None:
         there = artifacts.run_folder(run.recipe) / key / "manifest.json"
         assert artifacts._sha256(there) == digest
     assert manifest["recipe"]["model"]["content"] is not None
+
+
+def test_other_weights_in_the_rankers_folder_make_its_judgements_stale(
+    run_with, tmp_path: Path
+) -> None:
+    ranker = small.write_transformers(tmp_path / "PairRM")
+    pairrm = ("ranking.ranker=pairrm", f"ranking.name_or_path={ranker}")
+    write_all(run_with(*pairrm))
+    assert stale(run_with(*pairrm)) == set()
+    weights = bytearray((ranker / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (ranker / "model.safetensors").write_bytes(weights)
+    run = run_with(*pairrm)
+    assert stale(run) == AFTER_PREFERENCES_1 | EVALUATIONS
+    assert "the content of ranking" in state(run.recipe, "preferences", 1).why
+
+
+def test_large_files_of_one_size_are_told_apart_by_a_sample(tmp_path: Path) -> None:
+    found = set()
+    for byte in (b"a", b"b", b"a"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(byte * (64 * 2**20 + 1))
+        found.add(artifacts._content(str(folder)))
+    assert len(found) == 2

@@ -109,7 +109,7 @@ class PairRMRanker:
         ]
         keys = {(p, i, j): (rows[p][0], rows[p][1][i], rows[p][1][j]) for p, i, j in _cells(rows)}
         distinct = list(dict.fromkeys(keys.values()))
-        logits = dict(zip(distinct, self._logits(self._pairs(distinct)), strict=True))
+        logits = dict(zip(distinct, self._compared(self._pairs(distinct)), strict=True))
         matrices = [[[0.0] * len(texts) for _ in texts] for _, texts in rows]
         for (p, i, j), key in keys.items():
             if not math.isfinite(logits[key]):
@@ -162,8 +162,8 @@ class PairRMRanker:
     def _marked(self, ids: list[int], marker: str) -> list[int]:
         return [ids[0], self.published.tokenizer.token_to_id(marker), *ids[2:]]
 
-    def _logits(self, pairs: Sequence[Pair]) -> list[float]:
-        """One logit per pair, above 0 where the first candidate is better."""
+    def _compared(self, pairs: Sequence[Pair]) -> list[float]:
+        """One logit per pair, batch by batch."""
         found: dict[int, float] = {}
         made = batches([len(pair) for pair in pairs], self.tokens_per_batch)
         quiet = len(made) < 2
@@ -171,13 +171,14 @@ class PairRMRanker:
             total=len(pairs), desc="comparing", unit="pair", leave=False, disable=quiet
         ) as progress:
             for batch in made:
-                logits = self._batch([pairs[i] for i in batch])
+                logits = self.logits([pairs[i] for i in batch])
                 found |= dict(zip(batch, logits, strict=True))
                 progress.update(len(batch))
         return [found[i] for i in range(len(pairs))]
 
     @torch.inference_mode()
-    def _batch(self, pairs: Sequence[Pair]) -> list[float]:
+    def logits(self, pairs: Sequence[Pair]) -> list[float]:
+        """One batch, padded at its end: above 0 where the first candidate is better."""
         sequences = [torch.tensor(pair.source + pair.first + pair.second) for pair in pairs]
         pad = self.model.pretrained_model.config.pad_token_id
         input_ids = pad_sequence(sequences, batch_first=True, padding_value=pad)

@@ -37,7 +37,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "spm.model")
 
 # What the encoders of the DeBERTa-v3 family share (microsoft/deberta-v3-*, config.json). Their
 # sizes are read off the weights; a head has 64 dimensions in all of them.
-_DEBERTA_V3 = {
+DEBERTA_V3 = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-7,
     "max_position_embeddings": 512,
@@ -116,11 +116,11 @@ def load(name_or_path: str, revision: str) -> Published:
     weights = _weights(weights_file)
     if "ranker_type" in config:
         base = _base(folder, config)
-        tokenizer = _tokenizer([folder, base] if base else [folder])
+        tokenizer = _tokenizer(_with_tokenizer(folder, base, config))
         encoder = _package_encoder(base, weights, tokenizer.get_vocab_size(), weights_file)
         limits = (config.get("source_maxlength"), config.get("candidate_maxlength"))
     else:
-        tokenizer = _tokenizer([folder])
+        tokenizer = _tokenizer(folder)
         encoder = _transformers_encoder(folder, config, tokenizer)
         limits = (None, None)
     model = PairRM(encoder, config.get("n_tasks", 1))
@@ -137,18 +137,21 @@ def load(name_or_path: str, revision: str) -> Published:
 def _folder(name_or_path: str, revision: str) -> Path:
     if is_local_path(name_or_path):
         return Path(name_or_path).expanduser()
-    patterns = ["*.json", "spm.model", "model.safetensors"]
+    folder = _download(name_or_path, revision, ["*.json", "spm.model", "model.safetensors"])
+    if not (folder / "model.safetensors").is_file():
+        _download(name_or_path, revision, ["pytorch_model.bin"])
+    return folder
+
+
+def _download(name: str, revision: str, patterns: list[str]) -> Path:
     try:
-        folder = Path(snapshot_download(name_or_path, revision=revision, allow_patterns=patterns))
-        if not (folder / "model.safetensors").is_file():
-            snapshot_download(name_or_path, revision=revision, allow_patterns="pytorch_model.bin")
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"ranking.name_or_path: {name_or_path}, revision {revision}, is no folder here and "
-            f"cannot be had from the Hub: {reason}"
+            f"ranking.name_or_path: {name}, revision {revision}, is no folder here and cannot be "
+            f"had from the Hub: {reason}"
         ) from error
-    return folder
 
 
 def _file(folder: Path, names: Sequence[str]) -> Path:
@@ -228,7 +231,7 @@ def _package_encoder(
             raise UserError(f"{weights_file}: {key} is missing: these are not a PairRM's weights")
     intermediate, hidden = weights[layer.format(0)].shape
     return DebertaV2Config(
-        **_DEBERTA_V3,
+        **DEBERTA_V3,
         vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=intermediate,
@@ -251,14 +254,27 @@ def _transformers_encoder(
     return DebertaV2Config.from_pretrained(folder)
 
 
-def _tokenizer(folders: Sequence[Path]) -> Tokenizer:
+def _with_tokenizer(folder: Path, base: Path | None, config: Mapping[str, Any]) -> Path:
+    """The package takes the tokenizer of its encoder; the published folder has a copy."""
+    for path in (folder, base):
+        if path is not None and any((path / name).is_file() for name in _TOKENIZER_FILES):
+            return path
+    name = str(config.get("model_name") or "")
+    if not name or is_local_path(name):
+        return folder
+    try:
+        return _download(name, "main", list(_TOKENIZER_FILES))
+    except UserError as error:
+        raise UserError(f"{folder} has no {' or '.join(_TOKENIZER_FILES)}; {error}") from error
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
     """DeBERTa-v3's, as transformers 4 made it and PairRM was trained with.
 
     transformers 5 makes another one of the same files, without the vocabulary's own Unicode
     normalisation: ligatures, full-width letters and no-break spaces get other tokens there.
     """
-    with_files = [f for f in folders if any((f / name).is_file() for name in _TOKENIZER_FILES)]
-    file = _file((with_files or folders)[0], _TOKENIZER_FILES)
+    file = _file(folder, _TOKENIZER_FILES)
     try:
         read = _from_json if file.name == "tokenizer.json" else _from_sentencepiece
         tokenizer = read(file)
