@@ -24,13 +24,14 @@ def main() -> None:
     rows = data.read(responses / "train.parquet")
     partial = artifacts.partial_folder(run, "preferences", t)
     verdicts = artifacts.verdicts_folder(run.recipe)
-    preferred, dropped = prefer(rows, run.recipe, partial, verdicts)
+    preferences = prefer(rows, run.recipe, partial, verdicts)
     found = facts(rows, run.recipe, verdicts)
 
     with stage.writing() as record:
-        data.save(preferred, data.PREFERENCES, record.folder / "train.parquet")
-        record.rows, record.dropped = len(preferred), dropped
-        record.facts, record.note = {"rankers": found}, in_words(found)
+        data.save(preferences.rows, data.PREFERENCES, record.folder / "train.parquet")
+        record.rows, record.dropped = len(preferences.rows), preferences.dropped
+        record.facts = {"rankers": found, "summary": preferences.summary}
+        record.note = in_words(found)
 
 
 if __name__ == "__main__":

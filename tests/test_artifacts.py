@@ -78,6 +78,7 @@ TABLE = {
     "generation.shard_size=2": set(),
     "generation.batch_size=2": set(),
     "ranking.update_rule=replace": AFTER_PREFERENCES_1,
+    "ranking.min_margin=0.5": AFTER_PREFERENCES_1,
     "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
     "ranking.shard_size=2": set(),
     "ranking.tokens_per_batch=7": set(),

@@ -24,7 +24,7 @@ from typing import Any
 
 from selm.errors import UserError
 from selm.plan import Run, command, stages
-from selm.recipe import Ranking, Recipe, is_local_path
+from selm.recipe import SELECTION_KEYS, Ranking, Recipe, is_local_path
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
 FORMAT = 2
@@ -136,7 +136,8 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         }
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.judge())
-        del part["ranking"]["update_rule"]  # nothing is selected here
+        for key in SELECTION_KEYS:  # nothing is selected here
+            del part["ranking"][key]
     return part
 
 

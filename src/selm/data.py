@@ -58,6 +58,15 @@ PREFERENCES = Features(
     }
 )
 
+# What a ranker said of a row's pool; `member_scores` has one list per member of an ensemble.
+SCORES = Features(
+    {
+        "prompt_id": Value("string"),
+        "scores": List(Value("float64")),
+        "member_scores": List(List(Value("float64"))),
+    }
+)
+
 EVALUATION = Features(
     {
         "prompt_id": Value("string"),

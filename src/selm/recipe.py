@@ -30,6 +30,9 @@ from pydantic import (
 
 from selm.errors import UserError
 
+# Keys of `ranking` that turn scores into a pair; the others are about the ranker.
+SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
+
 # What a judge's template must hold, each in braces.
 TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
@@ -157,7 +160,9 @@ class Ranking(Section):
     trust_remote_code: bool = False
     judge: Judge = Field(default_factory=Judge)
     rankers: tuple["Ranking", ...] = ()
+    pool: Literal["dataset_and_samples", "samples"] = "dataset_and_samples"
     update_rule: Literal["best_worst", "replace"] = "best_worst"
+    min_margin: float | None = Field(default=None, ge=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokens_per_batch: AutoOrCount = "auto"
     workers: AutoOrCount = "auto"
@@ -483,7 +488,7 @@ def _check_members(section: str, ensemble: Ranking) -> None:
     for i, member in enumerate(ensemble.rankers):
         if member.ranker == "ensemble":
             raise UserError(f"{section}.rankers.{i}.ranker: no ensembles in an ensemble")
-        misplaced = member.model_fields_set & {"update_rule", "workers", "shard_size"}
+        misplaced = member.model_fields_set & {*SELECTION_KEYS, "workers", "shard_size"}
         if misplaced:
             key = min(misplaced)
             raise UserError(f"{section}.rankers.{i}.{key}: belongs to {section}.{key}")
@@ -508,8 +513,23 @@ def _check_sense(recipe: Recipe) -> None:
             f"generation.num_samples: {generation.num_samples} greedy samples are identical; "
             "set generation.temperature above 0 (0.7 is usual)"
         )
+    if recipe.ranking.pool == "samples":
+        _check_pool_of_samples(recipe)
     if recipe.hub.push:
         raise UserError("hub.push: pushing is not built yet; leave it false")
+
+
+def _check_pool_of_samples(recipe: Recipe) -> None:
+    if recipe.generation.num_samples < 2:
+        raise UserError(
+            "ranking.pool: samples leaves the dataset's responses out, so that the policy's own "
+            "form the pool: set generation.num_samples to 2 or more, with a temperature above 0"
+        )
+    if recipe.ranking.update_rule == "replace":
+        raise UserError(
+            "ranking.update_rule: replace is about the dataset's pair, which ranking.pool: samples "
+            "leaves out; use best_worst"
+        )
 
 
 def portion(num_rows: int, t: int, num_iterations: int) -> range:

@@ -93,7 +93,19 @@ def ranking_facts(
     if ranking.ranker not in _FACTS or (ranking.ranker == "judge" and verdicts is None):
         return {}
     found = _FACTS[ranking.ranker](ranking, prompts, candidates, verdicts)
-    return {f"{ranking.ranker} {ranking.name_or_path}": found}
+    return {label(ranking): found}
+
+
+def label(ranking: Ranking) -> str:
+    """`reward_model Skywork/Skywork-Reward-V2-Llama-3.1-8B`"""
+    return f"{ranking.ranker} {ranking.name_or_path or ''}".strip()
+
+
+def member_labels(ranking: Ranking) -> list[str]:
+    """The rankers whose scores a ranking is made of: an ensemble's members, or the one there is."""
+    if ranking.ranker != "ensemble":
+        return [label(ranking)]
+    return [f"{i} {label(member)}" for i, member in enumerate(ranking.rankers)]
 
 
 def in_words(facts: Mapping[str, Mapping[str, int | float]]) -> str:

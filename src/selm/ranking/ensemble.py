@@ -31,7 +31,18 @@ class EnsembleRanker:
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
     ) -> list[list[float]]:
-        """See `Ranker`.
+        """See `Ranker`."""
+        scores_P_R_N = self.score_by_member(prompt_ids, prompts, candidates, columns)
+        return [combined(scores_R_N) for scores_R_N in scores_P_R_N]
+
+    def score_by_member(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[list[list[float]]]:
+        """`scores_P_R_N[p][r][n]`: what member r gave candidate n of prompt p, in its own unit.
 
         Raises:
             UserError: what a member raises, with the member's key before it.
@@ -42,7 +53,7 @@ class EnsembleRanker:
                 scores_R_P_N.append(ranker.score(prompt_ids, prompts, candidates, columns))
             except UserError as error:
                 raise self._named(i, error) from error
-        return [combined(scores_R_N) for scores_R_N in zip(*scores_R_P_N, strict=True)]
+        return [list(scores_R_N) for scores_R_N in zip(*scores_R_P_N, strict=True)]
 
     def compare(
         self,
