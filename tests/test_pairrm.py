@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards
 from selm.ranking import load_ranker, scores_of
-from selm.ranking.pairrm import PairRMRanker, batches, cut, rendered
+from selm.ranking.pairrm import PairRMRanker, cut, rendered
 from selm.ranking.pairrm_model import MARKERS, load
 from selm.recipe import Ranking
 
@@ -219,19 +219,6 @@ def test_equal_candidates_are_equal_and_cost_one_comparison(
 def test_scores_are_means_over_all_columns() -> None:
     matrix = [[0.0, 1.0, 2.0], [-1.0, 0.0, 4.0], [0.0, -2.0, 0.0]]
     assert scores_of(matrix) == pytest.approx([4 / 3, 4 / 3, -8 / 3])
-
-
-def test_batches_hold_every_pair_once_within_the_budget() -> None:
-    rng = random.Random(0)
-    lengths = [rng.randrange(3, 2049) for _ in range(300)]
-    made = batches(lengths, 4096)
-    assert sorted(i for batch in made for i in batch) == list(range(300))
-    widths = [max(lengths[i] for i in batch) for batch in made]
-    assert all(len(b) * width <= 4096 for b, width in zip(made, widths, strict=True))
-    assert widths == sorted(widths, reverse=True), "memory runs out at once or not at all"
-    padded = sum(len(batch) * width for batch, width in zip(made, widths, strict=True))
-    assert padded < 1.05 * sum(lengths)
-    assert batches([5000], 4096) == [[0]], "a longer pair is a batch of its own"
 
 
 def test_cutting_keeps_the_closing_token() -> None:

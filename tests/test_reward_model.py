@@ -25,7 +25,7 @@ from transformers import (
 
 from selm.errors import UserError
 from selm.ranking import in_words, load_ranker, ranking_facts
-from selm.ranking.reward_model import RewardModelRanker, batches
+from selm.ranking.reward_model import RewardModelRanker
 from selm.recipe import Ranking, load_recipe
 
 TURNS = [
@@ -202,14 +202,6 @@ def test_scores_depend_on_the_text_alone(folders, kind: str) -> None:
             assert found == pytest.approx(row[::-1], abs=1e-5)
         alone = ranker.score(["p1"], PROMPTS[1:2], [CANDIDATES[1][:1] * 2])
         assert alone[0] == pytest.approx(wanted[1][:1] * 2, abs=1e-5)
-
-
-def test_batches_keep_to_the_budget_and_hold_every_text_once() -> None:
-    lengths = [5, 1, 9, 30, 2, 2, 9, 4]
-    groups = batches(lengths, tokens_per_batch=18)
-    assert groups == [[3], [2, 6], [0, 7, 4], [5, 1]]
-    assert sorted(i for group in groups for i in group) == list(range(8))
-    assert batches([], 10) == []
 
 
 def test_a_template_without_system_messages_gets_them_in_the_users_turn(

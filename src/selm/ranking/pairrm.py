@@ -18,11 +18,8 @@ from tqdm import tqdm
 from selm.chat import Message
 from selm.errors import UserError
 from selm.ranking import Columns, Matrix, Prompt, scores_of
+from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.ranking.pairrm_model import MARKERS, load
-
-# Token budgets of `tokens_per_batch: auto`. A CPU is fastest on what stays in its cache.
-_TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
-_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 # The instruction that PairRM was trained with for conversations, to the letter.
 _CONVERSATION = (
@@ -75,10 +72,10 @@ class PairRMRanker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.published = load(name_or_path, revision)
         self.model = self.published.model.to(self.device)
-        self.dtype = _DTYPES[self.device] if dtype == "auto" else dtype
+        self.dtype = DTYPES[self.device] if dtype == "auto" else dtype
         self.model.pretrained_model.to(getattr(torch, self.dtype))
         self.tokens_per_batch = (
-            _TOKENS_PER_BATCH[self.device] if tokens_per_batch == "auto" else int(tokens_per_batch)
+            TOKENS_PER_BATCH[self.device] if tokens_per_batch == "auto" else int(tokens_per_batch)
         )
 
     def score(
@@ -251,21 +248,6 @@ def cut(ids: list[int], limit: int) -> list[int]:
     [1, 8, 5, 2]
     """
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
-
-
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices by falling length, in batches that fit the budget when padded to their longest.
-
-    >>> batches([3, 9, 4, 5], tokens_per_batch=10)
-    [[1], [3, 2], [0]]
-    """
-    made: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if made and (len(made[-1]) + 1) * lengths[made[-1][0]] <= tokens_per_batch:
-            made[-1].append(i)
-        else:
-            made.append([i])
-    return made
 
 
 def _cells(rows: Sequence[tuple[str, list[str]]]) -> Iterable[tuple[int, int, int]]:

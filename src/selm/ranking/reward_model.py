@@ -21,11 +21,8 @@ from transformers import (
 from selm.chat import render, takes_system, without_system
 from selm.errors import UserError
 from selm.ranking import Columns, Prompt
+from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.recipe import Ranking
-
-# What `auto` stands for. A CPU is fastest on small batches.
-_TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 16384}
-_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class RewardModelRanker:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = _load_model(ranking, self.device)
         budget = ranking.tokens_per_batch
-        self.tokens_per_batch = _TOKENS_PER_BATCH[self.device] if budget == "auto" else budget
+        self.tokens_per_batch = TOKENS_PER_BATCH[self.device] if budget == "auto" else budget
         self.model.config.use_cache = False
         self.pad = self.model.config.get_text_config().pad_token_id
 
@@ -222,23 +219,6 @@ class RewardModelRanker:
         return pad
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Indices in groups whose padded size keeps to the budget, the longest first.
-
-    Long texts first: memory runs out at once or not at all. A text above the budget goes alone.
-
-    >>> batches([3, 9, 4, 4], tokens_per_batch=12)
-    [[1], [2, 3, 0]]
-    """
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= tokens_per_batch:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
-
-
 def load_encoder(ranking: Ranking) -> Encoder:
     """The reward model's tokenizer, and how much its model can read."""
     config = _load_config(ranking)
@@ -274,7 +254,7 @@ def _load_config(ranking: Ranking) -> PretrainedConfig:
 
 def _load_model(ranking: Ranking, device: str) -> PreTrainedModel:
     """The model, with every weight from the checkpoint: a missing head would be a random one."""
-    dtype = _DTYPES[device] if ranking.dtype == "auto" else ranking.dtype
+    dtype = DTYPES[device] if ranking.dtype == "auto" else ranking.dtype
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             ranking.name_or_path,
