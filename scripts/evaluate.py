@@ -16,9 +16,9 @@ def main() -> None:
     stage.begin()
 
     from selm import artifacts, data
-    from selm.evaluation.held_out import base_responses, greedy, with_rewards
+    from selm.evaluation.held_out import base_responses, facts, greedy, with_rewards
     from selm.generation.respond import respond
-    from selm.ranking import load_ranker
+    from selm.ranking import in_words, load_ranker
 
     rows, dropped = data.held_out(run.recipe)
     policy = artifacts.policy_path(run.recipe, t)
@@ -27,13 +27,16 @@ def main() -> None:
     base = [{**row, "response": row["responses"][0]} for row in answered.rows]
     if t > 0:
         base = data.read(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
-    ranker = load_ranker(run.recipe.judge(), run.recipe.seed)
+    verdicts = artifacts.verdicts_folder(run.recipe)
+    ranker = load_ranker(run.recipe.judge(), run.recipe.seed, verdicts)
     scored = with_rewards(answered.rows, base_responses(base), ranker)
+    found = facts(answered.rows, base_responses(base), run.recipe, verdicts)
 
     with stage.writing() as record:
         data.save(scored, data.EVALUATION, record.folder / "test.parquet")
         record.rows, record.tokens = len(scored), answered.tokens
         record.dropped = dropped + answered.dropped
+        record.facts, record.note = {"rankers": found}, in_words(found)
 
 
 if __name__ == "__main__":

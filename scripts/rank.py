@@ -17,16 +17,21 @@ def main() -> None:
     stage.begin()
 
     from selm import artifacts, data
-    from selm.ranking.prefer import prefer
+    from selm.ranking import in_words
+    from selm.ranking.prefer import facts, prefer
 
     responses = artifacts.folder(run.recipe, "responses", t)
     rows = data.read(responses / "train.parquet")
     partial = artifacts.partial_folder(run, "preferences", t)
-    preferred, dropped = prefer(rows, run.recipe, partial)
+    verdicts = artifacts.verdicts_folder(run.recipe)
+    preferences = prefer(rows, run.recipe, partial, verdicts)
+    found = facts(rows, run.recipe, verdicts)
 
     with stage.writing() as record:
-        data.save(preferred, data.PREFERENCES, record.folder / "train.parquet")
-        record.rows, record.dropped = len(preferred), dropped
+        data.save(preferences.rows, data.PREFERENCES, record.folder / "train.parquet")
+        record.rows, record.dropped = len(preferences.rows), preferences.dropped
+        record.facts = {"rankers": found, "summary": preferences.summary}
+        record.note = in_words(found)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pairrm_weights as small
 import pytest
 import yaml
 
@@ -77,8 +78,14 @@ TABLE = {
     "generation.shard_size=2": set(),
     "generation.batch_size=2": set(),
     "ranking.update_rule=replace": AFTER_PREFERENCES_1,
+    "ranking.min_margin=0.5": AFTER_PREFERENCES_1,
     "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
     "ranking.shard_size=2": set(),
+    "ranking.tokens_per_batch=7": set(),
+    "ranking.dtype=bfloat16": set(),  # of models: nothing to a function
+    "ranking.output_key=score": set(),
+    "ranking.judge.max_tokens=7": set(),
+    "ranking.rankers=[{ranker: random}]": set(),
     "training.alpha=0.5": AFTER_CHECKPOINT_1,
     "training.beta=0.5": AFTER_CHECKPOINT_1,
     "training.max_length=60": AFTER_CHECKPOINT_1,
@@ -165,6 +172,47 @@ def test_changed_content_of_data_and_reward_files_counts(run_with, tmp_path: Pat
     train.write_text(train.read_text().replace("Paris", "Perth"))
     assert {"iter-1/responses", "iter-2/responses"} <= stale(run_with())
     assert state(run_with().recipe, "responses", 1).why == "recipe changed: the content of data"
+
+
+def test_what_a_judge_is_asked_counts_and_not_where_or_how_fast(run_with, tmp_path: Path) -> None:
+    template = tmp_path / "judge.txt"
+    template.write_text("{prompt} {response_a} {response_b}")
+    judge = ["ranking.ranker=judge", "ranking.name_or_path=m", f"ranking.judge.template={template}"]
+    write_all(run_with(*judge))
+    ways = ["base_url=http://other:1/v1", "concurrency=1", "timeout_seconds=1", "api_key_env=KEY"]
+    for change in (*ways, "requests_per_minute=1"):
+        assert stale(run_with(*judge, f"ranking.judge.{change}")) == set(), change
+    stale_by = {
+        change: stale(run_with(*judge, f"ranking.{change}"))
+        for change in ("name_or_path=n", "judge.temperature=1", "judge.max_tokens=7")
+    }
+    assert set(map(frozenset, stale_by.values())) == {frozenset(AFTER_PREFERENCES_1 | EVALUATIONS)}
+    template.write_text("{prompt} {response_a} {response_b}!")
+    why = state(run_with(*judge).recipe, "preferences", 1).why
+    assert why == "recipe changed: the content of ranking.judge.template"
+
+
+def test_the_content_of_a_reward_models_folder_counts(run_with, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    model = ["ranking.ranker=reward_model", f"ranking.name_or_path={tmp_path / 'model'}"]
+    write_all(run_with(*model))
+    assert stale(run_with(*model, "ranking.tokens_per_batch=7")) == set()
+    for change in ("dtype=bfloat16", "output_key=score", "trust_remote_code=true"):
+        assert stale(run_with(*model, f"ranking.{change}")) == AFTER_PREFERENCES_1 | EVALUATIONS
+    (tmp_path / "model" / "config.json").write_text("{ }")
+    assert state(run_with(*model).recipe, "preferences", 1).why.endswith("the content of ranking")
+
+
+def test_the_members_of_an_ensemble_count(run_with, tmp_path: Path) -> None:
+    function = f"{{ranker: function, name_or_path: '{tmp_path}/reward.py:reward'}}"
+    ensemble = ["ranking.ranker=ensemble", f"ranking.rankers=[{{ranker: random}}, {function}]"]
+    write_all(run_with(*ensemble))
+    assert stale(run_with(*ensemble)) == set()
+    (tmp_path / "reward.py").write_text(REWARD + "\n")
+    assert stale(run_with(*ensemble)) == AFTER_PREFERENCES_1 | EVALUATIONS
+    why = state(run_with(*ensemble).recipe, "preferences", 1).why
+    assert why == "recipe changed: the content of ranking.rankers.1"
 
 
 def test_changed_content_of_the_chat_template_counts(run_with, tmp_path: Path) -> None:
@@ -304,3 +352,28 @@ def test_manifests_chain_back_to_the_base_model(run_with) -> None:
         there = artifacts.run_folder(run.recipe) / key / "manifest.json"
         assert artifacts._sha256(there) == digest
     assert manifest["recipe"]["model"]["content"] is not None
+
+
+def test_other_weights_in_the_rankers_folder_make_its_judgements_stale(
+    run_with, tmp_path: Path
+) -> None:
+    ranker = small.write_transformers(tmp_path / "PairRM")
+    pairrm = ("ranking.ranker=pairrm", f"ranking.name_or_path={ranker}")
+    write_all(run_with(*pairrm))
+    assert stale(run_with(*pairrm)) == set()
+    weights = bytearray((ranker / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (ranker / "model.safetensors").write_bytes(weights)
+    run = run_with(*pairrm)
+    assert stale(run) == AFTER_PREFERENCES_1 | EVALUATIONS
+    assert "the content of ranking" in state(run.recipe, "preferences", 1).why
+
+
+def test_large_files_of_one_size_are_told_apart_by_a_sample(tmp_path: Path) -> None:
+    found = set()
+    for byte in (b"a", b"b", b"a"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(byte * (64 * 2**20 + 1))
+        found.add(artifacts._content(str(folder)))
+    assert len(found) == 2

@@ -227,6 +227,7 @@ SAVED = {
             "responses": ["x", ""],
             "finish_reasons": ["stop", "length"],
             "num_tokens": [2, 8],
+            "columns": '{"level": 3}',
         },
     ),
     "preferences": (

@@ -45,7 +45,7 @@ def test_every_link_and_script_leads_somewhere(document: str) -> None:
 def test_the_page_on_recipes_names_every_key() -> None:
     text = (REPOSITORY / "docs/recipes.md").read_text()
     keys = _section_keys(Recipe)
-    sections = {key.partition(".")[0] for key in keys if "." in key}
+    sections = {key.rpartition(".")[0] for key in keys if "." in key}
     for key in set(keys) - sections:
         section, _, name = key.rpartition(".")
         assert f"`{key}`" in text or (f"`{section}." in text and f"`.{name}`" in text), key

@@ -1,12 +1,17 @@
 """Rankers score, `prefer` makes preference rows of the scores."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selm import data
+from selm.data import Row
 from selm.errors import UserError
+from selm.evaluation.held_out import with_rewards
+from selm.generation.respond import respond
 from selm.ranking import load_ranker
 from selm.ranking.function import FunctionRanker
 from selm.ranking.prefer import prefer
@@ -63,12 +68,112 @@ def test_a_missing_function_is_named(function_file, tmp_path: Path) -> None:
         FunctionRanker(f"{tmp_path / 'own.txt'}:reward")
 
 
-def test_an_error_in_the_users_file_keeps_its_traceback(function_file) -> None:
-    with pytest.raises(ZeroDivisionError):
-        FunctionRanker(function_file("1 / 0\n"))
-    ranker = FunctionRanker(function_file("def reward(prompt, candidates):\n    return 1 / 0\n"))
-    with pytest.raises(ZeroDivisionError):
-        ranker.score(["p"], [HI], [["x"]])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import math\n1 / 0\n", "ZeroDivisionError: division by zero (line 2)"),
+        (
+            "import no_such_module\n",
+            "ModuleNotFoundError: No module named 'no_such_module' (line 1)",
+        ),
+        ("def reward(:\n", "SyntaxError: invalid syntax (own.py, line 1)"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_named(function_file, source: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        FunctionRanker(function_file(source))
+    assert str(caught.value).endswith(f"own.py cannot be imported: {message}")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "ZeroDivisionError: division by zero (line 2), for the prompt p7"),
+        (
+            "return len(3)",
+            "TypeError: object of type 'int' has no len() (line 2), for the prompt p7",
+        ),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines (line 2), for the prompt p7"),
+        ("return None", "wanted one number per candidate, got 'None' for p7"),
+        (
+            "return ['good', 'bad']",
+            "wanted one number per candidate, got \"['good', 'bad']\" for p7",
+        ),
+    ],
+)
+def test_a_function_that_fails_is_named_with_the_row(
+    function_file, body: str, message: str
+) -> None:
+    name = function_file(f"def reward(prompt, candidates):\n    {body}\n")
+    with pytest.raises(UserError) as caught:
+        FunctionRanker(name).score(["p7"], [HI], [["x", "y"]])
+    assert str(caught.value) == f"{name}: {message}"
+
+
+COLUMNS = {"chosen": "w", "rejected": None, "level": 3, "tags": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expression"),
+    [
+        ("prompt, candidates, **columns", "[columns == ALL]"),
+        ("messages, texts, **rest", "[rest == ALL and texts == ['x']]"),
+        ("prompt, candidates, level", "[level == 3]"),
+        ("prompt, candidates, level=0, other=7", "[(level, other) == (3, 7)]"),
+        ("prompt, candidates, *, tags, **columns", "[{'tags': tags} | columns == ALL]"),
+        ("prompt, candidates, /, level", "[level == 3]"),
+        ("prompt, candidates", "[len(prompt) == len(candidates) == 1]"),
+        ("*everything", "[len(everything) == 2]"),
+    ],
+)
+def test_a_function_gets_the_columns_that_it_takes(
+    function_file, parameters: str, expression: str
+) -> None:
+    everything = {"prompt_id": "p", **COLUMNS}
+    name = function_file(
+        f"ALL = {everything}\ndef reward({parameters}):\n    return {expression}\n"
+    )
+    assert FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS]) == [[1.0]]
+
+
+def test_columns_that_do_not_fit_the_function_are_named(function_file) -> None:
+    name = function_file("def reward(prompt, candidates, answer):\n    return [1.0]\n")
+    with pytest.raises(UserError, match="it takes 'answer'; the columns are prompt_id, chosen"):
+        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+    name = function_file("def reward(prompt, tags, **columns):\n    return [1.0]\n")
+    with pytest.raises(UserError, match="the dataset has a column 'tags', the name of an argument"):
+        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+
+
+def test_the_datasets_columns_reach_the_function(
+    tiny_recipe: str, function_file, tmp_path: Path
+) -> None:
+    """From the file through generation to ranking and to evaluation; one row has no `level`."""
+    name = function_file(
+        "def reward(prompt, candidates, level, when, **columns):\n"
+        "    assert columns['notes'] == {'by': 'me'} and columns['chosen'] == 'Good.'\n"
+        "    assert columns['prompt_id'] == prompt[0]['content']\n"
+        "    assert when.startswith('2024-05-29')\n"
+        "    return [(level or 0) + n for n in range(len(candidates))]\n"
+    )
+    rows = [
+        {"prompt": f"p{i}", "prompt_id": f"p{i}", "chosen": "Good.", "rejected": "Bad."}
+        | {"level": 10 * i if i else None, "when": "2024-05-29T00:00:00", "notes": {"by": "me"}}
+        for i in range(10)
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = [f"data.name_or_path={tmp_path / 'own.jsonl'}", "ranking.ranker=function"]
+    recipe = load_recipe(tiny_recipe, [*overrides, f"ranking.name_or_path={name}"])
+    found, _ = data.training_portion(recipe, 1)
+    answered = respond(found, recipe.model.name_or_path, recipe, 1, tmp_path, "generating")
+    data.save(answered.rows, data.RESPONSES, tmp_path / "train.parquet")
+    on_disk = data.read(tmp_path / "train.parquet")
+    (tmp_path / "ranked").mkdir()
+    preferences, _ = preferred(on_disk, recipe, tmp_path / "ranked")
+    assert [row["scores"][0] for row in preferences] == [0, 10, 20, 30]
+    base = {row["prompt_id"]: "base" for row in on_disk}
+    scored = with_rewards(on_disk, base, load_ranker(recipe.ranking, recipe.seed))
+    assert [row["reward_of_base"] for row in scored] == [1, 11, 21, 31]
 
 
 def test_random_scores_depend_on_seed_and_prompt_alone() -> None:
@@ -109,7 +214,12 @@ def row(
     }
 
 
-def summary(preference: dict[str, Any]) -> tuple[str, ...]:
+def preferred(rows: list[Row], recipe: Recipe, folder: Path) -> tuple[list[Row], Counter[str]]:
+    found = prefer(rows, recipe, folder)
+    return found.rows, found.dropped
+
+
+def outcome(preference: Row) -> tuple[str, ...]:
     texts = [data.as_text(preference[which]) for which in ("chosen", "rejected")]
     return (preference["prompt_id"], *texts, preference["explored"], preference["explored_role"])
 
@@ -126,8 +236,8 @@ def test_the_best_and_the_worst_of_the_pool_are_kept(recipe_with, tmp_path: Path
         row("pool of three", None, None, "y 2", "z 3", "x 1"),
         row("two samples", "w 2", "l 1", "y 1.5", "z 4"),
     ]
-    preferences, dropped = prefer(rows, recipe_with(), tmp_path)
-    assert [summary(preference) for preference in preferences] == [
+    preferences, dropped = preferred(rows, recipe_with(), tmp_path)
+    assert [outcome(preference) for preference in preferences] == [
         ("best", "y 3", "l 1", "y 3", "chosen"),
         ("worst", "w 2", "y 0", "y 0", "rejected"),
         ("between", "w 3", "l 1", "y 2", "neither"),
@@ -145,8 +255,8 @@ def test_the_best_and_the_worst_of_the_pool_are_kept(recipe_with, tmp_path: Path
 def test_the_replace_rule_compares_with_the_chosen_only(recipe_with, tmp_path: Path) -> None:
     rows = [row("up", "w 1", "l 3", "y 2"), row("down", "w 2", "l 0", "y 1")]
     recipe = recipe_with("ranking.update_rule=replace")
-    preferences, _ = prefer(rows, recipe, tmp_path)
-    assert [summary(preference) for preference in preferences] == [
+    preferences, _ = preferred(rows, recipe, tmp_path)
+    assert [outcome(preference) for preference in preferences] == [
         ("up", "y 2", "l 3", "y 2", "chosen"),
         ("down", "w 2", "y 1", "y 1", "rejected"),
     ]
@@ -159,9 +269,66 @@ def test_identical_candidates_and_ties_are_dropped_and_counted(recipe_with, tmp_
         row("tie", "w 1", "l 1", "y 1"),
         row("kept", "w 1", "l 1", "y 2"),
     ]
-    preferences, dropped = prefer(rows, recipe_with(), tmp_path)
+    preferences, dropped = preferred(rows, recipe_with(), tmp_path)
     assert [preference["prompt_id"] for preference in preferences] == ["kept"]
     assert dropped == {"identical_candidates": 2, "tie": 1}
+
+
+def test_a_margin_below_the_recipes_is_dropped_and_counted(recipe_with, tmp_path: Path) -> None:
+    rows = [row("near", "w 1", "l 1.4", "y 1.2"), row("far", "w 1", "l 1.5", "y 1.2")]
+    recipe = recipe_with("ranking.min_margin=0.5")
+    preferences, dropped = preferred(rows, recipe, tmp_path)
+    assert [preference["prompt_id"] for preference in preferences] == ["far"]
+    assert dropped == {"margin_too_small": 1}
+
+
+def test_a_pool_of_samples_leaves_the_datasets_pair_out(recipe_with, tmp_path: Path) -> None:
+    rows = [row("p", "w 9", "l 0", "y 3", "z 4", "x 5"), row("same", "w 9", "l 0", "y 1", "y 1")]
+    recipe = recipe_with(
+        "ranking.pool=samples", "generation.num_samples=3", "generation.temperature=1"
+    )
+    preferences, dropped = preferred(rows, recipe, tmp_path)
+    assert [outcome(preference) for preference in preferences] == [
+        ("p", "x 5", "y 3", "y 3", "rejected")
+    ]
+    assert preferences[0]["scores"] == [3.0, 4.0, 5.0]
+    assert dropped == {"identical_candidates": 1}
+
+
+def test_the_summary_counts_rows_that_were_dropped_too(recipe_with, tmp_path: Path) -> None:
+    rows = [
+        row("wins", "w 1", "l 0", "y 2"),
+        row("tie", "w 1", "l 1", "y 1"),
+        row("loses to w", "w 3", "l 1", "y 2"),
+    ]
+    found = prefer(rows, recipe_with(), tmp_path).summary
+    assert found["rows"] == 3
+    assert found["explored_against"] == {
+        "chosen": {"won": 1, "tied": 1, "lost": 1},
+        "rejected": {"won": 2, "tied": 1, "lost": 0},
+    }
+
+
+def test_an_ensembles_members_are_compared_on_the_same_rows(recipe_with, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "def long(prompt, candidates):\n    return [len(text) for text in candidates]\n"
+        "def short(prompt, candidates):\n    return [-len(text) for text in candidates]\n"
+    )
+    functions = [f"{tmp_path}/two.py:{name}" for name in ("long", "short", "long")]
+    members = ", ".join(f"{{ranker: function, name_or_path: {f}}}" for f in functions)
+    recipe = recipe_with("ranking.ranker=ensemble", f"ranking.rankers=[{members}]")
+    rows = [row("p", "good", "bad one", "middle"), row("q", "excellent", "bad", "ok")]
+    found = prefer(rows, recipe, tmp_path).summary
+    agreement = {tuple(a["rankers"]): (a["alike"], a["pairs"]) for a in found["agreement"]}
+    long, short, again = (f"{i} function {name}" for i, name in enumerate(functions))
+    assert agreement == {
+        ("the dataset", long): (1, 2),  # p's chosen is the shorter one
+        ("the dataset", short): (1, 2),
+        ("the dataset", again): (1, 2),
+        (long, short): (0, 6),
+        (long, again): (6, 6),
+        (short, again): (0, 6),
+    }
 
 
 def test_finish_reasons_travel_with_the_response(recipe_with, tmp_path: Path) -> None:
@@ -171,7 +338,7 @@ def test_finish_reasons_travel_with_the_response(recipe_with, tmp_path: Path) ->
         row("between", "w 3", "l 1", "y 2", cut=True),
         row("finished", "w 2", "l 1", "y 3"),
     ]
-    preferences, _ = prefer(rows, recipe_with(), tmp_path)
+    preferences, _ = preferred(rows, recipe_with(), tmp_path)
     reasons = [
         tuple(p[f"{which}_finish_reason"] for which in ("chosen", "rejected", "explored"))
         for p in preferences

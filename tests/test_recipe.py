@@ -323,6 +323,14 @@ def test_several_greedy_samples_are_refused() -> None:
     assert load("generation.num_samples=2", "generation.temperature=0.7")
 
 
+def test_a_pool_of_samples_wants_several_and_no_rule_about_the_datasets_pair() -> None:
+    several = ("ranking.pool=samples", "generation.num_samples=2", "generation.temperature=1")
+    assert load(*several).ranking.pool == "samples"
+    assert "generation.num_samples" in refusal("ranking.pool=samples")
+    assert "use best_worst" in refusal(*several, "ranking.update_rule=replace")
+    assert "ranking.min_margin" in refusal("ranking.min_margin=-1")
+
+
 # Batch arithmetic
 
 

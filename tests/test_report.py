@@ -144,6 +144,17 @@ def results():
     }
     entries = [("evaluation", 0), ("checkpoint", 1), ("evaluation", 2)]
     manifests = {entry: manifest | {"dropped": {"too_long": 2}} for entry in entries}
+    ranked = {
+        "rows": 5,
+        "explored_against": {"chosen": {"won": 3, "tied": 1, "lost": 1}},
+        "scores": {"chosen": [0.0, 0.1, 0.2, 0.3, 0.4], "policy": [0.0, 0.2, 0.3, 0.4, 0.9]},
+        "length_correlation": -0.25,
+        "agreement": [{"rankers": ["the dataset", "function f"], "pairs": 8, "alike": 6}],
+    }
+    manifests["preferences", 2] = manifests["evaluation", 2] | {
+        "summary": ranked,
+        "rankers": {"judge me": {"verdicts": 12, "flip_rate": 0.25}},
+    }
     log = {"step": 1, "loss": 0.7, "rewards/chosen": 0.1, "rewards/rejected": 0.0}
     optimism = {"loss/dpo": 0.7, "loss/optimism": 0.01, "rewards/explored": 0.1}
     return report.Results(
@@ -156,7 +167,7 @@ def results():
 
 def test_metrics_have_one_entry_per_evaluated_iteration(recipe, results):
     found = report.metrics(recipe, results)
-    assert found["seconds"] == {"evaluate": 3.0, "train": 1.5}
+    assert found["seconds"] == {"evaluate": 3.0, "train": 1.5, "rank": 1.5}
     base, last = found["iterations"]
     assert (base["iteration"], base["objective"], base["win_rate_vs_base"]) == (0, "base", None)
     assert (last["iteration"], last["objective"], last["n"]) == (2, "selm", 4)
@@ -171,14 +182,20 @@ def test_the_report_says_what_happened(recipe, results):
     text = report.markdown(recipe, report.metrics(recipe, results), results)
     assert "0.425 (base) -> 0.750 (iteration 2), paired difference +0.325" in text
     assert "| 2         |  75.0% |     0.0% |   25.0% |     4 |" in text
+    assert "| 2         |        70.0% | not in the pool |            -0.25 |    5 |" in text
+    assert "| the dataset | function f |         2 | 75.0% |     8 |" in text
+    assert "judge me: 12 verdicts, 0.25 flip_rate" in text
     assert "2 too_long" in text
     assert "> ask a" in text
+
+
+PICTURES = ("reward_mean", "rewards", "lengths", "scores", "training")
 
 
 def test_every_picture_that_the_report_shows_is_drawn(recipe, results, tmp_path):
     metrics = report.metrics(recipe, results)
     figures.draw(metrics, results, tmp_path)
     drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"reward_mean.png", "rewards.png", "lengths.png", "training.png"}
+    assert drawn == {f"{name}.png" for name in PICTURES}
     text = report.markdown(recipe, metrics, results)
     assert all(f"]({name})" in text for name in drawn)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from selm.ranking.selection import Candidate, Pair, best_worst, distinct, replace, role
+from selm import data
+from selm.ranking.selection import Candidate, Pair, best_worst, distinct, pool, replace, role
 
 POOL = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
 
@@ -44,8 +45,8 @@ def test_replace_explores_the_first_of_several_samples() -> None:
 
 
 def test_replace_without_a_full_pool_is_best_worst() -> None:
-    for pool in (POOL[:2], [*POOL[2:], Candidate("z", "policy")]):
-        assert replace(pool, [0.1, 0.9]) == Pair(chosen=1, rejected=0)
+    for two in (POOL[:2], [*POOL[2:], Candidate("z", "policy")]):
+        assert replace(two, [0.1, 0.9]) == Pair(chosen=1, rejected=0)
 
 
 def test_distinct_keeps_the_first_of_each_text() -> None:
@@ -59,3 +60,20 @@ def test_roles() -> None:
         "neither",
         "chosen",
     ]
+
+
+def test_the_pool_is_the_datasets_pair_and_the_samples_or_these_alone() -> None:
+    row = {
+        "chosen": data.as_messages("w"),
+        "rejected": data.as_messages("l"),
+        "responses": ["y", "l", "z", "y"],
+        "finish_reasons": ["stop", "stop", "length", "stop"],
+    }
+    assert pool(row, "dataset_and_samples") == [*POOL, Candidate("z", "policy", "length")]
+    assert pool(row, "samples") == [
+        Candidate("y", "policy"),
+        Candidate("l", "policy"),
+        Candidate("z", "policy", "length"),
+    ]
+    prompt_only = row | {"chosen": None, "rejected": None}
+    assert pool(prompt_only, "dataset_and_samples") == pool(row, "samples")

@@ -27,18 +27,21 @@ from typing import TYPE_CHECKING, Any
 
 from selm.errors import OutsideError, UserError
 from selm.plan import Run, command, stages
-from selm.recipe import Ranking, Recipe, is_local_path
+from selm.recipe import SELECTION_KEYS, Ranking, Recipe, is_local_path
 
 if TYPE_CHECKING:  # `hub` takes half a second to import, and runs without it must not
     from selm.hub import Pushed
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
-FORMAT = 1
+FORMAT = 2
 
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
     "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
-    "ranking": {"workers", "shard_size"},
+    "ranking": {"workers", "shard_size", "tokens_per_batch"},
+    "judge": {
+        *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
+    },
     "training": {
         *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
@@ -50,6 +53,15 @@ EXECUTION_KEYS = {
             "gradient_checkpointing",
         ),
     },
+}
+
+# Keys of `ranking` that some rankers read: they are nothing to artifacts of the others.
+READ_BY = {
+    "dtype": {"pairrm", "reward_model"},
+    "output_key": {"reward_model"},
+    "trust_remote_code": {"reward_model"},
+    "judge": {"judge"},
+    "rankers": {"ensemble"},
 }
 
 PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "vllm")
@@ -135,7 +147,8 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         }
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.judge())
-        del part["ranking"]["update_rule"]  # nothing is selected here
+        for key in SELECTION_KEYS:  # nothing is selected here
+            del part["ranking"][key]
     return part
 
 
@@ -150,9 +163,18 @@ def _data(recipe: Recipe) -> dict[str, Any]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    part = _settings("ranking", ranking.model_dump())
-    if ranking.ranker == "function" and ranking.name_or_path:
+    settings = _settings("ranking", ranking.model_dump())
+    kind = ranking.ranker
+    part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
+    if kind == "function" and ranking.name_or_path:
         part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
+    if kind in ("pairrm", "reward_model") and ranking.name_or_path:
+        part["content"] = _content(ranking.name_or_path)
+    if kind == "judge":
+        part["judge"] = _settings("judge", part["judge"])
+        part["judge"]["template.content"] = _content(ranking.judge.template)
+    if kind == "ensemble":
+        part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
     return part
 
 
@@ -160,7 +182,8 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 def _content(path: str) -> str | None:
     """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
 
-    Files up to 64 MB count with their bytes, larger ones (weights) with their name and size.
+    Files up to 64 MB count with their bytes, larger ones (weights) with their name, their size and
+    a sample of their bytes: other weights of the same shapes differ nearly everywhere.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -170,9 +193,18 @@ def _content(path: str) -> str | None:
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(root)}:{size}".encode())
-        if size <= 64 * 2**20:
-            digest.update(file.read_bytes())
+        digest.update(file.read_bytes() if size <= 64 * 2**20 else _sample(file, size))
     return digest.hexdigest()
+
+
+def _sample(path: Path, size: int, blocks: int = 256, block_bytes: int = 4096) -> bytes:
+    """Blocks at even distances, one megabyte in all."""
+    with path.open("rb") as file:
+        found = []
+        for block in range(blocks):
+            file.seek(block * (size - block_bytes) // (blocks - 1))
+            found.append(file.read(block_bytes))
+    return b"".join(found)
 
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
@@ -503,6 +535,15 @@ def _partial_key(run: Run, kind: str, t: int | None) -> str:
     return json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
 
 
+def verdicts_folder(recipe: Recipe) -> Path:
+    """Where judges keep their verdicts, each under a hash of all that was asked.
+
+    No artifact: the stages of a run share it, and it outlives changes of the recipe. Delete it to
+    have everything asked again.
+    """
+    return run_folder(recipe) / "verdicts"
+
+
 def _read_text(path: Path) -> str | None:
     return path.read_text() if path.is_file() else None
 
@@ -517,13 +558,14 @@ def write_text(path: Path, text: str) -> None:
 
 @dataclass
 class Record:
-    """What a stage reports about itself in its manifest."""
+    """What a stage reports about itself in its manifest; `note` is for its last line alone."""
 
     folder: Path
     rows: int = 0
     tokens: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @contextmanager

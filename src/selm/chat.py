@@ -92,12 +92,10 @@ class Chat:
         return text.removeprefix(before).removeprefix(self.lead)
 
     def _prompt_text(self, messages: Sequence[Message]) -> str:
-        if messages[0]["role"] == "system" and len(messages) > 1 and not self.takes_system:
-            system, first, *rest = messages
-            contents = [message["content"] for message in (system, first) if message["content"]]
-            messages = [{"role": first["role"], "content": "\n\n".join(contents)}, *rest]
+        if not self.takes_system:
+            messages = without_system(messages)
         try:
-            return _render(self.tokenizer, messages, add_generation_prompt=True)
+            return render(self.tokenizer, messages, add_generation_prompt=True)
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
@@ -162,8 +160,8 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     asked: list[Message] = [{"role": "user", "content": "Hi"}]
     answered = [*asked, {"role": "assistant", "content": _PROBE}]
     try:
-        prompt = _render(tokenizer, asked, add_generation_prompt=True)
-        whole = _render(tokenizer, answered, add_generation_prompt=False)
+        prompt = render(tokenizer, asked, add_generation_prompt=True)
+        whole = render(tokenizer, answered, add_generation_prompt=False)
     except TemplateError as error:
         raise UserError(f"model.chat_template: it refuses a conversation: {error}") from error
     if _PROBE not in whole:
@@ -175,7 +173,7 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
         lead=lead if lead.isspace() else "",
         end_of_turn=_end_of_turn(tokenizer, after),
         adds_bos=adds_bos,
-        takes_system=_takes_system(tokenizer, asked),
+        takes_system=takes_system(tokenizer),
     )
 
 
@@ -188,19 +186,33 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
     return tokenizer.eos_token_id
 
 
-def _takes_system(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Message]) -> bool:
+def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template writes a system message; some refuse them, some drop them."""
+    probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "Hi"}]
     try:
-        text = _render(
-            tokenizer, [{"role": "system", "content": _PROBE}, *asked], add_generation_prompt=True
-        )
+        text = render(tokenizer, probe, add_generation_prompt=True)
     except TemplateError:
         return False
     return _PROBE in text
 
 
-def _render(
+def without_system(messages: Sequence[Message]) -> Sequence[Message]:
+    """A leading system message goes to the head of the turn behind it.
+
+    >>> without_system([{"role": "system", "content": "A"}, {"role": "user", "content": "B"}])
+    [{'role': 'user', 'content': 'A\\n\\nB'}]
+    """
+    if messages[0]["role"] != "system" or len(messages) == 1:
+        return messages
+    system, first, *rest = messages
+    contents = [message["content"] for message in (system, first) if message["content"]]
+    return [{"role": first["role"], "content": "\n\n".join(contents)}, *rest]
+
+
+def render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
 ) -> str:
+    """The tokenizer's chat template, filled in. Raises jinja2.TemplateError if it refuses."""
     return tokenizer.apply_chat_template(
         list(messages),
         tokenize=False,

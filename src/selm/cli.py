@@ -162,6 +162,7 @@ class Stage:
             f"{self.folder}: written, {record.rows} rows"
             + (f", {record.tokens:,} tokens" if record.tokens else "")
             + (f", dropped: {drops}" if drops else "")
+            + (f", {record.note}" if record.note else "")
             + f", {seconds:.0f} s"
         )
         self._push()

@@ -1,7 +1,8 @@
 """Preference datasets in, whatever their form; rows with ids out. Also the schemas of our own.
 
-A row is {"prompt_id": str, "prompt": messages, "chosen": str | None, "rejected": str | None}:
-responses are plain text, None where the dataset has prompts only.
+A row is {"prompt_id": str, "prompt": messages, "chosen": str | None, "rejected": str | None,
+"columns": dict}: responses are plain text, None where the dataset has prompts only; `columns` holds
+what else the dataset says of the row.
 """
 
 import hashlib
@@ -22,6 +23,11 @@ Row = dict[str, Any]
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
+# The columns of a dataset that `normalise` reads; all others travel along for function rankers.
+_OWN_COLUMNS = ("prompt_id", "prompt", "chosen", "rejected")
+
+# `columns`: the dataset's other columns as a JSON object, for each dataset has other ones; null
+# where it has none.
 RESPONSES = Features(
     {
         "prompt_id": Value("string"),
@@ -31,6 +37,7 @@ RESPONSES = Features(
         "responses": List(Value("string")),
         "finish_reasons": List(Value("string")),
         "num_tokens": List(Value("int64")),
+        "columns": Value("string"),
     }
 )
 
@@ -48,6 +55,15 @@ PREFERENCES = Features(
         "rejected_finish_reason": Value("string"),
         "explored_finish_reason": Value("string"),
         "scores": List(Value("float64")),
+    }
+)
+
+# What a ranker said of a row's pool; `member_scores` has one list per member of an ensemble.
+SCORES = Features(
+    {
+        "prompt_id": Value("string"),
+        "scores": List(Value("float64")),
+        "member_scores": List(List(Value("float64"))),
     }
 )
 
@@ -212,7 +228,9 @@ def normalise(raw: Row) -> Row | str:
         if texts[0] == texts[1]:
             return "chosen_is_rejected"
     prompt_id = str(raw.get("prompt_id") or _prompt_id(messages))
-    return {"prompt_id": prompt_id, "prompt": messages, "chosen": texts[0], "rejected": texts[1]}
+    columns = {key: value for key, value in raw.items() if key not in _OWN_COLUMNS}
+    row = {"prompt_id": prompt_id, "prompt": messages, "columns": columns}
+    return row | {"chosen": texts[0], "rejected": texts[1]}
 
 
 def _is_conversation(value: Any) -> bool:
@@ -254,6 +272,21 @@ def as_messages(response: str | None) -> list[dict[str, str]] | None:
 def as_text(messages: list[dict[str, str]] | None) -> str | None:
     """The inverse of `as_messages`."""
     return None if not messages else messages[0]["content"]
+
+
+def as_json(columns: Row) -> str | None:
+    """The dataset's other columns in the form of `RESPONSES`; dates and the like become text."""
+    return json.dumps(columns, default=str) if columns else None
+
+
+def columns(row: Row) -> Row:
+    """What a row of the schema `RESPONSES` holds beside prompt and candidates, for rankers.
+
+    >>> columns({"chosen": as_messages("w"), "rejected": None, "columns": '{"level": 3}'})
+    {'chosen': 'w', 'rejected': None, 'level': 3}
+    """
+    pair = {which: as_text(row.get(which)) for which in ("chosen", "rejected")}
+    return pair | json.loads(row.get("columns") or "{}")
 
 
 def save(rows: list[Row], features: Features, path: Path) -> None:

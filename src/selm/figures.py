@@ -12,10 +12,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from selm.report import Metrics, Results
+from selm.report import Metrics, Results, ranking_summaries
 
 BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
 ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
+SOURCES = {
+    "chosen": (ROLES["chosen"], "dataset's chosen"),
+    "rejected": (ROLES["rejected"], "dataset's rejected"),
+    "policy": (ROLES["explored"], "the policy's own"),
+}
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -40,7 +45,7 @@ Steps = Sequence[Mapping[str, float]]
 
 
 def draw(metrics: Metrics, results: Results, folder: Path) -> None:
-    """Write rewards.png, reward_mean.png, lengths.png and training.png into `folder`."""
+    """Write rewards, reward_mean, lengths, training and, where ranked, scores.png to `folder`."""
     entries, rows = metrics["iterations"], results.evaluations
     rewards = {t: [row["reward"] for row in rows[t]] for t in rows}
     lengths = {t: [float(row["num_tokens"]) for row in rows[t]] for t in rows}
@@ -50,6 +55,8 @@ def draw(metrics: Metrics, results: Results, folder: Path) -> None:
         _save(distributions(entries, rewards, "reward", name), folder / "rewards.png")
         _save(distributions(entries, lengths, "response tokens", name), folder / "lengths.png")
         _save(training(results.logs), folder / "training.png")
+        if summaries := ranking_summaries(results):
+            _save(scores(summaries, name), folder / "scores.png")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -133,6 +140,37 @@ def distributions(
         axes.yaxis.set_major_formatter("{x:.0f}%")
     np.atleast_1d(panels)[-1].set_xlabel(what)
     subtitle = f"{what}: share of held-out prompts; outline: the base model; dashes: mean"
+    _titled(figure, run_name, subtitle)
+    return figure
+
+
+def scores(summaries: Mapping[int, Mapping[str, Any]], run_name: str) -> Any:
+    """Where the ranker's scores lie, by iteration and by who wrote the response."""
+    sources = [s for s in SOURCES if any(s in found["scores"] for found in summaries.values())]
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    for k, source in enumerate(sources):
+        at = {x: found["scores"] for x, found in enumerate(summaries.values())}
+        offset = 0.26 * (k - (len(sources) - 1) / 2)
+        names = ("whislo", "q1", "med", "q3", "whishi")
+        boxes = [
+            {**dict(zip(names, found[source], strict=True)), "fliers": []}
+            for found in at.values()
+            if source in found
+        ]
+        where = [x + offset for x, found in at.items() if source in found]
+        colour, label = SOURCES[source]
+        axes.bxp(
+            boxes, where, widths=0.2, showfliers=False, showcaps=False, patch_artist=True,
+            label=label, boxprops={"facecolor": colour, "edgecolor": "none", "alpha": 0.85},
+            medianprops={"color": INK, "linewidth": 1.6}, whiskerprops={"color": colour},
+        )  # fmt: skip
+    axes.set_xticks(range(len(summaries)), [f"iteration {t}" for t in summaries])
+    axes.set_ylabel("score")
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
+    rows = sum(found["rows"] for found in summaries.values())
+    subtitle = f"the ranker's scores in {rows} pools; boxes: half of the scores, whiskers: 90%"
     _titled(figure, run_name, subtitle)
     return figure
 

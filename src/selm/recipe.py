@@ -10,10 +10,12 @@ import difflib
 import importlib.util
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -28,8 +30,14 @@ from pydantic import (
 
 from selm.errors import UserError
 
+# Keys of `ranking` that turn scores into a pair; the others are about the ranker.
+SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
+
+# What a judge's template must hold, each in braces.
+TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
+
 Objective = Literal["dpo", "selm", "online_dpo"]
-Workers = Literal["auto"] | Annotated[int, Field(ge=1)]
+AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 # Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
 DECIDED_ELSEWHERE = {
@@ -110,18 +118,58 @@ class Generation(Section):
     max_tokens: int = Field(default=1024, ge=1)
     batch_size: int = Field(default=32, ge=1)
     tensor_parallel_size: int = Field(default=1, ge=1)
-    workers: Workers = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
+
+
+class Judge(Section):
+    """How an LLM is asked, over an OpenAI-compatible endpoint, which of two responses is better.
+
+    The key of a hosted endpoint stands in an environment variable, never in a recipe.
+    """
+
+    base_url: str = "http://localhost:8000/v1"
+    api_key_env: str | None = None
+    template: str = "recipes/judge.txt"
+    json_schema: bool = True
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float | None = Field(default=0.0, ge=0)
+    concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    timeout_seconds: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> "Judge":
+        """UserErrors, because pydantic's own would print the value."""
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise UserError("ranking.judge.base_url: wanted a URL such as http://localhost:8000/v1")
+        if "@" in url.netloc:
+            raise UserError("ranking.judge.base_url: no user or password here; see api_key_env")
+        if self.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise UserError(
+                "ranking.judge.api_key_env: wanted the name of an environment variable, in "
+                "capitals, such as OPENAI_API_KEY; not the key itself"
+            )
+        return self
 
 
 class Ranking(Section):
     """Who judges the responses, and how the judgement becomes a pair."""
 
-    ranker: Literal["pairrm", "function", "random"] = "pairrm"
+    ranker: Literal["pairrm", "reward_model", "judge", "function", "random", "ensemble"] = "pairrm"
     name_or_path: str | None = None
     revision: str = "main"
+    output_key: str | None = None
+    trust_remote_code: bool = False
+    judge: Judge = Field(default_factory=Judge)
+    rankers: tuple["Ranking", ...] = ()
+    pool: Literal["dataset_and_samples", "samples"] = "dataset_and_samples"
     update_rule: Literal["best_worst", "replace"] = "best_worst"
-    workers: Workers = "auto"
+    min_margin: float | None = Field(default=None, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokens_per_batch: AutoOrCount = "auto"
+    workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
 
 
@@ -271,7 +319,7 @@ def _explain(error: ValidationError) -> str:
     """One line for the first thing wrong."""
     first = error.errors()[0]
     location, value = first["loc"], first.get("input")
-    if location[-1] == "literal['auto']":  # pydantic's name for one half of `Workers`
+    if location[-1] == "literal['auto']":  # pydantic's name for one half of AutoOrCount
         return f"{_dotted(location[:-1])}: must be auto or a whole number above 0, got {value!r}"
     dotted = _dotted(location)
     if first["type"] == "extra_forbidden":
@@ -307,7 +355,9 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         if part == "iterations":
             model = Iteration
         elif isinstance(part, str):
-            model = {"ranking": Ranking}.get(part) or model.model_fields[part].annotation
+            model = {"ranking": Ranking, "rankers": Ranking}.get(part) or model.model_fields[
+                part
+            ].annotation
     return list(model.model_fields)
 
 
@@ -396,14 +446,57 @@ def _check_files(recipe: Recipe) -> None:
     }
     if is_local_path(recipe.data.name_or_path):
         wanted["data.name_or_path"] = recipe.data.name_or_path
-    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+    for section, ranking in _rankings(recipe):
         if ranking.ranker == "function":
             wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
-        if ranking.ranker == "pairrm" and ranking.name_or_path is None:
-            raise UserError(f"{section}.name_or_path: missing (the paper's: llm-blender/PairRM)")
+        if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
+            raise UserError(f"{section}.name_or_path: missing ({_NAME_WANTED[ranking.ranker]})")
+        name = ranking.name_or_path or ""
+        if ranking.ranker in ("pairrm", "reward_model") and is_local_path(name):
+            wanted[f"{section}.name_or_path"] = name
+        if ranking.ranker == "judge":
+            wanted[f"{section}.judge.template"] = ranking.judge.template
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().exists():
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
+    for section, ranking in _rankings(recipe):
+        if ranking.ranker == "judge":
+            _check_template(f"{section}.judge.template", ranking.judge.template)
+
+
+def _check_template(key: str, path: str) -> None:
+    text = Path(path).expanduser().read_text()
+    missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
+    if missing:
+        raise UserError(f"{key}: {path} does not say where {' and '.join(missing)} shall stand")
+
+
+_NAME_WANTED = {
+    "reward_model": "a model with one output, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B",
+    "judge": "the model's name at ranking.judge.base_url",
+}
+
+
+def _rankings(recipe: Recipe) -> Iterator[tuple[str, Ranking]]:
+    """Every ranker that the recipe names, with its key: the members of ensembles too."""
+    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+        yield section, ranking
+        if ranking.ranker == "ensemble":
+            _check_members(section, ranking)
+            for i, member in enumerate(ranking.rankers):
+                yield f"{section}.rankers.{i}", member
+
+
+def _check_members(section: str, ensemble: Ranking) -> None:
+    if len(ensemble.rankers) < 2:
+        raise UserError(f"{section}.rankers: an ensemble is of two rankers or more")
+    for i, member in enumerate(ensemble.rankers):
+        if member.ranker == "ensemble":
+            raise UserError(f"{section}.rankers.{i}.ranker: no ensembles in an ensemble")
+        misplaced = member.model_fields_set & {*SELECTION_KEYS, "workers", "shard_size"}
+        if misplaced:
+            key = min(misplaced)
+            raise UserError(f"{section}.rankers.{i}.{key}: belongs to {section}.{key}")
 
 
 def _function_file(section: str, ranking: Ranking) -> str:
@@ -429,6 +522,21 @@ def _check_sense(recipe: Recipe) -> None:
         raise UserError(
             "hub.namespace: missing; hub.push=true needs your name on the Hub or an "
             "organisation's, as in hub.namespace=me"
+        )
+    if recipe.ranking.pool == "samples":
+        _check_pool_of_samples(recipe)
+
+
+def _check_pool_of_samples(recipe: Recipe) -> None:
+    if recipe.generation.num_samples < 2:
+        raise UserError(
+            "ranking.pool: samples leaves the dataset's responses out, so that the policy's own "
+            "form the pool: set generation.num_samples to 2 or more, with a temperature above 0"
+        )
+    if recipe.ranking.update_rule == "replace":
+        raise UserError(
+            "ranking.update_rule: replace is about the dataset's pair, which ranking.pool: samples "
+            "leaves out; use best_worst"
         )
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from selm import artifacts, data
 from selm.data import Row
 from selm.plan import SCRIPTS, evaluated_iterations, stages
+from selm.ranking import in_words
 from selm.recipe import Recipe
 
 Metrics = dict[str, Any]
 Interval = list[float]
 
 # Their scores have a meaning only beside the base model's response to the same prompt.
-PAIRWISE_RANKERS = {"pairrm"}
+PAIRWISE_RANKERS = {"pairrm", "judge", "ensemble"}
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,9 @@ def markdown(recipe: Recipe, metrics: Metrics, results: Results) -> str:
         "## Rewards and lengths",
         _picture("distribution of held-out rewards", "rewards.png"),
         _picture("distribution of response lengths", "lengths.png"),
+        *_ranking_sections(results),
         "## Training",
         _picture("training curves", "training.png"),
-        *_explored_section(results.roles),
         "## Three prompts",
         *_example_sections(results.evaluations),
         "## Stages",
@@ -288,19 +289,79 @@ def _iteration_table(metrics: Metrics) -> str:
     return table(header, rows)
 
 
-def _explored_section(roles: Mapping[int, Counter[str]]) -> list[str]:
-    """What became of the policy's own response; nothing where no iteration generated any."""
-    if not roles:
+def ranking_summaries(results: Results) -> dict[int, dict[str, Any]]:
+    """t -> what its ranking came to (`selm.ranking.summary`); empty where nothing was ranked."""
+    manifests = results.manifests.items()
+    return {t: manifest["summary"] for (kind, t), manifest in manifests if kind == "preferences"}
+
+
+def _ranking_sections(results: Results) -> list[str]:
+    """Whether exploration pays, and what kind of ranker it was."""
+    summaries = ranking_summaries(results)
+    if not summaries:
         return []
+    return [
+        "## Ranking",
+        "The explored response is the policy's own. Its role in its preference pair:",
+        _role_table(results.roles),
+        "How often the ranker put it above the dataset's responses (ties count one half), and the "
+        "correlation of score with length in characters, within prompts:",
+        _explored_table(summaries),
+        _picture("distribution of the ranker's scores", "scores.png"),
+        *_agreement_section(summaries),
+        *_ranker_facts(results.manifests),
+    ]
+
+
+def _role_table(roles: Mapping[int, Counter[str]]) -> str:
     names = ("chosen", "rejected", "neither")
     rows = [
         [str(t), *(f"{count[name] / count.total():.1%}" for name in names), str(count.total())]
         for t, count in roles.items()
     ]
-    return [
-        "Role of the explored response, the policy's own, in its preference pair:",
-        table(["iteration", *names, "pairs"], rows),
+    return table(["iteration", *names, "pairs"], rows)
+
+
+def _explored_table(summaries: Mapping[int, Mapping[str, Any]]) -> str:
+    header = ["iteration", "above chosen", "above rejected", "score and length", "rows"]
+    rows = []
+    for t, found in summaries.items():
+        shares = [_share_won(found["explored_against"].get(s)) for s in ("chosen", "rejected")]
+        correlation = found["length_correlation"]
+        length = "undefined" if correlation is None else f"{correlation:+.2f}"
+        rows.append([str(t), *shares, length, str(found["rows"])])
+    return table(header, rows)
+
+
+def _share_won(counts: Mapping[str, int] | None) -> str:
+    if counts is None:
+        return "not in the pool"
+    return f"{(counts['won'] + 0.5 * counts['tied']) / sum(counts.values()):.1%}"
+
+
+def _agreement_section(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [*found["rankers"], str(t), f"{found['alike'] / found['pairs']:.1%}", str(found["pairs"])]
+        for t, summary in summaries.items()
+        for found in summary["agreement"]
     ]
+    if not rows:
+        return []
+    return [
+        "Agreement: of the pairs of candidates that both put in an order, the share put in the "
+        "same one; one half is chance. The dataset's order is chosen above rejected.",
+        table(["ranker", "and", "iteration", "agree", "pairs"], rows, left=2),
+    ]
+
+
+def _ranker_facts(manifests: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[str]:
+    """What rankers counted: verdicts, tokens, texts cut."""
+    rows = [
+        [SCRIPTS[kind], str(t), in_words(manifest["rankers"])]
+        for (kind, t), manifest in manifests.items()
+        if manifest.get("rankers")
+    ]
+    return [table(["stage", "iteration", "what the ranker counted"], rows, left=3)] if rows else []
 
 
 def spread_ids(ids: Sequence[str], count: int = 3) -> list[str]:

@@ -1,9 +1,11 @@
 """Greedy answers to held-out prompts, and what the recipe's ranker thinks of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from selm import data
 from selm.data import Row
-from selm.ranking import Ranker
+from selm.ranking import Ranker, ranking_facts
 from selm.recipe import Recipe
 
 
@@ -19,19 +21,23 @@ def with_rewards(
     """Rows of the schema `EVALUATION`.
 
     Each response is scored beside the base model's response to the same prompt: a pairwise
-    ranker's score has a meaning only there, a reward does not change by it.
+    ranker's score has a meaning only there, a reward does not change by it. A response that is the
+    base model's is not sent to a pairwise ranker: it is a tie.
 
     Args:
         answered: of the schema `RESPONSES`, one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
-    ids = [row["prompt_id"] for row in answered]
-    responses = [row["responses"][0] for row in answered]
+    pools = _pools(answered, base_responses)
+    sent = [n for n, (text, of_base) in enumerate(pools) if text != of_base or not ranker.pairwise]
     scores = ranker.score(
-        ids,
-        [row["prompt"] for row in answered],
-        [[text, base_responses[i]] for i, text in zip(ids, responses, strict=True)],
+        [answered[n]["prompt_id"] for n in sent],
+        [answered[n]["prompt"] for n in sent],
+        [pools[n] for n in sent],
+        [data.columns(answered[n]) for n in sent],
     )
+    rewards = dict(zip(sent, scores, strict=True))
+    rewards |= {n: [ranker.tie] * 2 for n in range(len(answered)) if n not in rewards}
     return [
         {
             "prompt_id": row["prompt_id"],
@@ -39,11 +45,23 @@ def with_rewards(
             "response": row["responses"][0],
             "finish_reason": row["finish_reasons"][0],
             "num_tokens": row["num_tokens"][0],
-            "reward": reward,
-            "reward_of_base": reward_of_base,
+            "reward": rewards[n][0],
+            "reward_of_base": rewards[n][1],
         }
-        for row, (reward, reward_of_base) in zip(answered, scores, strict=True)
+        for n, row in enumerate(answered)
     ]
+
+
+def facts(
+    answered: Sequence[Row], base_responses: Mapping[str, str], recipe: Recipe, verdicts: Path
+) -> dict[str, dict[str, int | float]]:
+    """What scoring these rows came to: see `ranking_facts`."""
+    prompts = [row["prompt"] for row in answered]
+    return ranking_facts(recipe.judge(), prompts, _pools(answered, base_responses), verdicts)
+
+
+def _pools(answered: Sequence[Row], base_responses: Mapping[str, str]) -> list[list[str]]:
+    return [[row["responses"][0], base_responses[row["prompt_id"]]] for row in answered]
 
 
 def base_responses(rows: Sequence[Row]) -> dict[str, str]:

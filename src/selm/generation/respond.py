@@ -78,6 +78,7 @@ def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) ->
                 "responses": [sample.text for sample in samples],
                 "finish_reasons": [sample.finish_reason for sample in samples],
                 "num_tokens": [sample.num_tokens for sample in samples],
+                "columns": data.as_json(shard[i]["columns"]),
             }
         )
     return answered

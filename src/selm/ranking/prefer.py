@@ -2,91 +2,141 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from selm import data
 from selm.data import Row
 from selm.errors import UserError
-from selm.ranking import Ranker, load_ranker
-from selm.ranking.selection import UPDATE_RULES, Candidate, distinct, role
-from selm.recipe import Recipe
+from selm.ranking import Ranker, in_words, load_ranker, member_labels, ranking_facts
+from selm.ranking.ensemble import EnsembleRanker, combined
+from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
+from selm.ranking.summary import Ranked, summary
+from selm.recipe import Ranking, Recipe
 from selm.shards import run_shards
 
 
-def prefer(rows: Sequence[Row], recipe: Recipe, folder: Path) -> tuple[list[Row], Counter[str]]:
+@dataclass(frozen=True)
+class Preferences:
+    """What the stage writes.
+
+    Attributes:
+        rows: of the schema `PREFERENCES`.
+        dropped: reason -> rows without a pair.
+        summary: see `selm.ranking.summary`; of all rows that were ranked, dropped ones too.
+    """
+
+    rows: list[Row]
+    dropped: Counter[str]
+    summary: dict[str, Any]
+
+
+def prefer(
+    rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path | None = None
+) -> Preferences:
     """Rank each row's pool {y_w, y_l, y, ...} and keep a pair; ties are dropped and counted.
 
     Args:
         rows: of the schema `RESPONSES`.
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
+        verdicts: see `load_ranker`; by default in `folder`.
     """
+    verdicts = verdicts or folder / "verdicts"
+    ranked = _rank(_choosable(rows, recipe.ranking), recipe, folder, verdicts)
+    chosen = [_select(one, recipe.ranking) for one in ranked]
+    dropped = Counter(found for found in chosen if isinstance(found, str))
+    dropped["identical_candidates"] = len(rows) - len(ranked)
+    preferred = [
+        _preference(one, pair)
+        for one, pair in zip(ranked, chosen, strict=True)
+        if isinstance(pair, Pair)
+    ]
+    if not preferred:
+        said = in_words(facts(rows, recipe, verdicts))
+        raise UserError(
+            f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})"
+            + (f"; {said}" if said else "")
+        )
+    return Preferences(preferred, +dropped, summary(ranked, member_labels(recipe.ranking)))
+
+
+def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
+    """What ranking these rows came to: see `ranking_facts`."""
+    choosable = _choosable(rows, recipe.ranking)
+    texts = [[candidate.text for candidate in pool(r, recipe.ranking.pool)] for r in choosable]
+    return ranking_facts(recipe.ranking, [row["prompt"] for row in choosable], texts, verdicts)
+
+
+def _choosable(rows: Sequence[Row], ranking: Ranking) -> list[Row]:
+    """Rows with two distinct candidates or more: the others are not sent to a ranker."""
+    return [row for row in rows if len(pool(row, ranking.pool)) > 1]
+
+
+def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> list[Ranked]:
+    """The rows with their scores; only this takes time, and is kept shard by shard."""
+    ranking = recipe.ranking
 
     @cache
     def ranker() -> Ranker:
-        return load_ranker(recipe.ranking, recipe.seed)
-
-    choosable = [row for row in rows if len(distinct(pool(row))) > 1]
+        return load_ranker(ranking, recipe.seed, verdicts)
 
     def work(shard: list[Row]) -> list[Row]:
-        return _prefer(shard, ranker(), recipe.ranking.update_rule)
+        return _score(shard, ranker(), ranking)
 
-    what = f"ranking with {recipe.ranking.ranker}"
-    size = recipe.ranking.shard_size
-    preferred = run_shards(choosable, work, data.PREFERENCES, folder, size, what)
-    dropped = Counter(
-        identical_candidates=len(rows) - len(choosable), tie=len(choosable) - len(preferred)
-    )
-    if not preferred:
-        raise UserError(f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})")
-    return preferred, +dropped
-
-
-def pool(row: Row) -> list[Candidate]:
-    """All candidates of a row, the dataset's first; prompts-only rows have the policy's alone."""
-    of_dataset = [
-        Candidate(text, source)
-        for source in ("chosen", "rejected")
-        if (text := data.as_text(row[source])) is not None
+    what = f"ranking with {ranking.ranker}"
+    scored = run_shards(rows, work, data.SCORES, folder, ranking.shard_size, what)
+    return [
+        Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
+        for row, found in zip(rows, scored, strict=True)
     ]
-    of_policy = [
-        Candidate(text, "policy", finish_reason)
-        for text, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True)
-    ]
-    return of_dataset + of_policy
 
 
-def _prefer(shard: list[Row], ranker: Ranker, update_rule: str) -> list[Row]:
-    pools = [distinct(pool(row)) for row in shard]
-    scores = ranker.score(
-        [row["prompt_id"] for row in shard],
+def _score(shard: list[Row], ranker: Ranker, ranking: Ranking) -> list[Row]:
+    """Rows of the schema `SCORES`."""
+    ids = [row["prompt_id"] for row in shard]
+    asked = (
+        ids,
         [row["prompt"] for row in shard],
-        [[candidate.text for candidate in candidates] for candidates in pools],
+        [[candidate.text for candidate in pool(row, ranking.pool)] for row in shard],
+        [data.columns(row) for row in shard],
     )
-    triples = zip(shard, pools, scores, strict=True)
-    found = [_preference(row, candidates, s, update_rule) for row, candidates, s in triples]
-    return [row for row in found if row is not None]
+    if isinstance(ranker, EnsembleRanker):
+        by_member = ranker.score_by_member(*asked)
+        scores = [combined(scores_R_N) for scores_R_N in by_member]
+    else:
+        scores = ranker.score(*asked)
+        by_member = [[scores_N] for scores_N in scores]
+    return [
+        {"prompt_id": prompt_id, "scores": scores_N, "member_scores": scores_R_N}
+        for prompt_id, scores_N, scores_R_N in zip(ids, scores, by_member, strict=True)
+    ]
 
 
-def _preference(
-    row: Row, candidates: list[Candidate], scores: list[float], update_rule: str
-) -> Row | None:
-    """A row of the schema `PREFERENCES`; the explored response is the policy's first sample."""
-    pair = UPDATE_RULES[update_rule](candidates, scores)
+def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:
+    """The pair, or the reason why there is none."""
+    pair = UPDATE_RULES[ranking.update_rule](ranked.pool, ranked.scores)
     if pair is None:
-        return None
-    chosen, rejected = candidates[pair.chosen], candidates[pair.rejected]
-    explored = row["responses"][0]
-    index = next(i for i, candidate in enumerate(candidates) if candidate.text == explored)
+        return "tie"
+    margin = ranked.scores[pair.chosen] - ranked.scores[pair.rejected]
+    wanted = ranking.min_margin
+    return "margin_too_small" if wanted is not None and margin < wanted else pair
+
+
+def _preference(ranked: Ranked, pair: Pair) -> Row:
+    """A row of the schema `PREFERENCES`; the explored response is the policy's first sample."""
+    row = ranked.row
+    chosen, rejected = ranked.pool[pair.chosen], ranked.pool[pair.rejected]
     return {
         "prompt_id": row["prompt_id"],
         "prompt": row["prompt"],
         "chosen": data.as_messages(chosen.text),
         "rejected": data.as_messages(rejected.text),
-        "explored": explored,
-        "explored_role": role(pair, index),
+        "explored": row["responses"][0],
+        "explored_role": role(pair, ranked.explored),
         "chosen_finish_reason": chosen.finish_reason,
         "rejected_finish_reason": rejected.finish_reason,
         "explored_finish_reason": row["finish_reasons"][0],
-        "scores": scores,
+        "scores": ranked.scores,
     }

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from selm.ranking import Prompt
+from selm.ranking import Columns, Prompt
 
 
 class RandomRanker:
@@ -15,7 +15,11 @@ class RandomRanker:
         self.seed = seed
 
     def score(
-        self, prompt_ids: Sequence[str], prompts: Sequence[Prompt], candidates: Sequence[list[str]]
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
     ) -> list[list[float]]:
         """See `Ranker`."""
         return [

@@ -4,6 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from selm import data
+from selm.data import Row
+
+Pool = Literal["dataset_and_samples", "samples"]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -37,6 +42,24 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     for candidate in candidates:
         kept.setdefault(candidate.text, candidate)
     return list(kept.values())
+
+
+def pool(row: Row, which: Pool) -> list[Candidate]:
+    """The distinct candidates of a row of the schema `RESPONSES`.
+
+    `dataset_and_samples`: {y_w, y_l, y, ...}, the dataset's first, as the paper has it. `samples`:
+    the policy's alone, which is also what a dataset of prompts leaves.
+    """
+    of_dataset = [
+        Candidate(text, source)
+        for source in ("chosen", "rejected")
+        if (text := data.as_text(row[source])) is not None
+    ]
+    of_policy = [
+        Candidate(text, "policy", finish_reason)
+        for text, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True)
+    ]
+    return distinct(of_policy if which == "samples" else of_dataset + of_policy)
 
 
 def best_worst(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair | None:

@@ -151,8 +151,8 @@ def forward(model: torch.nn.Module, batch: Batch) -> Any:
         targets=batch["input_ids"][responses],
     )
     place = responses[:, 1:]
-    empty = output.log_probs.new_zeros(place.shape)
-    return SimpleNamespace(log_probs=empty.masked_scatter(place, output.log_probs))
+    log_probs = torch.zeros(place.shape, device=place.device)
+    return SimpleNamespace(log_probs=log_probs.masked_scatter(place, output["log_probs"]))
 
 
 def pair_part(batch: Batch, output: Any) -> tuple[Batch, Any]:

@@ -13,7 +13,6 @@ response is computed as if it stood alone behind the prompt.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -135,8 +134,8 @@ def prepare(model: PreTrainedModel) -> None:
     """Let `model(..., examples=, scored=, targets=)` return log-probs of targets, without logits.
 
     `scored` (N,): positions of the row; `targets` (N,): the token that each of them predicts. The
-    result has `log_probs` (N,), in fp32. It is part of the model's forward, so that DDP, FSDP and
-    ZeRO see one. Without `scored` the forward is what it was.
+    result is `{"log_probs": (N,)}`, in fp32. It is part of the model's forward, so that DDP, FSDP
+    and ZeRO see one. Without `scored` the forward is what it was.
     """
     plain: Callable[..., Any] = model.forward
     usual_attention = model.config._attn_implementation
@@ -149,7 +148,7 @@ def prepare(model: PreTrainedModel) -> None:
         head = model.get_output_embeddings()
         chunks = zip(hidden[scored].split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
         log_probs = [checkpoint(_log_probs, head, *c, use_reentrant=False) for c in chunks]
-        return SimpleNamespace(log_probs=torch.cat(log_probs))
+        return {"log_probs": torch.cat(log_probs)}  # a dict: DDP looks for tensors in it
 
     model.set_attn_implementation(ATTENTION)
     model.forward = forward

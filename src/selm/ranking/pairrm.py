@@ -1,0 +1,257 @@
+"""PairRM, the paper's ranker: it reads a prompt and two candidates at once (arXiv 2306.02561).
+
+    [CLS] <|source|> prompt [SEP] [CLS] <|candidate1|> a [SEP] [CLS] <|candidate2|> b [SEP]
+
+As `Blender.rank` of llm-blender 0.0.2 scores one example at a time: there, the room for candidates
+depends on the longest prompt of the batch; here, on the example's own.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, permutations
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from selm.chat import Message
+from selm.errors import UserError
+from selm.ranking import Columns, Matrix, Prompt, scores_of
+from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
+from selm.ranking.pairrm_model import MARKERS, load
+
+# The instruction that PairRM was trained with for conversations, to the letter.
+_CONVERSATION = (
+    "Finish the following coversation in each i-th turn by filling in <Response i> "
+    "with your response."
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Token ids of one comparison; each part starts with [CLS] and its marker."""
+
+    source: list[int]
+    first: list[int]
+    second: list[int]
+
+    def __len__(self) -> int:
+        return len(self.source) + len(self.first) + len(self.second)
+
+    @property
+    def markers(self) -> tuple[int, int, int]:
+        """Positions of the three markers in the joined sequence."""
+        return 1, len(self.source) + 1, len(self.source) + len(self.first) + 1
+
+
+class PairRMRanker:
+    """Compares all ordered pairs of a prompt's candidates: 6 for three of them."""
+
+    pairwise = True
+    tie = 0.0
+
+    def __init__(
+        self,
+        name_or_path: str,
+        revision: str = "main",
+        dtype: str = "auto",
+        tokens_per_batch: int | str = "auto",
+    ) -> None:
+        """Load PairRM, on the GPU if there is one.
+
+        Args:
+            dtype: of the encoder; auto is float32 on a CPU and bfloat16 on a GPU. The head is
+                float32 always.
+            tokens_per_batch: padding included; a longer pair is a batch of its own. It decides
+                the speed and the memory, not the result.
+
+        Raises:
+            UserError: see `pairrm_model.load`.
+        """
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.published = load(name_or_path, revision)
+        self.model = self.published.model.to(self.device)
+        self.dtype = DTYPES[self.device] if dtype == "auto" else dtype
+        self.model.pretrained_model.to(getattr(torch, self.dtype))
+        self.tokens_per_batch = (
+            TOKENS_PER_BATCH[self.device] if tokens_per_batch == "auto" else int(tokens_per_batch)
+        )
+
+    def score(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[list[float]]:
+        """See `Ranker`."""
+        return [scores_of(matrix) for matrix in self.compare(prompt_ids, prompts, candidates)]
+
+    def compare(
+        self,
+        prompt_ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[list[str]],
+        columns: Sequence[Columns] | None = None,
+    ) -> list[Matrix]:
+        """See `PairwiseRanker`. Both orders of a pair are computed: they are different inputs.
+
+        Raises:
+            UserError: a turn is neither the user's nor the assistant's, or a logit is no number.
+        """
+        rows = [
+            rendered(prompt_id, prompt, texts)
+            for prompt_id, prompt, texts in zip(prompt_ids, prompts, candidates, strict=True)
+        ]
+        keys = {(p, i, j): (rows[p][0], rows[p][1][i], rows[p][1][j]) for p, i, j in _cells(rows)}
+        distinct = list(dict.fromkeys(keys.values()))
+        logits = dict(zip(distinct, self._compared(self._pairs(distinct)), strict=True))
+        matrices = [[[0.0] * len(texts) for _ in texts] for _, texts in rows]
+        for (p, i, j), key in keys.items():
+            if not math.isfinite(logits[key]):
+                raise UserError(
+                    f"ranking.dtype: PairRM compares the candidates of {prompt_ids[p]} with "
+                    f"{logits[key]}: too large a number for {self.dtype}, or in the weights"
+                )
+            matrices[p][i][j] = logits[key]
+        return matrices
+
+    def _pairs(self, keys: Sequence[tuple[str, str, str]]) -> list[Pair]:
+        """Tokenise each distinct text once, then cut to the limits.
+
+        What the prompt leaves of its limit goes to the candidates, half to each.
+        """
+        source_limit = self.published.source_limit
+        source, first, second, candidate = MARKERS
+        sources = self._encoded((key[0] for key in keys), source, MARKERS[:3])
+        texts = self._encoded(chain.from_iterable(key[1:] for key in keys), candidate, MARKERS)
+        pairs = []
+        for prompt, a, b in keys:
+            prompt_ids = cut(sources[prompt], source_limit)
+            spare = source_limit - len(prompt_ids)
+            limit = self.published.candidate_limit + spare // 2
+            first_ids = self._marked(cut(texts[a], limit), first)
+            pairs.append(Pair(prompt_ids, first_ids, self._marked(cut(texts[b], limit), second)))
+        return pairs
+
+    def _encoded(
+        self, texts: Iterable[str], marker: str, forbidden: Sequence[str]
+    ) -> Mapping[str, list[int]]:
+        """`[CLS] marker text [SEP]` of each distinct text.
+
+        A written [SEP] becomes a space, as in the original. Other markers written in a text are
+        left out: the original fails on them, and a response must not forge another candidate.
+        """
+        tokenizer = self.published.tokenizer
+        distinct = list(dict.fromkeys(texts))
+        written = [text.replace("[SEP]", " ") for text in distinct]
+        encodings = tokenizer.encode_batch([marker + text for text in written])
+        drop = {tokenizer.token_to_id(name) for name in forbidden}
+        encoded = {}
+        for text, plain, encoding in zip(distinct, written, encodings, strict=True):
+            ids = encoding.ids
+            if ids[1] != tokenizer.token_to_id(marker):  # a combining character melted into it
+                ids = tokenizer.encode(f"{marker} {plain}").ids
+            encoded[text] = ids[:2] + [token for token in ids[2:] if token not in drop]
+        return encoded
+
+    def _marked(self, ids: list[int], marker: str) -> list[int]:
+        return [ids[0], self.published.tokenizer.token_to_id(marker), *ids[2:]]
+
+    def _compared(self, pairs: Sequence[Pair]) -> list[float]:
+        """One logit per pair, batch by batch."""
+        found: dict[int, float] = {}
+        made = batches([len(pair) for pair in pairs], self.tokens_per_batch)
+        quiet = len(made) < 2
+        with tqdm(
+            total=len(pairs), desc="comparing", unit="pair", leave=False, disable=quiet
+        ) as progress:
+            for batch in made:
+                logits = self.logits([pairs[i] for i in batch])
+                found |= dict(zip(batch, logits, strict=True))
+                progress.update(len(batch))
+        return [found[i] for i in range(len(pairs))]
+
+    @torch.inference_mode()
+    def logits(self, pairs: Sequence[Pair]) -> list[float]:
+        """One batch, padded at its end: above 0 where the first candidate is better."""
+        sequences = [torch.tensor(pair.source + pair.first + pair.second) for pair in pairs]
+        pad = self.model.pretrained_model.config.pad_token_id
+        input_ids = pad_sequence(sequences, batch_first=True, padding_value=pad)
+        lengths = torch.tensor([[len(pair)] for pair in pairs])
+        logits = self.model(
+            input_ids.to(self.device),
+            (torch.arange(input_ids.shape[1]) < lengths).to(self.device),
+            torch.tensor([pair.markers for pair in pairs]).to(self.device),
+        )
+        return logits.tolist()
+
+
+def rendered(prompt_id: str, prompt: Prompt, candidates: Sequence[str]) -> tuple[str, list[str]]:
+    """What PairRM reads: the source and the candidates.
+
+    One user turn is read as it is. A conversation is written as `Blender.compare_conversations`
+    does: the user's turns in the source, the assistant's in the candidate.
+
+    >>> hello, again = {"role": "user", "content": "Hello"}, {"role": "user", "content": "Again"}
+    >>> hi = {"role": "assistant", "content": "Hi"}
+    >>> rendered("p", [hello], ["Good day"])
+    ('Hello', ['Good day'])
+    >>> source, texts = rendered("p", [hello, hi, again], ["Good day"])
+    >>> source.removeprefix(_CONVERSATION)
+    'USER: Hello\\nAssistant: <Response 1>\\nUSER: Again\\nAssistant: <Response 2>'
+    >>> texts
+    ['<Response 1>: Hi\\n<Response 2>: Good day']
+    """
+    asked, answered = _turns(prompt_id, prompt)
+    if not answered:
+        return asked[0], list(candidates)
+    questions = [f"USER: {u}\nAssistant: <Response {n}>" for n, u in enumerate(asked, start=1)]
+    source = _CONVERSATION + "\n".join(questions)
+    texts = [
+        "\n".join(f"<Response {n}>: {a}" for n, a in enumerate([*answered, text], start=1))
+        for text in candidates
+    ]
+    return source, texts
+
+
+def _turns(prompt_id: str, prompt: Prompt) -> tuple[list[str], list[str]]:
+    """The user's turns and the assistant's, in turn; the user begins and has the last one.
+
+    A system message belongs to the user's turn behind it; neighbours of one side are one turn.
+    """
+
+    def side(message: Message) -> str:
+        return "user" if message["role"] == "system" else message["role"]
+
+    turns = [
+        (who, "\n\n".join(message["content"] for message in messages if message["content"]))
+        for who, messages in groupby(prompt, key=side)
+    ]
+    strange = {who for who, _ in turns} - {"user", "assistant"}
+    if strange:
+        raise UserError(
+            f"ranking.ranker: prompt {prompt_id} has a turn of {min(strange)!r}; pairrm reads "
+            "those of user and assistant"
+        )
+    if turns[0][0] == "assistant":
+        turns.insert(0, ("user", ""))
+    texts = [text for _, text in turns]
+    return texts[::2], texts[1::2]
+
+
+def cut(ids: list[int], limit: int) -> list[int]:
+    """At most `limit` tokens, the closing [SEP] kept.
+
+    >>> cut([1, 8, 5, 6, 7, 2], 4)
+    [1, 8, 5, 2]
+    """
+    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+
+
+def _cells(rows: Sequence[tuple[str, list[str]]]) -> Iterable[tuple[int, int, int]]:
+    """(row, i, j) of every comparison: all cells off the diagonal."""
+    for p, (_, texts) in enumerate(rows):
+        for i, j in permutations(range(len(texts)), 2):
+            yield p, i, j
