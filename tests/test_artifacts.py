@@ -9,9 +9,10 @@ import pairrm_weights as small
 import pytest
 import yaml
 
-from selm import artifacts, plan
-from selm.artifacts import folder, name, partial_folder, require_inputs, state, writing
+from selm import artifacts, lineage, plan
+from selm.artifacts import folder, partial_folder, require_inputs, state, writing
 from selm.errors import UserError
+from selm.lineage import name
 from selm.plan import Run, stages
 from selm.recipe import load_recipe
 
@@ -31,7 +32,7 @@ def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
     path.write_text(yaml.safe_dump(tree))
 
     def make(*overrides: str) -> Run:
-        artifacts._content.cache_clear()  # every stage is a process of its own
+        lineage._content.cache_clear()  # every stage is a process of its own
         return Run(load_recipe(path, overrides), str(path), overrides)
 
     return make
@@ -375,5 +376,5 @@ def test_large_files_of_one_size_are_told_apart_by_a_sample(tmp_path: Path) -> N
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(byte * (64 * 2**20 + 1))
-        found.add(artifacts._content(str(folder)))
+        found.add(lineage._content(str(folder)))
     assert len(found) == 2

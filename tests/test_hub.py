@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from selm import artifacts, cards, data
+from selm import artifacts, cards, data, lineage
 from selm.errors import OutsideError, UserError
 from selm.hub import API, Place, Pushed, _patiently, place, why_not
 from selm.plan import Run, script
@@ -38,7 +38,7 @@ def test_names_are_those_of_the_documentation(recipe: Recipe) -> None:
 
 
 def test_no_two_artifacts_share_a_place(recipe: Recipe) -> None:
-    entries = [*artifacts.inputs(recipe, "report", None), ("report", None)]
+    entries = [*lineage.inputs(recipe, "report", None), ("report", None)]
     places = {place(recipe, *entry) for entry in entries}
     assert len(places) == len(entries)
 
@@ -175,7 +175,7 @@ def test_cards_describe_every_column() -> None:
 
 def manifest(recipe: Recipe, kind: str, t: int, **more: Any) -> dict[str, Any]:
     return {
-        "recipe": artifacts.recipe_part(recipe, kind, t),
+        "recipe": lineage.recipe_part(recipe, kind, t),
         "inputs": {},
         "revisions": {},
         "rows": 1200,
@@ -221,9 +221,15 @@ def test_commits_of_branches_are_read_from_the_cache(
     tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    recipe = load_recipe(tiny_recipe, ["model.name_or_path=lab/base", "data.name_or_path=lab/x"])
+    named = ["model.name_or_path=lab/base", "data.name_or_path=lab/x", "ranking.ranker=pairrm"]
+    recipe = load_recipe(tiny_recipe, named)
     assert artifacts._revisions(recipe) == {}
-    for folder, commit in (("models--lab--base", "c1"), ("datasets--lab--x", "c2")):
+    commits = {
+        "models--lab--base": "c1",
+        "datasets--lab--x": "c2",
+        "models--llm-blender--PairRM": "c3",
+    }
+    for folder, commit in commits.items():
         (tmp_path / folder / "refs").mkdir(parents=True)
         (tmp_path / folder / "refs" / "main").write_text(commit)
-    assert artifacts._revisions(recipe) == {"model": "c1", "data": "c2"}
+    assert artifacts._revisions(recipe) == {"model": "c1", "data": "c2", "ranking": "c3"}

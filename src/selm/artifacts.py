@@ -20,49 +20,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selm.errors import OutsideError, UserError
+from selm.lineage import differing_keys, inputs, name, recipe_part
 from selm.plan import Run, command, stages
-from selm.recipe import SELECTION_KEYS, Ranking, Recipe, is_local_path
+from selm.recipe import PAIRRM, Recipe, is_local_path, rankings
 
 if TYPE_CHECKING:  # `hub` takes half a second to import, and runs without it must not
     from selm.hub import Pushed
-
-# Raise it when the content of artifacts changes meaning: all older ones become stale.
-FORMAT = 2
-
-# Keys that change how fast a stage runs, not what it writes.
-EXECUTION_KEYS = {
-    "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
-    "ranking": {"workers", "shard_size", "tokens_per_batch"},
-    "judge": {
-        *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
-    },
-    "training": {
-        *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
-        *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
-        *(
-            "report_to",
-            "disable_tqdm",
-            "dataloader_num_workers",
-            "dataset_num_proc",
-            "gradient_checkpointing",
-        ),
-    },
-}
-
-# Keys of `ranking` that some rankers read: they are nothing to artifacts of the others.
-READ_BY = {
-    "dtype": {"pairrm", "reward_model"},
-    "output_key": {"reward_model"},
-    "trust_remote_code": {"reward_model"},
-    "judge": {"judge"},
-    "rankers": {"ensemble"},
-}
 
 PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "vllm")
 
@@ -90,121 +58,9 @@ def folder(recipe: Recipe, kind: str, t: int | None) -> Path:
     return run_folder(recipe) / name(kind, t)
 
 
-def name(kind: str, t: int | None) -> str:
-    return kind if t is None else f"iter-{t}/{kind}"
-
-
 def policy_path(recipe: Recipe, t: int) -> str:
     """What `from_pretrained` loads for pi_t; t = 0 is the base model."""
     return recipe.model.name_or_path if t == 0 else str(folder(recipe, "checkpoint", t))
-
-
-def inputs(recipe: Recipe, kind: str, t: int | None) -> list[tuple[str, int]]:
-    """The artifacts that a stage reads."""
-    if kind == "report" or t is None:
-        return [(k, i) for k, i in stages(recipe) if i is not None]
-    read: list[tuple[str, int]] = []
-    if kind == "preferences":
-        read.append(("responses", t))
-    if kind == "checkpoint" and recipe.iteration(t).objective != "dpo":
-        read.append(("preferences", t))
-    if kind in ("responses", "checkpoint") and t > 1:
-        read.append(("checkpoint", t - 1))
-    if kind == "evaluation" and t > 0:
-        read += [("checkpoint", t), ("evaluation", 0)]
-    return read
-
-
-def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
-    """The settings that decide what this artifact holds, and nothing else.
-
-    A changed recipe makes an artifact stale exactly if this changes, or an input of it does.
-    """
-    part: dict[str, Any] = {"format": FORMAT}
-    if kind == "report" or t is None:
-        return part | {"run_name": recipe.run_name}
-    part |= {"seed": recipe.seed, "model": recipe.model.model_dump()}
-    part["model"]["content"] = _content(recipe.model.name_or_path)
-    if recipe.model.chat_template is not None:
-        part["model"]["chat_template.content"] = _content(recipe.model.chat_template)
-    reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
-    if kind in ("responses", "checkpoint") and reads_portion:
-        part["data"] = _data(recipe) | {"limit": recipe.data.limit}
-        part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
-    if kind == "responses":
-        part["generation"] = _settings("generation", recipe.generation.model_dump())
-    if kind == "preferences":
-        part["ranking"] = _ranking(recipe.ranking)
-    if kind == "checkpoint":
-        part["iteration"] = recipe.iteration(t).model_dump()
-        part["training"] = _settings("training", recipe.training.model_dump())
-        part["training"]["alpha"] = recipe.alpha(t)
-    if kind == "evaluation":
-        part["data"] = _data(recipe) | {"split": recipe.data.test_split}
-        part["generation"] = {
-            "engine": recipe.generation.engine,
-            "max_tokens": recipe.generation.max_tokens,
-        }
-        part["evaluation"] = {"limit": recipe.evaluation.limit}
-        part["ranking"] = _ranking(recipe.judge())
-        for key in SELECTION_KEYS:  # nothing is selected here
-            del part["ranking"][key]
-    return part
-
-
-def _settings(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in EXECUTION_KEYS[section]}
-
-
-def _data(recipe: Recipe) -> dict[str, Any]:
-    data = recipe.data
-    content = _content(data.name_or_path) if is_local_path(data.name_or_path) else None
-    return {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
-
-
-def _ranking(ranking: Ranking) -> dict[str, Any]:
-    settings = _settings("ranking", ranking.model_dump())
-    kind = ranking.ranker
-    part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
-    if kind == "function" and ranking.name_or_path:
-        part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
-    if kind in ("pairrm", "reward_model") and ranking.name_or_path:
-        part["content"] = _content(ranking.name_or_path)
-    if kind == "judge":
-        part["judge"] = _settings("judge", part["judge"])
-        part["judge"]["template.content"] = _content(ranking.judge.template)
-    if kind == "ensemble":
-        part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
-    return part
-
-
-@lru_cache
-def _content(path: str) -> str | None:
-    """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
-
-    Files up to 64 MB count with their bytes, larger ones (weights) with their name, their size and
-    a sample of their bytes: other weights of the same shapes differ nearly everywhere.
-    """
-    root = Path(path).expanduser()
-    if not root.exists():
-        return None
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(root)}:{size}".encode())
-        digest.update(file.read_bytes() if size <= 64 * 2**20 else _sample(file, size))
-    return digest.hexdigest()
-
-
-def _sample(path: Path, size: int, blocks: int = 256, block_bytes: int = 4096) -> bytes:
-    """Blocks at even distances, one megabyte in all."""
-    with path.open("rb") as file:
-        found = []
-        for block in range(blocks):
-            file.seek(block * (size - block_bytes) // (blocks - 1))
-            found.append(file.read(block_bytes))
-    return b"".join(found)
 
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
@@ -244,10 +100,10 @@ def _state(
 
 def _damage(root: Path, manifest: Mapping[str, Any]) -> str:
     """`damaged: ...` if a file is missing or has another size; empty if all is well."""
-    for name, facts in manifest["files"].items():
-        there = root / name
+    for path, facts in manifest["files"].items():
+        there = root / path
         if not there.is_file() or there.stat().st_size != facts["bytes"]:
-            return f"damaged: {name} is not the file that was written"
+            return f"damaged: {path} is not the file that was written"
     return ""
 
 
@@ -287,7 +143,7 @@ def _match(
 ) -> State:
     """Whether a manifest is of this recipe, and of its inputs as they are now."""
     manifest = json.loads(manifest_bytes)
-    changed = _differing_keys(manifest["recipe"], recipe_part(recipe, kind, t))
+    changed = differing_keys(manifest["recipe"], recipe_part(recipe, kind, t))
     if changed:
         return State(False, f"recipe changed: {', '.join(changed)}")
     wanted = inputs(recipe, kind, t)
@@ -329,20 +185,6 @@ def done_line(recipe: Recipe, kind: str, t: int | None, found: State) -> str:
 
 def _must_push(recipe: Recipe, kind: str, t: int | None, found: State) -> bool:
     return recipe.hub.push and found.pushed is None and not _is_pushed(recipe, kind, t)
-
-
-def _differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(old.keys() | new.keys()):
-            found += _differing_keys(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))
-        return found
-    if old == new:
-        return []
-    if prefix.endswith(".content"):
-        return [f"the content of {prefix.removesuffix('.content')}"]
-    return [f"{prefix} ({old} -> {new})"]
 
 
 def _sha256(path: Path) -> str:
@@ -421,10 +263,10 @@ def pull(recipe: Recipe, kind: str, t: int | None) -> None:
     partial = target.parent / f".{kind}.pull"
     files = json.loads(there.manifest)["files"]
     pulled = hub.download(there, ["manifest.json", *files], partial)
-    for name, facts in files.items():
-        if _sha256(pulled / name) != facts["sha256"]:
+    for path, facts in files.items():
+        if _sha256(pulled / path) != facts["sha256"]:
             shutil.rmtree(partial)
-            raise OutsideError(f"hub: {there.place}: {name} arrived damaged; repeat the command")
+            raise OutsideError(f"hub: {there.place}: {path} arrived damaged; repeat the command")
     _move_into_place(pulled, target)
     shutil.rmtree(partial, ignore_errors=True)
     print(f"{target}: pulled from {there.place}")
@@ -469,7 +311,7 @@ def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
         return there is not None
     if kind == "report":
         return False
-    changed = _differing_keys(json.loads(there.manifest)["recipe"], json.loads(here)["recipe"])
+    changed = differing_keys(json.loads(there.manifest)["recipe"], json.loads(here)["recipe"])
     written = json.loads(there.manifest)["written"]
     why = ", ".join(changed) or f"it was made in another run, at {written}"
     raise UserError(_refusal(there, why))
@@ -634,20 +476,24 @@ def _versions() -> dict[str, str]:
 
 
 def _revisions(recipe: Recipe) -> dict[str, str]:
-    """The commits that the recipe's revisions of `model` and `data` stand for, as far as known.
+    """The commits that the revisions of model, data and rankers stand for, as far as known.
 
     From the Hub's cache on this disk, which remembers what it last loaded; nothing is asked.
     """
     found = {}
-    sections = (("model", recipe.model, "model"), ("data", recipe.data, "dataset"))
-    for key, section, repo_type in sections:
-        if is_local_path(section.name_or_path):
+    named = [("model", recipe.model.name_or_path, recipe.model.revision, "model")]
+    named.append(("data", recipe.data.name_or_path, recipe.data.revision, "dataset"))
+    for key, ranking in rankings(recipe):
+        if ranking.ranker in ("pairrm", "reward_model"):
+            named.append((key, ranking.name_or_path or PAIRRM, ranking.revision, "model"))
+    for key, repo, revision, repo_type in named:
+        if is_local_path(repo):
             continue
         from huggingface_hub import constants
         from huggingface_hub.file_download import repo_folder_name
 
-        cached = repo_folder_name(repo_id=section.name_or_path, repo_type=repo_type)
-        commit = _read_text(Path(constants.HF_HUB_CACHE, cached, "refs", section.revision))
+        cached = repo_folder_name(repo_id=repo, repo_type=repo_type)
+        commit = _read_text(Path(constants.HF_HUB_CACHE, cached, "refs", revision))
         if commit is not None:
             found[key] = commit.strip()
     return found

@@ -51,6 +51,7 @@ COLUMNS = {
         "responses": ("list of string", "the policy's answers"),
         "finish_reasons": ("list of string", "of each answer: stop, or length if it was cut"),
         "num_tokens": ("list of int64", "of each answer"),
+        "columns": ("string", "the dataset's other columns as JSON; null where it has none"),
     },
     "preferences": {
         "prompt_id": ("string", "the same in every stage; rows are joined by it"),

@@ -30,6 +30,9 @@ from pydantic import (
 
 from selm.errors import UserError
 
+# What the ranker pairrm loads if `ranking.name_or_path` is null.
+PAIRRM = "llm-blender/PairRM"
+
 # Keys of `ranking` that turn scores into a pair; the others are about the ranker.
 SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
 
@@ -446,7 +449,7 @@ def _check_files(recipe: Recipe) -> None:
     }
     if is_local_path(recipe.data.name_or_path):
         wanted["data.name_or_path"] = recipe.data.name_or_path
-    for section, ranking in _rankings(recipe):
+    for section, ranking in rankings(recipe):
         if ranking.ranker == "function":
             wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
         if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
@@ -459,7 +462,7 @@ def _check_files(recipe: Recipe) -> None:
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().exists():
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
-    for section, ranking in _rankings(recipe):
+    for section, ranking in rankings(recipe):
         if ranking.ranker == "judge":
             _check_template(f"{section}.judge.template", ranking.judge.template)
 
@@ -477,9 +480,12 @@ _NAME_WANTED = {
 }
 
 
-def _rankings(recipe: Recipe) -> Iterator[tuple[str, Ranking]]:
+def rankings(recipe: Recipe) -> Iterator[tuple[str, Ranking]]:
     """Every ranker that the recipe names, with its key: the members of ensembles too."""
-    for section, ranking in (("ranking", recipe.ranking), ("evaluation.ranking", recipe.judge())):
+    named = {"ranking": recipe.ranking, "evaluation.ranking": recipe.evaluation.ranking}
+    for section, ranking in named.items():
+        if ranking is None:
+            continue
         yield section, ranking
         if ranking.ranker == "ensemble":
             _check_members(section, ranking)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from selm.chat import Message
-from selm.recipe import Ranking
+from selm.recipe import PAIRRM, Ranking
 
 Prompt = Sequence[Message]
 Columns = Mapping[str, Any]
@@ -153,7 +153,7 @@ def _random(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
 def _pairrm(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
     from selm.ranking.pairrm import PairRMRanker
 
-    name = ranking.name_or_path or "llm-blender/PairRM"
+    name = ranking.name_or_path or PAIRRM
     return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch)
 
 
