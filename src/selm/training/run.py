@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def num_tokens(examples: list[Row]) -> int:
 
 def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) -> SELMTrainer:
     """A trainer whose reference log-probs are computed."""
-    processes = PartialState()
-    if processes.device.type == "cpu":  # `accelerate launch` leaves each process one thread
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes.num_processes))
-    arguments = training_arguments(recipe, t, output_dir, processes.num_processes)
+    arguments = training_arguments(recipe, t, output_dir, _launched("WORLD_SIZE"))
+    if arguments.device.type == "cpu":  # `accelerate launch` leaves each process one thread
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, cores // _launched("LOCAL_WORLD_SIZE")))
     previous = artifacts.policy_path(recipe, t - 1)
     sharded = arguments.deepspeed_plugin is not None
     initial = recipe.training.reference == "initial" and t > 1
@@ -70,7 +71,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
         model=load_policy(recipe, previous, sharded),
         ref_model=load_policy(recipe, recipe.model.name_or_path, sharded) if initial else None,
         args=arguments,
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=Dataset.from_list(whole_batches(examples, recipe.training.global_batch_size)),
         processing_class=load_chat(previous, recipe.model).tokenizer,
         peft_config=_lora(recipe.training.lora),
     )
@@ -78,6 +79,26 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
     if not arguments.disable_tqdm:
         trainer.add_callback(Progress)
     return trainer
+
+
+def whole_batches(examples: list[Row], batch: int) -> list[Row]:
+    """The examples, and the first of them once more, so that every optimizer step has `batch` rows.
+
+    Left to themselves, the libraries fill or cut the last step in ways that depend on the number
+    of processes.
+
+    >>> whole_batches(["a", "b", "c"], 2)
+    ["a", "b", "c", "a"]
+    """
+    return examples + list(islice(cycle(examples), -len(examples) % batch))
+
+
+def _launched(variable: str) -> int:
+    """A number of processes as the launcher gives it; 1 where there is none.
+
+    Not asked of accelerate: before it is told to use the CPU it counts one process there.
+    """
+    return int(os.environ.get(variable, "1"))
 
 
 def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
