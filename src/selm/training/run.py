@@ -27,7 +27,7 @@ from selm.chat import load_chat
 from selm.data import Row
 from selm.errors import UserError
 from selm.plan import Run
-from selm.recipe import Lora, Recipe, accelerate_config
+from selm.recipe import Lora, Recipe
 from selm.training.config import training_arguments
 from selm.training.examples import tokenize
 from selm.training.trainer import SELMTrainer
@@ -67,9 +67,12 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
     if arguments.device.type == "cpu":  # `accelerate launch` leaves each process one thread
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // _launched("LOCAL_WORLD_SIZE")))
+    if recipe.training.lora is not None and recipe.training.lora.load_in_4bit:
+        check_can_quantise(arguments.device.type)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(tensorboard_folder(recipe, t))
     sharded = arguments.deepspeed_plugin is not None
-    reference = reference_path(recipe, t)
+    under_fsdp = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    reference = reference_path(recipe, t, under_fsdp)
     previous = artifacts.policy_path(recipe, t - 1)
     trainer = SELMTrainer(
         model=load_policy(recipe, previous, sharded),
@@ -85,7 +88,16 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
     return trainer
 
 
-def reference_path(recipe: Recipe, t: int) -> str | None:
+def check_can_quantise(device: str) -> None:
+    """bitsandbytes computes with 4-bit weights on a CPU, but its gradients there are wrong."""
+    if device != "cuda":
+        raise UserError(
+            "training.lora.load_in_4bit: needs an NVIDIA GPU; on a CPU set it to false, "
+            "which takes 2 bytes per weight instead of 0.5"
+        )
+
+
+def reference_path(recipe: Recipe, t: int, under_fsdp: bool) -> str | None:
     """The model to load as the reference; None: it is the policy before its first step.
 
     That is also what LoRA's policy is with the adapter off. FSDP shards the policy only when the
@@ -93,7 +105,6 @@ def reference_path(recipe: Recipe, t: int) -> str | None:
     """
     if recipe.training.reference == "initial" and t > 1:
         return recipe.model.name_or_path
-    under_fsdp = accelerate_config(recipe.training)["distributed_type"] == "FSDP"
     return artifacts.policy_path(recipe, t - 1) if under_fsdp else None
 
 
@@ -185,28 +196,29 @@ def train(trainer: SELMTrainer) -> None:
     """All steps, from the last complete checkpoint of an earlier attempt if there is one."""
     resume = last_complete_checkpoint(Path(trainer.args.output_dir))
     if resume is not None:
-        check_resumable(trainer, resume)
+        sharded_by = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP"}
+        kind = sharded_by.get(trainer.accelerator.distributed_type, "none")
+        check_resumable(resume, kind, trainer.args.world_size)
         trainer.accelerator.print(f"resuming from {resume}")
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
-def check_resumable(trainer: SELMTrainer, saved: Path) -> None:
-    """Whole optimizer states go on with any number of processes, sharded ones only as they were.
+def check_resumable(saved: Path, kind: str, processes: int) -> None:
+    """A whole optimizer state goes on with any number of processes, a sharded one only as it was.
+
+    Args:
+        kind: what shards the optimizer in this launch: DeepSpeed, FSDP or none.
 
     Raises:
         UserError: this launch cannot read what that one saved.
     """
+    now = (kind, processes if kind == "DeepSpeed" else 0)
     then = _sharding(saved)
-    now = ("none", 0)
-    if trainer.is_deepspeed_enabled:
-        now = ("DeepSpeed", trainer.args.world_size)
-    elif trainer.is_fsdp_enabled:
-        now = ("FSDP", 0)
     if then != now:
         raise UserError(
-            f"training.accelerate_config: the training to go on with was saved {_said(*then)}, "
-            f"this launch has its optimizer {_said(*now)}; launch it as before, or delete "
-            f"{saved.parent} to begin the iteration again"
+            f"training.accelerate_config: {saved} holds an optimizer state {_said(*then)}, this "
+            f"launch has one {_said(*now)}; launch it as before, or delete {saved.parent} to begin "
+            "the iteration again"
         )
 
 
@@ -220,7 +232,7 @@ def _sharding(saved: Path) -> tuple[str, int]:
 
 def _said(kind: str, processes: int) -> str:
     if kind == "none":
-        return "whole"
+        return "in one piece"
     return f"sharded by {kind}" + (f" over {processes} processes" if processes else "")
 
 
