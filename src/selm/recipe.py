@@ -357,7 +357,10 @@ def _unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
     name = str(location[-1])
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     elsewhere = [key for key in _section_keys(Recipe) if key.split(".")[-1] == name]
-    if elsewhere:
+    prefixed = [key for key in names if key == f"lora_{name}"]
+    if prefixed:
+        hint = f"; did you mean {prefixed[0]}?"
+    elif elsewhere:
         hint = f"; did you mean {elsewhere[0]}?"
     elif near:
         hint = f"; did you mean {near[0]}?"
@@ -556,7 +559,7 @@ def _check_lora(training: Training) -> None:
             "training.lora.lora_dropout: without effect, for TRL switches dropout off; set "
             "training.disable_dropout=false as well, or lora_dropout to 0"
         )
-    sharded = accelerate_config(training)["distributed_type"] in ("DEEPSPEED", "FSDP")
+    sharded = accelerate_setting(training, "distributed_type") in ("DEEPSPEED", "FSDP")
     if lora.load_in_4bit and sharded:
         raise UserError(
             f"training.lora.load_in_4bit: 4-bit weights cannot be sharded as "
@@ -574,7 +577,7 @@ def check_packages(recipe: Recipe) -> None:
             wanted[f"training.report_to: {tracker}"] = (tracker,)
     if training.lora is not None and training.lora.load_in_4bit:
         wanted["training.lora.load_in_4bit"] = ("bitsandbytes",)
-    if accelerate_config(training)["distributed_type"] == "DEEPSPEED":
+    if accelerate_setting(training, "distributed_type") == "DEEPSPEED":
         wanted[f"training.accelerate_config: {training.accelerate_config}"] = ("deepspeed",)
     if recipe.model.attn_implementation == "flash_attention_2":
         wanted["model.attn_implementation: flash_attention_2"] = ("flash_attn", "kernels")
@@ -613,23 +616,24 @@ def num_processes(recipe: Recipe) -> int:
     """How many training processes the plan starts: the recipe's number, else the config's."""
     if recipe.training.num_processes is not None:
         return recipe.training.num_processes
-    return int(accelerate_config(recipe.training)["num_processes"])
+    return int(accelerate_setting(recipe.training, "num_processes"))
 
 
-def accelerate_config(training: Training) -> dict[str, Any]:
-    """The accelerate config that the recipe names.
+def accelerate_setting(training: Training, key: str) -> Any:
+    """What the accelerate config that the recipe names says under `key`.
 
     Raises:
-        UserError: it does not say how many processes there are, or what kind.
+        UserError: nothing.
     """
     config = yaml.safe_load(Path(training.accelerate_config).read_text())
-    for key in ("num_processes", "distributed_type"):
-        if not isinstance(config, dict) or key not in config:
-            raise UserError(
-                f"training.accelerate_config: {training.accelerate_config} has no {key}; write "
-                "one with `accelerate config --config_file`, or take one of accelerate_configs/"
-            )
-    return config
+    if not isinstance(config, dict) or key not in config:
+        fix = "add it there"
+        if key == "num_processes":
+            fix += ", or set training.num_processes"
+        raise UserError(
+            f"training.accelerate_config: {training.accelerate_config} has no {key}; {fix}"
+        )
+    return config[key]
 
 
 def gradient_accumulation_steps(recipe: Recipe, world_size: int) -> int:
