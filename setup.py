@@ -38,7 +38,9 @@ EXTRAS = {
     "ray": ["ray[default]>=2.60,<3"],
     "deepspeed": ["deepspeed>=0.19.8,<0.20"],
     "eval": ["lm-eval>=0.4.9"],
+    "qlora": ["bitsandbytes>=0.50,<1"],
     "dev": [
+        "deepspeed>=0.19.8,<0.20",
         "llama-models==0.3.0",
         "mistral-common>=1.13,<2",
         "pytest>=9.2,<10",

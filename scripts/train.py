@@ -8,7 +8,8 @@ before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` r
 same command goes on from the last saved step.
 """
 
-from selm.cli import Stage, parse_iteration, run_main
+from selm.cli import Stage, is_main_process, parse_iteration, run_main
+from selm.recipe import check_packages
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     stage = Stage(run, "checkpoint", t)
     if stage.is_done():
         return
+    check_packages(run.recipe)
     stage.begin()
 
     from selm import artifacts
@@ -29,12 +31,14 @@ def main() -> None:
     )
 
     examples, dropped = load_examples(run.recipe, t)
-    partial = artifacts.partial_folder(run, "checkpoint", t)
+    if is_main_process():
+        artifacts.partial_folder(run, "checkpoint", t)
+    partial = artifacts.partial_path(run.recipe, "checkpoint", t)
     trainer = make_trainer(run.recipe, t, examples, partial / "steps")
     if run.recipe.hub.push and run.recipe.hub.every_save:
         share_saves(trainer, run, t)
     train(trainer)
-    final = save_policy(trainer, run.recipe, partial / "final")
+    final = save_policy(trainer, run.recipe, t, partial / "final")
 
     if trainer.is_world_process_zero():
         with stage.writing() as record:

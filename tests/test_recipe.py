@@ -1,5 +1,6 @@
 """Reading a recipe: overrides, and one helpful line for everything that can be wrong with it."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from selm.recipe import (
     DECIDED_ELSEWHERE,
     Iteration,
     Recipe,
+    check_packages,
     gradient_accumulation_steps,
     is_local_path,
     load_recipe,
@@ -72,8 +74,8 @@ def value_at(recipe: Recipe, key: str) -> Any:
         ("evaluation.limit=", None),
         ("generation.workers=4", 4),
         ("generation.workers=auto", "auto"),
-        ("training.lora={r: 16, bias: none}", {"r": 16, "bias": "none"}),
-        ("training.lora.r=16", 16),
+        ("training.lora.r=4", 4),
+        ("training.lora.use_rslora=true", True),
         ("run_name=2024", "2024"),
         ("data.name_or_path=someone/data", "someone/data"),
         ("training.logging_steps=5", 5.0),
@@ -204,6 +206,8 @@ def test_unknown_key_is_named_with_a_suggestion(override: str, named: str, hint:
         ("training.beta=0", "training.beta"),
         ("training.global_batch_size=1.5", "training.global_batch_size"),
         ("training.lora=16", "training.lora"),
+        ("training.lora.r=0", "training.lora.r"),
+        ("training.lora.lora_dropout=1", "training.lora.lora_dropout"),
         ("training.logging_steps=often", "training.logging_steps"),
         ("training.logging_steps=true", "training.logging_steps"),
         ("training.weight_decay=.inf", "training.weight_decay"),
@@ -439,3 +443,59 @@ def test_plan_script_refuses_in_one_line_with_exit_code_2(
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert all(word in done.stderr for word in words)
+
+
+# LoRA, and packages that only some recipes need
+
+
+def test_lora_has_defaults_of_its_own() -> None:
+    lora = load("training.lora={}").training.lora
+    assert (lora.r, lora.lora_alpha, lora.target_modules) == (16, 32, "all-linear")
+    assert load().training.lora is None
+    assert load("training.lora.target_modules=[q_proj, v_proj]").training.lora.target_modules == (
+        *("q_proj", "v_proj"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.lora.alpha=8"], "unknown key in training.lora; did you mean lora_alpha?"),
+        (["training.lora.lora_dropout=0.1"], "set training.disable_dropout=false as well"),
+        (["training.lora.load_in_4bit=true"], "4-bit weights cannot be sharded"),
+    ],
+)
+def test_lora_that_would_not_work_is_refused(overrides: list[str], message: str) -> None:
+    assert message in refusal(*overrides)
+
+
+def test_lora_with_what_it_needs_is_taken() -> None:
+    assert load("training.lora.lora_dropout=0.1", "training.disable_dropout=false")
+    ddp = "training.accelerate_config=accelerate_configs/ddp.yaml"
+    assert load("training.lora.load_in_4bit=true", ddp).training.lora.load_in_4bit
+
+
+@pytest.mark.parametrize(
+    ("override", "package"),
+    [
+        ("training.report_to=[tensorboard, no_such_tracker]", None),
+        ("training.report_to=trackio", "trackio"),
+        ("training.report_to=wandb", "wandb"),
+        ("training.lora.load_in_4bit=true", "bitsandbytes"),
+        ("model.attn_implementation=flash_attention_2", "flash-attn"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_key_that_wants_it(
+    override: str, package: str | None
+) -> None:
+    recipe = load(override, "training.accelerate_config=accelerate_configs/ddp.yaml")
+    if package is None:
+        check_packages(recipe)
+        return
+    if importlib.util.find_spec(package.replace("-", "_")):
+        pytest.skip(f"{package} is installed here")
+    with pytest.raises(UserError) as caught:
+        check_packages(recipe)
+    key = override.partition("=")[0]
+    assert str(caught.value).startswith(key)
+    assert f"pip install {package}" in str(caught.value)

@@ -12,12 +12,13 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
-from selm import data
+from selm import artifacts, data
 from selm.chat import Chat, make_chat
+from selm.recipe import load_recipe
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
 from selm.training.objective import optimism_loss
-from selm.training.run import last_complete_checkpoint
+from selm.training.run import last_complete_checkpoint, reference_path, whole_batches
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
 # Sums of at most 64 fp32 log-probs of about 10 each: rounding is some 1e-5 absolute.
@@ -345,3 +346,27 @@ def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path)
         if text is not None:
             (folder / "trainer_state.json").write_text(text)
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_every_step_has_a_whole_batch() -> None:
+    assert whole_batches(["a", "b", "c"], 2) == ["a", "b", "c", "a"]
+    assert whole_batches(["a", "b", "c", "d"], 2) == ["a", "b", "c", "d"]
+    assert whole_batches(["a", "b"], 5) == ["a", "b", "a", "b", "a"]
+
+
+def test_the_reference_is_loaded_only_where_it_is_another_model(tiny_recipe: str) -> None:
+    previous = load_recipe(tiny_recipe)
+    initial = load_recipe(tiny_recipe, ["training.reference=initial"])
+    base, policy = previous.model.name_or_path, str(artifacts.folder(previous, "checkpoint", 1))
+    paths = [reference_path(r, t, False) for r in (previous, initial) for t in (1, 2)]
+    assert paths == [None, None, None, base]
+    under_fsdp = [reference_path(r, t, True) for r in (previous, initial) for t in (1, 2)]
+    assert under_fsdp == [base, policy, base, base]
+
+
+def test_reference_log_probs_reach_the_loss_as_they_are(make_trainer: Any, policy: Any) -> None:
+    """Under DeepSpeed the parent makes bf16 of them: see test_two_processes.py for that."""
+    trainer = make_trainer(policy)
+    batch = trainer._prepare_inputs(batch_of(trainer, 4))
+    for column in REF_COLUMNS:
+        assert batch[column].tolist() == pytest.approx(trainer.train_dataset[column][:4], rel=1e-7)

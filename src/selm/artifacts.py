@@ -356,13 +356,17 @@ def _sources(
     return found
 
 
+def partial_path(recipe: Recipe, kind: str, t: int | None) -> Path:
+    """Where unfinished work lies; processes beside the main one only need to know the name."""
+    return folder(recipe, kind, t).parent / f".{kind}.partial"
+
+
 def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     """Where a stage keeps finished shards until it is complete; emptied if they are of old inputs.
 
     A stage that was killed finds here what it had done, if recipe and inputs are the same.
     """
-    target = folder(run.recipe, kind, t)
-    partial = target.parent / f".{kind}.partial"
+    partial = partial_path(run.recipe, kind, t)
     key = _partial_key(run, kind, t)
     if partial.exists() and _read_text(partial / "key.json") != key:
         shutil.rmtree(partial)

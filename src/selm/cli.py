@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,4 +202,5 @@ def _finish(tees: list[tuple[subprocess.Popen[bytes], int, int]]) -> None:
     sys.stderr.flush()
     for tee, original, descriptor in tees:
         os.dup2(original, descriptor)
-        tee.wait(timeout=10)
+        with suppress(subprocess.TimeoutExpired):  # DeepSpeed keeps a copy of stderr open: then
+            tee.wait(timeout=1)  # the tee, which has long written everything, ends with us

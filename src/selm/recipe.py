@@ -176,6 +176,20 @@ class Ranking(Section):
     shard_size: int = Field(default=256, ge=1)
 
 
+class Lora(Section):
+    """An adapter is trained instead of all weights. Keys of `peft.LoraConfig`, and `load_in_4bit`.
+
+    `load_in_4bit` is QLoRA: the weights below the adapter are held in 4 bits while it is trained.
+    """
+
+    r: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+    use_rslora: bool = False
+    load_in_4bit: bool = False
+
+
 class Training(Section):
     """SELM's own keys; every other key of TRL's DPOConfig is accepted beside them."""
 
@@ -190,7 +204,7 @@ class Training(Section):
     max_length: int = Field(default=1024, ge=2)
     reference: Literal["previous", "initial"] = "previous"
     forward: Literal["auto", "shared", "padded"] = "auto"
-    lora: dict[str, Any] | None = None
+    lora: Lora | None = None
 
     @model_validator(mode="after")
     def _only_trl_keys(self) -> "Training":
@@ -343,7 +357,10 @@ def _unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
     name = str(location[-1])
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     elsewhere = [key for key in _section_keys(Recipe) if key.split(".")[-1] == name]
-    if elsewhere:
+    prefixed = [key for key in names if key == f"lora_{name}"]
+    if prefixed:
+        hint = f"; did you mean {prefixed[0]}?"
+    elif elsewhere:
         hint = f"; did you mean {elsewhere[0]}?"
     elif near:
         hint = f"; did you mean {near[0]}?"
@@ -358,9 +375,8 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         if part == "iterations":
             model = Iteration
         elif isinstance(part, str):
-            model = {"ranking": Ranking, "rankers": Ranking}.get(part) or model.model_fields[
-                part
-            ].annotation
+            optional = {"ranking": Ranking, "rankers": Ranking, "lora": Lora}
+            model = optional.get(part) or model.model_fields[part].annotation
     return list(model.model_fields)
 
 
@@ -518,6 +534,7 @@ def _function_file(section: str, ranking: Ranking) -> str:
 def _check_sense(recipe: Recipe) -> None:
     """Combinations that no single key can refuse."""
     gradient_accumulation_steps(recipe, num_processes(recipe))
+    _check_lora(recipe.training)
     generation = recipe.generation
     if generation.num_samples > 1 and generation.temperature == 0:
         raise UserError(
@@ -531,6 +548,46 @@ def _check_sense(recipe: Recipe) -> None:
         )
     if recipe.ranking.pool == "samples":
         _check_pool_of_samples(recipe)
+
+
+def _check_lora(training: Training) -> None:
+    lora = training.lora
+    if lora is None:
+        return
+    if lora.lora_dropout > 0 and training.trl_overrides().get("disable_dropout", True):
+        raise UserError(
+            "training.lora.lora_dropout: without effect, for TRL switches dropout off; set "
+            "training.disable_dropout=false as well, or lora_dropout to 0"
+        )
+    sharded = accelerate_setting(training, "distributed_type") in ("DEEPSPEED", "FSDP")
+    if lora.load_in_4bit and sharded:
+        raise UserError(
+            f"training.lora.load_in_4bit: 4-bit weights cannot be sharded as "
+            f"{training.accelerate_config} would; use accelerate_configs/ddp.yaml, or single.yaml"
+        )
+
+
+def check_packages(recipe: Recipe) -> None:
+    """Packages that only some recipes need. Asked where stages run, not where a plan is made."""
+    training = recipe.training
+    wanted = {}
+    trackers = training.trl_overrides().get("report_to", "tensorboard")
+    for tracker in [trackers] if isinstance(trackers, str) else trackers or []:
+        if tracker in ("tensorboard", "trackio", "wandb"):
+            wanted[f"training.report_to: {tracker}"] = (tracker,)
+    if training.lora is not None and training.lora.load_in_4bit:
+        wanted["training.lora.load_in_4bit"] = ("bitsandbytes",)
+    if accelerate_setting(training, "distributed_type") == "DEEPSPEED":
+        wanted[f"training.accelerate_config: {training.accelerate_config}"] = ("deepspeed",)
+    if recipe.model.attn_implementation == "flash_attention_2":
+        wanted["model.attn_implementation: flash_attention_2"] = ("flash_attn", "kernels")
+    for key, packages in wanted.items():
+        if not any(importlib.util.find_spec(package) for package in packages):
+            names = " or ".join(name.replace("_", "-") for name in packages)
+            raise UserError(
+                f"{key}: the package {names} is not installed (.venv/bin/pip install "
+                f"{packages[0].replace('_', '-')}), or choose another value"
+            )
 
 
 def _check_pool_of_samples(recipe: Recipe) -> None:
@@ -559,13 +616,24 @@ def num_processes(recipe: Recipe) -> int:
     """How many training processes the plan starts: the recipe's number, else the config's."""
     if recipe.training.num_processes is not None:
         return recipe.training.num_processes
-    config = yaml.safe_load(Path(recipe.training.accelerate_config).read_text())
-    if not isinstance(config, dict) or "num_processes" not in config:
+    return int(accelerate_setting(recipe.training, "num_processes"))
+
+
+def accelerate_setting(training: Training, key: str) -> Any:
+    """What the accelerate config that the recipe names says under `key`.
+
+    Raises:
+        UserError: nothing.
+    """
+    config = yaml.safe_load(Path(training.accelerate_config).read_text())
+    if not isinstance(config, dict) or key not in config:
+        fix = "add it there"
+        if key == "num_processes":
+            fix += ", or set training.num_processes"
         raise UserError(
-            f"training.accelerate_config: {recipe.training.accelerate_config} has no "
-            "num_processes; add it there, or set training.num_processes"
+            f"training.accelerate_config: {training.accelerate_config} has no {key}; {fix}"
         )
-    return int(config["num_processes"])
+    return config[key]
 
 
 def gradient_accumulation_steps(recipe: Recipe, world_size: int) -> int:

@@ -87,8 +87,9 @@ class Project:
     def _command(self, script: str, t: int | None) -> list[str]:
         launch = ["python"]
         if script == "train":
-            config = self.recipe.training.accelerate_config
-            launch = ["accelerate", "launch", "--config_file", config]
+            training = self.recipe.training
+            launch = ["accelerate", "launch", "--config_file", training.accelerate_config]
+            launch += ["--num_processes", str(training.num_processes or 1)]
         iteration = [] if t is None else ["--iteration", str(t)]
         return [*launch, f"scripts/{script}.py", *self.words, *iteration]
 

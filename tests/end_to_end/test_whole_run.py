@@ -29,7 +29,8 @@ def changed(before: dict[str, tuple[int, int]], folder: Path) -> set[str]:
     """Artifacts with a file that is new or another one than before."""
     after = snapshot(folder)
     files = {file for file in after if before.get(file) != after[file]}
-    return {str(Path(file).parent) for file in files if "/" in file} - {"logs"}
+    folders = {str(Path(file).parent) for file in files if "/" in file}
+    return {folder for folder in folders if folder.split("/")[0] not in ("logs", "tensorboard")}
 
 
 def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:

@@ -28,7 +28,12 @@ class SELMConfig(DPOConfig):
     precompute_ref_log_probs: bool = field(
         default=True, metadata={"help": "Always: no second model in memory."}
     )
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers."})
+    report_to: str | list[str] | None = field(
+        default="tensorboard", metadata={"help": "Trackers: tensorboard, wandb, trackio, none."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Under DDP: true for mixtures of experts only."}
+    )
     save_total_limit: int | None = field(
         default=1, metadata={"help": "Checkpoints to resume from."}
     )

@@ -2,8 +2,8 @@
 
 The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_precompute_ref_logps`, `compute_ref_log_probs`,
-`_compute_loss`, `_metrics`.
+`_set_signature_columns_if_needed`, `_prepare_inputs`, `_precompute_ref_logps`,
+`compute_ref_log_probs`, `_compute_loss`, `_metrics`.
 """
 
 from typing import Any
@@ -92,6 +92,12 @@ class SELMTrainer(DPOTrainer):
         """All columns are read by the collator."""
         if self._signature_columns is None:
             self._signature_columns = self.train_dataset.column_names
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        """Reference log-probs stay in fp32: under DeepSpeed the parent rounds all floats to bf16,
+        which moves a log-prob of -300 by up to 1."""
+        reference = {key: inputs[key].to(self.args.device) for key in REF_COLUMNS if key in inputs}
+        return super()._prepare_inputs(inputs) | reference
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probs of all three responses, one column each."""

@@ -1,0 +1,39 @@
+"""Train iteration 2 of a finished run in several ways, in one launch; see test_two_processes.py.
+
+    accelerate launch --config_file ... tests/end_to_end/several_trainings.py WAYS OUT RECIPE ...
+
+WAYS is a JSON file {name: overrides}. Of each the policy, its log and its reference log-probs are
+left in OUT/name. It goes through the functions of scripts/train.py, without its artifacts.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from selm.recipe import load_recipe
+from selm.training.run import load_examples, make_trainer, save_policy, train
+from selm.training.trainer import REF_COLUMNS
+
+
+def main(ways: dict[str, list[str]], out: Path, words: list[str]) -> None:
+    for name, overrides in ways.items():
+        recipe = load_recipe(words[0], [*words[1:], *overrides])
+        examples, _ = load_examples(recipe, 2)
+        trainer = make_trainer(recipe, 2, examples, out / name / "steps")
+        train(trainer)
+        save_policy(trainer, recipe, 2, out / name / "policy")
+        if trainer.is_world_process_zero():
+            facts = {key: trainer.train_dataset[key][:] for key in REF_COLUMNS}
+            facts["shared"] = trainer.shared
+            facts["losses"] = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+            (out / name / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed.ops
+
+        # An extension for inference on CPUs, which DeepSpeed would compile first: half a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3:])

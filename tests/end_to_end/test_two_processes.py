@@ -1,0 +1,174 @@
+"""Two processes on a CPU take the same steps as one: DDP, and ZeRO-3 with every weight sharded."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from selm import artifacts
+from selm.errors import UserError
+from selm.training.run import check_resumable
+
+pytestmark = pytest.mark.slow
+
+# Losses of a few steps in fp32 whose sums are added up in another order.
+LOSS = 1e-4
+# Weights after four steps of Adam at 1e-3, which makes whole steps of gradients near rounding.
+WEIGHTS = {"rtol": 0.0, "atol": 2e-5}
+# Log-probs in fp32 of up to 128 tokens.
+LOGPS = 1e-4
+
+CONFIGS = Path(__file__).parents[2] / "accelerate_configs"
+
+# Twice 12 rows in steps of 8: every second step is filled up with rows that were there before.
+WAYS = {
+    "shared": ["training.forward=shared"],
+    "padded": [
+        *("training.forward=padded", "training.reference=initial"),
+        "training.gradient_checkpointing=true",
+    ],
+    "lora": [
+        *("training.lora.r=4", "training.reference=initial"),
+        "training.gradient_checkpointing=true",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """accelerate_configs/zero3.yaml, but no weight is so small that every process keeps it."""
+    folder = tmp_path_factory.mktemp("zero3")
+    config = yaml.safe_load((CONFIGS / "zero3.yaml").read_text())
+    given = config["deepspeed_config"]
+    deepspeed = {
+        "zero_optimization": {
+            "stage": given["zero_stage"],
+            "stage3_param_persistence_threshold": 0,
+            "stage3_gather_16bit_weights_on_model_save": given["zero3_save_16bit_model"],
+        },
+        "bf16": {"enabled": "auto"},
+        **dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), "auto"),
+        **dict.fromkeys(("gradient_accumulation_steps", "gradient_clipping"), "auto"),
+    }
+    (folder / "deepspeed.json").write_text(json.dumps(deepspeed))
+    config["deepspeed_config"] = {
+        "deepspeed_config_file": str(folder / "deepspeed.json"),
+        "zero3_init_flag": given["zero3_init_flag"],
+    }
+    del config["mixed_precision"]  # accelerate wants it in the one file or in the other
+    (folder / "zero3.yaml").write_text(yaml.safe_dump(config))
+    return folder / "zero3.yaml"
+
+
+@pytest.fixture(scope="module")
+def trained(
+    finished: Any, sharded: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Folders of the trainings in WAYS: by one process, by two with DDP, by two with ZeRO-3."""
+    launches = {
+        "one": (CONFIGS / "single.yaml", 1, WAYS),
+        "ddp": (CONFIGS / "ddp.yaml", 2, WAYS),
+        "zero3": (sharded, 2, WAYS | {"bf16": ["model.dtype=bfloat16"]}),
+    }
+    folders = {}
+    for name, (config, processes, ways) in launches.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        (folders[name] / "ways.json").write_text(json.dumps(ways))
+        launch(finished, config, processes, folders[name])
+    return folders
+
+
+def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
+    done = subprocess.run(
+        [
+            *("accelerate", "launch", "--config_file", config, "--num_processes", str(processes)),
+            *(Path(__file__).parent / "several_trainings.py", out / "ways.json", out),
+            *(*finished.words, f"training.num_processes={processes}", "training.save_steps=3"),
+            *("training.global_batch_size=8", "training.num_train_epochs=2"),
+            *("training.warmup_steps=0", "training.report_to=none"),
+        ],
+        env=finished.all_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def facts(folder: Path, way: str) -> dict[str, Any]:
+    return json.loads((folder / way / "facts.json").read_text())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_same_losses_reference_and_policy_as_one_process(
+    way: str, strategy: str, trained: dict[str, Path]
+) -> None:
+    one, two = facts(trained["one"], way), facts(trained[strategy], way)
+    assert one["shared"] == two["shared"] == (way != "padded")
+    assert len(set(one["losses"])) == 4
+    for key in ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps"):
+        assert len(set(one[key])) > 8, "rows in another order would not be noticed"
+        assert two[key] == pytest.approx(one[key], abs=LOGPS), key
+    assert two["losses"] == pytest.approx(one["losses"], abs=LOSS)
+    policies = [weights(folder / way / "policy") for folder in (trained["one"], trained[strategy])]
+    torch.testing.assert_close(policies[1], policies[0], **WEIGHTS)
+    assert [path.name for path in (trained[strategy] / way / "policy").glob("*.safetensors")] == [
+        "model.safetensors"
+    ]
+
+
+def test_the_reference_is_the_one_of_the_recipe(trained: dict[str, Path]) -> None:
+    """The policy is the reference at the first step; `initial` is another model."""
+    assert facts(trained["ddp"], "shared")["losses"][0] == pytest.approx(0.6931, abs=1e-4)
+    assert abs(facts(trained["ddp"], "padded")["losses"][0] - 0.6931) > 1e-2
+    assert abs(facts(trained["zero3"], "lora")["losses"][0] - 0.6931) > 1e-2
+
+
+def test_bf16_under_zero3_starts_at_its_reference(trained: dict[str, Path]) -> None:
+    """Log 2 exactly: log-probs that were rounded to bf16 on their way would be off by up to 1."""
+    assert facts(trained["zero3"], "bf16")["losses"][0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_an_optimizer_sharded_by_zero3_goes_on_as_it_was_or_not_at_all(
+    trained: dict[str, Path],
+) -> None:
+    saved = next((trained["zero3"] / "shared" / "steps").glob("checkpoint-*"))
+    check_resumable(saved, "DeepSpeed", 2)
+    with pytest.raises(UserError, match="sharded by DeepSpeed over 2 processes"):
+        check_resumable(saved, "DeepSpeed", 4)
+    with pytest.raises(UserError, match="launch it as before, or delete"):
+        check_resumable(saved, "none", 2)
+    whole = next((trained["ddp"] / "shared" / "steps").glob("checkpoint-*"))
+    check_resumable(whole, "none", 7)
+
+
+def test_a_training_of_one_process_goes_on_with_two(project_copy: Any, finished: Any) -> None:
+    """Killed after a saved step; the real script, and the same weights as without."""
+    slow = project_copy.with_overrides("training.save_steps=1")
+    checkpoint = slow.folder / "iter-2" / "checkpoint"
+    shutil.rmtree(checkpoint)
+    partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
+    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/trainer_state.json")))
+    two = slow.with_overrides(
+        f"training.accelerate_config={CONFIGS / 'ddp.yaml'}", "training.num_processes=2"
+    )
+    done = two.stage("train", 2)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stdout
+    assert artifacts.state(two.recipe, "checkpoint", 2).current
+    wanted = weights(finished.folder / "iter-2" / "checkpoint")
+    torch.testing.assert_close(weights(checkpoint), wanted, **WEIGHTS)
