@@ -36,6 +36,8 @@ class Chat:
     Attributes:
         lead: white space that the template puts between the generation prompt and the response,
             e.g. " " for `[/INST] Hello`.
+        header: what has to follow a rendered prompt where the template ignores
+            `add_generation_prompt`, e.g. "<|im_start|>assistant\\n"; else empty.
         end_of_turn: id of the token that ends an assistant's turn.
         adds_bos: the tokenizer starts plain text with BOS by itself (Mistral, Llama 3; not Qwen).
         takes_system: the template writes a system message; if it does not (it refuses or drops
@@ -44,6 +46,7 @@ class Chat:
 
     tokenizer: PreTrainedTokenizerBase
     lead: str
+    header: str
     end_of_turn: int
     adds_bos: bool
     takes_system: bool
@@ -87,15 +90,23 @@ class Chat:
         """
         word = self.tokenizer.encode("x", add_special_tokens=False)
         response = [token for token in ids if token != self.end_of_turn]
-        before = self.tokenizer.decode(word)
-        text = self.tokenizer.decode([*word, *response], skip_special_tokens=True)
+        before = self._decode(word)
+        text = self._decode([*word, *response])
         return text.removeprefix(before).removeprefix(self.lead)
 
+    def _decode(self, ids: Sequence[int]) -> str:
+        """Without the clean-up that Llama 3's tokenizer asks for: it would turn `a .` to `a.`."""
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
     def _prompt_text(self, messages: Sequence[Message]) -> str:
+        """Special tokens written in messages are removed: they would start turns, or the text."""
+        messages = [m | {"content": self._without_specials(m["content"])} for m in messages]
         if not self.takes_system:
             messages = without_system(messages)
         try:
-            return render(self.tokenizer, messages, add_generation_prompt=True)
+            return render(self.tokenizer, messages, add_generation_prompt=True) + self.header
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
@@ -150,8 +161,13 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     """Find out what the template does, by rendering a probe conversation.
 
     Raises:
-        UserError: the template cannot write one (some vision models want content in parts).
+        UserError: the template cannot write one (some vision models want content in parts), or
+            nothing could end a turn.
     """
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "the tokenizer has no EOS token: set eos_token in its tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     adds_bos = tokenizer.bos_token_id is not None and (
@@ -167,10 +183,12 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     if _PROBE not in whole:
         raise UserError("model.chat_template: it does not write the text of a message")
     before, _, after = whole.rpartition(_PROBE)
-    lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    between = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    ignores_flag = prompt == render(tokenizer, asked, add_generation_prompt=False)
     return Chat(
         tokenizer=tokenizer,
-        lead=lead if lead.isspace() else "",
+        lead=between if between.isspace() else "",
+        header=between if ignores_flag and not between.isspace() else "",
         end_of_turn=_end_of_turn(tokenizer, after),
         adds_bos=adds_bos,
         takes_system=takes_system(tokenizer),
@@ -178,8 +196,13 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
-    """The first special token that the template writes after a response, else EOS."""
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    """The first special token that the template writes after a response, else EOS.
+
+    Added tokens count, for some end-of-turn tokens are not marked as special; runs of white space,
+    which some vocabularies add, do not.
+    """
+    added = {i for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
+    special = set(tokenizer.all_special_ids) | added
     for token in tokenizer.encode(after, add_special_tokens=False):
         if token in special:
             return token
