@@ -141,8 +141,8 @@ def estimate(recipe: Recipe) -> str:
     hardware = cost.device(recipe)
     disk = total.disk_bytes + total.scratch_bytes
     return (
-        f"estimate: {_time(total.seconds)}, {_size(disk)} of disk, training takes "
-        f"{_size(total.memory.total)} of {hardware.memory_gb:.0f} GB of memory; on "
+        f"estimate: {_time(total.seconds)}, {size_text(disk)} of disk, training takes "
+        f"{size_text(total.memory.total)} of {hardware.memory_gb:.0f} GB of memory; on "
         f"{_devices(recipe)} of {hardware.tflops:.3g} TFLOPS at {hardware.mfu:.0%}, with prompts "
         f"of {given.prompt_tokens} and responses of {given.response_tokens} tokens (estimate.*)"
     )
@@ -166,7 +166,7 @@ def warnings(run: Run) -> list[str]:
 def _warning(run: Run, kind: str, t: int | None) -> str:
     recipe = run.recipe
     ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, kind, t)]
-    need = _size(cost.peak_bytes(recipe, kind, t))
+    need = size_text(cost.peak_bytes(recipe, kind, t))
     return (
         f"WARNING: {SCRIPTS[kind]} will hardly fit: about {need} "
         f"where {recipe.estimate.device} has {cost.device(recipe).memory_gb:.0f} GB; "
@@ -179,18 +179,18 @@ def _cost_comment(recipe: Recipe, kind: str, t: int | None) -> str:
     stage = cost.cost(recipe, kind, t)
     parts = {name: value for name, value in vars(stage.memory).items() if value >= 5e7}
     named = ", ".join(f"{name} {value / cost.GB:.1f}" for name, value in parts.items())
-    scratch = f" (+ {_size(stage.scratch_bytes)} while it runs)" if stage.scratch_bytes else ""
+    scratch = f" (+ {size_text(stage.scratch_bytes)} while it runs)" if stage.scratch_bytes else ""
     each = " per process" if cost.processes_on_a_device(recipe, kind) > 1 else ""
+    memory = f"{size_text(stage.memory.total)}{each} ({named})"
     return (
-        f"# {SCRIPTS[kind]}: {stage.rows:,} rows, {_count(stage.tokens)} tokens; "
-        f"{_size(stage.memory.total)}{each} ({named}); disk {_size(stage.disk_bytes)}{scratch}; "
-        f"{_time(stage.seconds)}"
+        f"# {SCRIPTS[kind]}: {stage.rows:,} rows, {_count(stage.tokens)} tokens; {memory}; "
+        f"disk {size_text(stage.disk_bytes)}{scratch}; {_time(stage.seconds)}"
     )
 
 
-def _size(size: float) -> str:
+def size_text(size: float) -> str:
     """
-    >>> [_size(20e9), _size(2.5e9), _size(84e6)]
+    >>> [size_text(20e9), size_text(2.5e9), size_text(84e6)]
     ['20 GB', '2.5 GB', '84 MB']
     """
     if size < 1e9:
