@@ -3,9 +3,9 @@
     python bench/plan_cost.py            # 5 to 10 minutes on two idle cores
     python bench/plan_cost.py 135M       # only the cases whose name holds this
 
-Each case runs a stage's real command on the quickstart's data in a temporary folder, with the settings
-of `scripts/run.sh`. Memory is the largest resident set of the stage's processes. A tiny model is the
-135M model's architecture with random weights: 6 layers of 192 units.
+Each case runs a stage's real command on the quickstart's data in a temporary folder, with the
+settings of `scripts/run.sh`. Memory is the largest resident set of the stage's processes. The tiny
+model is the 135M model's architecture with random weights: 6 layers of 192 units.
 """
 
 import os
@@ -27,6 +27,8 @@ PAIRS = "iterations=[{objective: dpo, learning_rate: 1.0e-6}]"
 EXPLORE = "iterations=[{objective: selm, learning_rate: 1.0e-6}]"
 LORA = "training.lora={r: 16, target_modules: all-linear}"
 ONE_ROW = "training.per_device_train_batch_size=1"
+
+LAUNCH = ["accelerate", "launch", "--config_file", "accelerate_configs/single.yaml"]
 
 # (name, artifact, overrides)
 CASES = [
@@ -83,8 +85,7 @@ def make_tiny(folder: Path) -> str:
 def measure(kind: str, settings: list[str]) -> tuple[float, float]:
     """Peak resident bytes of the largest process of a stage, and the stage's seconds."""
     command = {
-        "checkpoint": ["accelerate", "launch", "--config_file", "accelerate_configs/single.yaml"]
-        + ["--quiet", "scripts/train.py"],
+        "checkpoint": [*LAUNCH, "--quiet", "scripts/train.py"],
         "responses": ["python", "scripts/generate.py"],
     }[kind]
     started = time.monotonic()

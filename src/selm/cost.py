@@ -26,7 +26,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,9 @@ class Device:
 
     mfu, decode_mfu: the share of `tflops` that training and decoding reach.
     start_seconds: until a stage works: imports, CUDA, vLLM's start; reading weights not counted.
-    other_gb: what a process takes beside tensors: CUDA's context, libraries, the allocator's gaps.
+    other_gb: what a process takes beside tensors: libraries, CUDA's context.
+    gaps: what the allocator cannot use again, as a share of the tensors. On a CPU it is large, for
+        `scripts/run.sh` lets glibc keep what is freed.
     """
 
     memory_gb: float
@@ -74,7 +76,8 @@ class Device:
     mfu: float = 0.4
     decode_mfu: float = 0.2
     start_seconds: float = 60
-    other_gb: float = 2.0
+    other_gb: float = 1.5
+    gaps: float = 0.1
 
 
 # A core of an AMD EPYC with AVX-512 BF16 does 0.08 TFLOPS of training (bench/plan_cost.py), so
@@ -88,21 +91,20 @@ DEVICES = {
     "l40s": Device(48, 362, 864),
     "rtx4090": Device(24, 165, 1008),
     "rtx3090": Device(24, 71, 936),
-    "cpu": Device(_MEMORY_GB, 0.08 * _CORES, 10, 1.0, 1.0, start_seconds=4, other_gb=0.9),
+    "cpu": Device(
+        _MEMORY_GB, 0.08 * _CORES, 10, 1.0, 1.0, start_seconds=4, other_gb=0.5, gaps=0.25
+    ),
 }
 
 
 def device(recipe: Recipe) -> Device:
     """The device of the recipe's `estimate`, with the numbers that it gives itself."""
     row, given = DEVICES[recipe.estimate.device], recipe.estimate
-    return Device(
+    return replace(
+        row,
         memory_gb=given.memory_gb or row.memory_gb,
         tflops=given.tflops or row.tflops,
-        gb_per_second=row.gb_per_second,
         mfu=given.mfu or row.mfu,
-        decode_mfu=row.decode_mfu,
-        start_seconds=row.start_seconds,
-        other_gb=row.other_gb,
     )
 
 
@@ -163,10 +165,12 @@ SHAPES = {
 
 @lru_cache
 def shape_of(name_or_path: str, revision: str = "main") -> Shape | None:
-    """From the folder's or the Hub cache's config.json, else from `SHAPES`; None if unknown."""
+    """From `SHAPES`, or from the config.json of a folder or of the Hub's cache; None if unknown."""
+    if name_or_path in SHAPES:
+        return SHAPES[name_or_path]
     path = _config_path(name_or_path, revision)
     if path is None:
-        return SHAPES.get(name_or_path)
+        return None
     config = json.loads(path.read_text())
     return _shape(config.get("text_config", config))
 
@@ -216,6 +220,12 @@ class Memory:
     @property
     def total(self) -> float:
         return sum(vars(self).values())
+
+
+def _peak(hardware: Device, **tensors: float) -> Memory:
+    """Tensors by kind, and what a process takes beside them."""
+    other = hardware.other_gb * GB + hardware.gaps * sum(tensors.values())
+    return Memory(**tensors, other=other)
 
 
 @dataclass(frozen=True)
@@ -320,8 +330,12 @@ def remedies(
 
 def strategy(recipe: Recipe) -> str:
     """single, ddp, fsdp2 or zero3: what the recipe's accelerate config says."""
-    config = yaml.safe_load(Path(recipe.training.accelerate_config).read_text())
-    kind = str(config.get("distributed_type", "NO"))
+    return _strategy(Path(recipe.training.accelerate_config))
+
+
+@lru_cache
+def _strategy(accelerate_config: Path) -> str:
+    kind = str(yaml.safe_load(accelerate_config.read_text()).get("distributed_type", "NO"))
     known = {"NO": "single", "FSDP": "fsdp2", "DEEPSPEED": "zero3"}
     return known.get(kind, "ddp")
 
@@ -450,12 +464,12 @@ def training_memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
     else:
         weights += 0 if recipe.model.dtype == "float32" else 2 * shape.multiplied
         bf16_everywhere = False
-    return Memory(
+    return _peak(
+        device(recipe),
         weights=weights,
         gradients=(8 if how == "ddp" else 4) * trained / copies,
         optimizer=8 * trained / copies,
         activations=_activations(recipe, shape, explores, bf16_everywhere),
-        other=device(recipe).other_gb * GB,
     )
 
 
@@ -471,18 +485,16 @@ def _activations(recipe: Recipe, shape: Shape, explores: bool, bf16_everywhere: 
 
 
 def _layer_bytes(recipe: Recipe, shape: Shape) -> float:
-    """Bytes per token that one layer keeps for its backward.
+    """Bytes per token that one layer keeps for its backward; a test counts PyTorch's.
 
-    Under bf16: each of two norms keeps its input and its result in fp32 (16 per hidden unit), the
-    five matrices behind them a bf16 copy each (10); the MLP keeps four bf16 tensors, attention
-    queries, keys, values and its result. A CPU computes attention in fp32, with the keys repeated
-    for all heads.
+    Under bf16: the two norms keep inputs and results in fp32 (16 per hidden unit), the five
+    matrices behind them a bf16 copy each (10); attention its queries, keys, values and result,
+    some of them twice; the MLP four tensors. In fp32 the copies are the norms' results.
     """
     hidden, queries = shape.hidden, shape.heads * shape.head_dim
     if recipe.model.dtype == "float32":
-        return 24 * hidden + 16 * queries + 16 * shape.intermediate
-    attention = 18 if recipe.estimate.device == "cpu" else 10
-    return 26 * hidden + attention * queries + 8 * shape.intermediate
+        return 24 * hidden + 26 * queries + 16 * shape.intermediate
+    return 26 * hidden + 11 * queries + 8 * shape.intermediate
 
 
 # --- generation, ranking, evaluation ---
@@ -543,8 +555,7 @@ def _transformers(
     prefill = _compute(hardware, shape, batch * prompt)
     longest = min(limit, longest_of(response, batch))
     seconds = answers / batch * (prefill + longest * step) + _start(hardware, shape)
-    memory = Memory(each, activations=logits, cache=cache, other=hardware.other_gb * GB)
-    return memory, seconds
+    return _peak(hardware, weights=each, activations=logits, cache=cache), seconds
 
 
 def _start(hardware: Device, shape: Shape) -> float:
@@ -580,7 +591,7 @@ def _ranking(recipe: Recipe, ranking: Ranking, rows: int, pool: int) -> Cost:
     return Cost(
         rows=rows,
         tokens=tokens,
-        memory=Memory(weights=bytes_each * parameters, other=hardware.other_gb * GB),
+        memory=_peak(hardware, weights=bytes_each * parameters),
         disk_bytes=BYTES_PER_TOKEN_OF_TEXT
         * rows
         * (given.prompt_tokens + 3 * given.response_tokens),
