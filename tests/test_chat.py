@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tokenizer_zoo
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from selm.chat import Chat, load_chat, make_chat
@@ -209,6 +209,13 @@ def test_bos_is_not_doubled_whoever_writes_it() -> None:
         assert chat.prompt_ids(messages).count(chat.tokenizer.bos_token_id) == 1
 
 
+def test_bos_is_not_doubled_where_the_template_does_not_start_with_it() -> None:
+    late = "\n{{ bos_token }}{% for m in messages %}{{ m.content }}<e>{% endfor %}"
+    for adds_bos in (True, False):
+        chat = make_chat(with_template(late, ["<s>", "<e>"], "<s>", "<e>", adds_bos))
+        assert chat.prompt_ids(said("Hi")).count(chat.tokenizer.bos_token_id) == 1
+
+
 def test_a_template_without_system_role_gets_the_message_in_the_users_turn() -> None:
     """Whether it refuses the role (Gemma) or drops the message without a word."""
     dropping = "{% for m in messages if m.role != 'system' %}<u>{{ m.content }}<e>{% endfor %}"
@@ -375,3 +382,18 @@ def test_the_qwen3_recipes_template_is_qwens_own_without_thinking() -> None:
         assert chat.prompt_ids(messages) == chat.tokenizer.encode(own, add_special_tokens=False)
     answer = chat.tokenizer.decode(chat.response_ids(said("Hi"), "Yes."))
     assert answer == "Yes.<|im_end|>"
+
+
+def test_the_space_that_sentencepiece_puts_before_a_response_is_not_in_its_text() -> None:
+    """Phi-3's own tokenizer: a sentencepiece vocabulary, and specials that eat what follows."""
+    tokenizer = copy.deepcopy(tokenizer_zoo.zephyr())
+    specials = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
+    tokenizer.add_tokens([AddedToken(s, rstrip=True, special=True) for s in specials])
+    tokenizer.chat_template = tokenizer_zoo._trl_template("phi3")
+    chat, messages = make_chat(tokenizer), said("Hi")
+    assert chat.prompt_ids(messages).count(tokenizer.bos_token_id) == 1
+    for response in ("Paris.", "None", "naïve 你好 🙂\n\n1. a\n2. b", "trailing white space \n"):
+        ids = chat.response_ids(messages, response)
+        assert chat.text(ids) == response
+        assert chat.response_ids(messages, chat.text(ids)) == ids
+        assert ids.count(chat.end_of_turn) == 1

@@ -9,7 +9,7 @@ trained behind exactly the tokens that it is asked with, and is taught exactly o
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,16 +36,20 @@ class Chat:
     Attributes:
         lead: white space that the template puts between the generation prompt and the response,
             e.g. " " for `[/INST] Hello`.
+        space: white space that the tokenizer itself puts before a response, as sentencepiece does
+            behind Phi-3's `<|assistant|>`: it is in the tokens, and not in the text.
         header: what has to follow a rendered prompt where the template ignores
             `add_generation_prompt`, e.g. "<|im_start|>assistant\\n"; else empty.
         end_of_turn: id of the token that ends an assistant's turn.
-        adds_bos: the tokenizer starts plain text with BOS by itself (Mistral, Llama 3; not Qwen).
+        adds_bos: BOS comes from the tokenizer (Mistral with Zephyr's template), not from the
+            template (Llama 3), and there is one (not in Qwen).
         takes_system: the template writes a system message; if it does not (it refuses or drops
             them), the message goes to the head of the user's turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
     lead: str
+    space: str
     header: str
     end_of_turn: int
     adds_bos: bool
@@ -92,7 +96,7 @@ class Chat:
         response = [token for token in ids if token != self.end_of_turn]
         before = self._decode(word)
         text = self._decode([*word, *response])
-        return text.removeprefix(before).removeprefix(self.lead)
+        return text.removeprefix(before).removeprefix(self.lead or self.space)
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Without the clean-up that Llama 3's tokenizer asks for: it would turn `a .` to `a.`."""
@@ -133,8 +137,7 @@ class Chat:
     def _encode(self, text: str) -> list[int]:
         """Exactly one BOS where the model knows one, whether or not its template writes it."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        bos = self.tokenizer.bos_token_id
-        return [bos, *ids] if self.adds_bos and ids[:1] != [bos] else ids
+        return [self.tokenizer.bos_token_id, *ids] if self.adds_bos else ids
 
 
 def load_chat(path: str, model: Model) -> Chat:
@@ -170,9 +173,6 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    adds_bos = tokenizer.bos_token_id is not None and (
-        tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
-    )
     asked: list[Message] = [{"role": "user", "content": "Hi"}]
     answered = [*asked, {"role": "assistant", "content": _PROBE}]
     try:
@@ -185,14 +185,25 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     before, _, after = whole.rpartition(_PROBE)
     between = before.removeprefix(prompt) if before.startswith(prompt) else ""
     ignores_flag = prompt == render(tokenizer, asked, add_generation_prompt=False)
-    return Chat(
+    chat = Chat(
         tokenizer=tokenizer,
         lead=between if between.isspace() else "",
+        space="",
         header=between if ignores_flag and not between.isspace() else "",
         end_of_turn=_end_of_turn(tokenizer, after),
-        adds_bos=adds_bos,
+        adds_bos=_adds_bos(tokenizer, prompt),
         takes_system=takes_system(tokenizer),
     )
+    space = chat.text(chat.response_ids(asked, _PROBE)).removesuffix(_PROBE)
+    return replace(chat, space=space if space.isspace() else "")
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
+    """Whether the tokenizer puts BOS before a text, and the template does not write it itself."""
+    bos = tokenizer.bos_token_id
+    if bos is None or tokenizer("x")["input_ids"][:1] != [bos]:
+        return False
+    return bos not in tokenizer.encode(prompt, add_special_tokens=False)
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
