@@ -1,5 +1,5 @@
-# make setup | test | quickstart | <name>-selm | <name>-dpo | plan-<name>-selm | push-<name>-selm
-# <name>: zephyr, llama3, phi3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
+# make setup | test | quickstart | <name>-selm | <name>-dpo | {plan,check,push}-<name>-selm
+# <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 
 SHELL := /usr/bin/env bash
 ARGS ?=
@@ -8,18 +8,20 @@ VLLM ?=
 folder_zephyr  := recipes/zephyr-7b-sft
 folder_llama3  := recipes/llama-3-8b-instruct
 folder_phi3    := recipes/phi-3-mini-4k-instruct
+folder_qwen3   := recipes/qwen3-1.7b
 folder_smollm2 := recipes/smollm2-135m-instruct
 
-names := zephyr llama3 phi3 smollm2
+names := zephyr llama3 phi3 qwen3 smollm2
 runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo) smollm2-random
 plans := $(addprefix plan-,$(runs))
+checks := $(addprefix check-,$(runs))
 pushes := $(addprefix push-,$(runs))
 
 # smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test quickstart $(runs) $(plans) $(pushes)
+.PHONY: help setup test quickstart $(runs) $(plans) $(checks) $(pushes)
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -42,6 +44,9 @@ $(runs): setup
 $(plans):
 	@if [ -d .venv ]; then PATH="$$PWD/.venv/bin:$$PATH"; fi; \
 	python scripts/plan.py $(call recipe,$(patsubst plan-%,%,$@)) $(ARGS)
+
+$(checks): setup
+	@.venv/bin/python scripts/check.py $(call recipe,$(patsubst check-%,%,$@)) $(ARGS)
 
 # Wants a namespace: make push-zephyr-selm ARGS=hub.namespace=me
 $(pushes): setup

@@ -2,16 +2,23 @@
 
     python scripts/plan.py recipes/zephyr-7b-sft/selm.yaml [key=value ...]
 
-Each command can be pasted, edited or queued by itself; `scripts/run.sh` runs them all.
+Its comments estimate what each stage takes (see `src/selm/cost.py`); that a stage will not fit is
+said at the top and on stderr, with what would make it fit. Each command can be pasted, edited or
+queued by itself; `scripts/run.sh` runs them all.
 """
+
+import sys
 
 from selm import artifacts
 from selm.cli import parse_plan, run_main
-from selm.plan import script
+from selm.plan import script, warnings
 
 
 def main() -> None:
     run, remaining = parse_plan(__doc__)
+    if not remaining:
+        for warning in warnings(run):
+            print(warning, file=sys.stderr)
     print(script(run, artifacts.done(run.recipe) if remaining else None), end="")
 
 

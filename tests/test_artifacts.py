@@ -104,6 +104,8 @@ TABLE = {
     "evaluation.ranking={ranker: random}": EVALUATIONS,
     "hub.namespace=me": set(),
     "hub.private=false": set(),
+    "estimate.device=cpu": set(),
+    "estimate.prompt_tokens=9": set(),
 }
 
 

@@ -3,10 +3,11 @@
 import copy
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 
 import pytest
 import tokenizer_zoo
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from selm.chat import Chat, load_chat, make_chat
@@ -83,7 +84,7 @@ FACTS = {
 
 
 def with_template(
-    template: str, specials: list[str], bos: str | None, eos: str, adds_bos: bool = False
+    template: str, specials: list[str], bos: str | None, eos: str | None, adds_bos: bool = False
 ) -> PreTrainedTokenizerBase:
     """A small trained tokenizer that knows `specials`, of which only BOS and EOS have a role."""
     trained: Tokenizer = tokenizer_zoo._train(specials)
@@ -208,12 +209,19 @@ def test_bos_is_not_doubled_whoever_writes_it() -> None:
         assert chat.prompt_ids(messages).count(chat.tokenizer.bos_token_id) == 1
 
 
+def test_bos_is_not_doubled_where_the_template_does_not_start_with_it() -> None:
+    late = "\n{{ bos_token }}{% for m in messages %}{{ m.content }}<e>{% endfor %}"
+    for adds_bos in (True, False):
+        chat = make_chat(with_template(late, ["<s>", "<e>"], "<s>", "<e>", adds_bos))
+        assert chat.prompt_ids(said("Hi")).count(chat.tokenizer.bos_token_id) == 1
+
+
 def test_a_template_without_system_role_gets_the_message_in_the_users_turn() -> None:
     """Whether it refuses the role (Gemma) or drops the message without a word."""
     dropping = "{% for m in messages if m.role != 'system' %}<u>{{ m.content }}<e>{% endfor %}"
     silent = make_chat(with_template(dropping, ["<u>", "<e>"], None, "<e>"))
     messages: Messages = [{"role": "system", "content": "Hi"}, *said("Hi")]
-    assert silent.tokenizer.decode(silent.prompt_ids(messages)) == "<u>Hi\n\nHi<e>"
+    assert silent.tokenizer.decode(silent.prompt_ids(messages)) == "<u>Hi\n\nHi<e><u>"
     refusing = chat_of("gemma")
     text = refusing.tokenizer.decode(refusing.prompt_ids(messages))
     assert "<start_of_turn>user\nHi\n\nHi<end_of_turn>" in text
@@ -303,3 +311,89 @@ def test_load_chat_says_what_is_missing(tmp_path) -> None:
     (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"set model\.chat_template"):
         load_chat(str(tmp_path), model)
+
+
+CHATML_WITHOUT_FLAG = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+
+
+def test_a_template_that_ignores_the_generation_prompt_gets_the_header_of_its_answers() -> None:
+    chat = make_chat(with_template(CHATML_WITHOUT_FLAG, *CHATML))
+    text = chat.tokenizer.decode(chat.prompt_ids(said("Hi", "Yo", "And?")))
+    assert text.endswith("<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n")
+    assert chat.tokenizer.decode(chat.response_ids(said("Hi"), "Yes.")) == "Yes.<|im_end|>"
+
+
+@every_chat
+def test_special_tokens_written_in_a_prompt_do_not_become_tokens(name: str) -> None:
+    """HTML has a tag <s>; and nobody shall write the assistant's turn from within the user's."""
+    chat = chat_of(name)
+    for special in special_ids(chat):
+        text = chat.tokenizer.convert_ids_to_tokens(special)
+        assert chat.prompt_ids(said(f"a{text}b")) == chat.prompt_ids(said("ab"))
+
+
+def test_text_is_not_cleaned_up_on_the_way_from_tokens() -> None:
+    """Llama 3's tokenizer_config.json asks for it; what is trained would not be what was said."""
+    tokenizer = copy.copy(tokenizer_zoo.llama3())
+    tokenizer.clean_up_tokenization_spaces = True
+    chat = make_chat(tokenizer)
+    said_so = "A space , then a full stop . It do n't matter ?"
+    assert chat.text(chat.response_ids(said("Hi"), said_so)) == said_so
+
+
+def test_added_white_space_does_not_end_a_turn() -> None:
+    template = "{% for m in messages %}<u>{{ m.content }}    <e>{% endfor %}"
+    tokenizer = with_template(template, ["<u>", "<e>"], None, "<e>")
+    tokenizer.add_tokens(["    "], special_tokens=False)
+    assert make_chat(tokenizer).end_of_turn == tokenizer.convert_tokens_to_ids("<e>")
+
+
+def test_a_tokenizer_without_eos_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="has no EOS token"):
+        make_chat(with_template(CHATML_WITHOUT_FLAG, CHATML[0], None, None))
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+@pytest.mark.parametrize("name", ["qwen3_training", "llama3_training", "gemma_training"])
+def test_templates_that_mark_the_answer_for_training_give_the_same_prompts(
+    name: str, adds_bos: bool
+) -> None:
+    plain = name.removesuffix("_training")
+    specials, bos, end = {"qwen3": CHATML, "llama3": LLAMA, "gemma": GEMMA}[plain]
+    chats = [
+        make_chat(with_template(tokenizer_zoo._trl_template(each), specials, bos, end, adds_bos))
+        for each in (plain, name)
+    ]
+    for messages in (CONVERSATIONS["one turn"], CONVERSATIONS["system"]):
+        assert chats[0].prompt_ids(messages) == chats[1].prompt_ids(messages)
+    assert len({chat.end_of_turn for chat in chats}) == 1
+
+
+def test_the_qwen3_recipes_template_is_qwens_own_without_thinking() -> None:
+    chat = make_chat(
+        with_template(Path("recipes/qwen3-1.7b/no_thinking.jinja").read_text(), *CHATML)
+    )
+    for messages in CONVERSATIONS.values():
+        own = tokenizer_zoo.qwen3().apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        assert chat.prompt_ids(messages) == chat.tokenizer.encode(own, add_special_tokens=False)
+    answer = chat.tokenizer.decode(chat.response_ids(said("Hi"), "Yes."))
+    assert answer == "Yes.<|im_end|>"
+
+
+def test_the_space_that_sentencepiece_puts_before_a_response_is_not_in_its_text() -> None:
+    """Phi-3's own tokenizer: a sentencepiece vocabulary, and specials that eat what follows."""
+    tokenizer = copy.deepcopy(tokenizer_zoo.zephyr())
+    specials = ("<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
+    tokenizer.add_tokens([AddedToken(s, rstrip=True, special=True) for s in specials])
+    tokenizer.chat_template = tokenizer_zoo._trl_template("phi3")
+    chat, messages = make_chat(tokenizer), said("Hi")
+    assert chat.prompt_ids(messages).count(tokenizer.bos_token_id) == 1
+    for response in ("Paris.", "None", "naïve 你好 🙂\n\n1. a\n2. b", "trailing white space \n"):
+        ids = chat.response_ids(messages, response)
+        assert chat.text(ids) == response
+        assert chat.response_ids(messages, chat.text(ids)) == ids
+        assert ids.count(chat.end_of_turn) == 1

@@ -21,7 +21,7 @@ DOCUMENTS = sorted(
 def test_every_make_command_has_a_target(document: str) -> None:
     text = (REPOSITORY / document).read_text()
     named = set(re.findall(r"(?:^\s*|`)make ([a-z0-9][a-z0-9<>-]*)", text, re.MULTILINE))
-    names = ("zephyr", "llama3", "phi3", "smollm2")
+    names = ("zephyr", "llama3", "phi3", "qwen3", "smollm2")
     targets = {t.replace("<name>", name) for t, name in product(named, names)}
     for target in sorted(targets):
         done = subprocess.run(

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from selm.plan import Run, script
+from selm import cost
+from selm.plan import Run, script, stages
 from selm.recipe import Recipe, gradient_accumulation_steps, load_recipe, portion
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,6 +103,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_recipes_of_the_make_targets_are_there() -> None:
     wanted = {f"recipes/{model}/{kind}.yaml" for model, kind in PAPER_RECIPES}
+    wanted |= {f"recipes/qwen3-1.7b/{kind}.yaml" for kind in ("selm", "dpo")}
     wanted |= {f"recipes/smollm2-135m-instruct/{kind}.yaml" for kind in ("selm", "dpo", "random")}
     assert wanted <= set(ALL)
 
@@ -254,7 +256,7 @@ def test_plan_shows_portions_learning_rates_alpha_and_batch_arithmetic(
     assert first_row == ROWS
 
 
-@pytest.mark.parametrize("model", [*PAPER, "smollm2-135m-instruct"])
+@pytest.mark.parametrize("model", [*PAPER, "qwen3-1.7b", "smollm2-135m-instruct"])
 def test_selm_and_dpo_differ_only_in_objectives_and_run_name(model: str) -> None:
     assert _without_objectives(load(model, "selm")) == _without_objectives(load(model, "dpo"))
     selm, dpo = (load(model, kind).iterations for kind in ("selm", "dpo"))
@@ -269,6 +271,25 @@ def _without_objectives(recipe: Recipe) -> dict[str, Any]:
     for iteration in tree["iterations"]:
         del iteration["objective"]
     return tree
+
+
+@pytest.mark.parametrize("kind", ["selm", "dpo"])
+def test_qwen3_trains_an_adapter_on_one_consumer_gpu(kind: str) -> None:
+    recipe = load("qwen3-1.7b", kind)
+    assert recipe.model.name_or_path == "Qwen/Qwen3-1.7B"
+    assert [iteration.objective for iteration in recipe.iterations] == [OBJECTIVE[kind]] * 3
+    assert recipe.training.lora["r"] == 64
+    assert gradient_accumulation_steps(recipe, 1) == 32
+    assert [len(portion(18_000, t, 3)) for t in (1, 2, 3)] == [6_000] * 3
+    device = cost.device(recipe)
+    assert device.memory_gb == 24
+    assert all(cost.fits(recipe, *stage) for stage in stages(recipe))
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_every_recipe_fits_the_hardware_that_it_names(path: str) -> None:
+    text = plan(path, "estimate.memory_gb=24" if "135m" in path else "seed=7")
+    assert "WARNING" not in text
 
 
 def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
@@ -305,7 +326,7 @@ def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     assert "README.md" in header
 
 
-@pytest.mark.parametrize("model", [*PAPER, "smollm2-135m-instruct"])
+@pytest.mark.parametrize("model", [*PAPER, "qwen3-1.7b", "smollm2-135m-instruct"])
 def test_readme_says_what_to_see_and_where_it_differs(model: str) -> None:
     readme = Path("recipes", model, "README.md").read_text()
     assert "## What you should see" in readme

@@ -9,7 +9,7 @@ trained behind exactly the tokens that it is asked with, and is taught exactly o
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,14 +36,21 @@ class Chat:
     Attributes:
         lead: white space that the template puts between the generation prompt and the response,
             e.g. " " for `[/INST] Hello`.
+        space: white space that the tokenizer itself puts before a response, as sentencepiece does
+            behind Phi-3's `<|assistant|>`: it is in the tokens, and not in the text.
+        header: what has to follow a rendered prompt where the template ignores
+            `add_generation_prompt`, e.g. "<|im_start|>assistant\\n"; else empty.
         end_of_turn: id of the token that ends an assistant's turn.
-        adds_bos: the tokenizer starts plain text with BOS by itself (Mistral, Llama 3; not Qwen).
+        adds_bos: BOS comes from the tokenizer (Mistral with Zephyr's template), not from the
+            template (Llama 3), and there is one (not in Qwen).
         takes_system: the template writes a system message; if it does not (it refuses or drops
             them), the message goes to the head of the user's turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
     lead: str
+    space: str
+    header: str
     end_of_turn: int
     adds_bos: bool
     takes_system: bool
@@ -87,15 +94,23 @@ class Chat:
         """
         word = self.tokenizer.encode("x", add_special_tokens=False)
         response = [token for token in ids if token != self.end_of_turn]
-        before = self.tokenizer.decode(word)
-        text = self.tokenizer.decode([*word, *response], skip_special_tokens=True)
-        return text.removeprefix(before).removeprefix(self.lead)
+        before = self._decode(word)
+        text = self._decode([*word, *response])
+        return text.removeprefix(before).removeprefix(self.lead or self.space)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """Without the clean-up that Llama 3's tokenizer asks for: it would turn `a .` to `a.`."""
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def _prompt_text(self, messages: Sequence[Message]) -> str:
+        """Special tokens written in messages are removed: they would start turns, or the text."""
+        messages = [m | {"content": self._without_specials(m["content"])} for m in messages]
         if not self.takes_system:
             messages = without_system(messages)
         try:
-            return render(self.tokenizer, messages, add_generation_prompt=True)
+            return render(self.tokenizer, messages, add_generation_prompt=True) + self.header
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
@@ -122,8 +137,7 @@ class Chat:
     def _encode(self, text: str) -> list[int]:
         """Exactly one BOS where the model knows one, whether or not its template writes it."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        bos = self.tokenizer.bos_token_id
-        return [bos, *ids] if self.adds_bos and ids[:1] != [bos] else ids
+        return [self.tokenizer.bos_token_id, *ids] if self.adds_bos else ids
 
 
 def load_chat(path: str, model: Model) -> Chat:
@@ -150,13 +164,15 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     """Find out what the template does, by rendering a probe conversation.
 
     Raises:
-        UserError: the template cannot write one (some vision models want content in parts).
+        UserError: the template cannot write one (some vision models want content in parts), or
+            nothing could end a turn.
     """
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "the tokenizer has no EOS token: set eos_token in its tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    adds_bos = tokenizer.bos_token_id is not None and (
-        tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
-    )
     asked: list[Message] = [{"role": "user", "content": "Hi"}]
     answered = [*asked, {"role": "assistant", "content": _PROBE}]
     try:
@@ -167,19 +183,37 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     if _PROBE not in whole:
         raise UserError("model.chat_template: it does not write the text of a message")
     before, _, after = whole.rpartition(_PROBE)
-    lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-    return Chat(
+    between = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    ignores_flag = prompt == render(tokenizer, asked, add_generation_prompt=False)
+    chat = Chat(
         tokenizer=tokenizer,
-        lead=lead if lead.isspace() else "",
+        lead=between if between.isspace() else "",
+        space="",
+        header=between if ignores_flag and not between.isspace() else "",
         end_of_turn=_end_of_turn(tokenizer, after),
-        adds_bos=adds_bos,
+        adds_bos=_adds_bos(tokenizer, prompt),
         takes_system=takes_system(tokenizer),
     )
+    space = chat.text(chat.response_ids(asked, _PROBE)).removesuffix(_PROBE)
+    return replace(chat, space=space if space.isspace() else "")
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
+    """Whether the tokenizer puts BOS before a text, and the template does not write it itself."""
+    bos = tokenizer.bos_token_id
+    if bos is None or tokenizer("x")["input_ids"][:1] != [bos]:
+        return False
+    return bos not in tokenizer.encode(prompt, add_special_tokens=False)
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
-    """The first special token that the template writes after a response, else EOS."""
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    """The first special token that the template writes after a response, else EOS.
+
+    Added tokens count, for some end-of-turn tokens are not marked as special; runs of white space,
+    which some vocabularies add, do not.
+    """
+    added = {i for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
+    special = set(tokenizer.all_special_ids) | added
     for token in tokenizer.encode(after, add_special_tokens=False):
         if token in special:
             return token

@@ -90,12 +90,20 @@ def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
             f"too few for {num_iterations} iterations"
         )
     rows, dropped = _clean(recipe, dataset.select(portion(dataset.num_rows, t, num_iterations)))
-    if rows[0]["chosen"] is None:
-        _check_prompts_only(recipe, t)
+    check_objective(recipe, t, rows)
     return rows, dropped
 
 
-def _check_prompts_only(recipe: Recipe, t: int) -> None:
+def sample(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Counter[str]]:
+    """The first rows of the split `train` or `test`, for a look at the data."""
+    dataset = _split(recipe, which)
+    return _clean(recipe, dataset.select(range(min(count, dataset.num_rows))))
+
+
+def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
+    """UserError if these rows are prompts only, and iteration t wants pairs."""
+    if rows[0]["chosen"] is not None:
+        return
     if recipe.iteration(t).objective == "dpo":
         raise UserError(
             f"iterations.{t - 1}.objective: dpo needs pairs, {_where(recipe)} has prompts only; "

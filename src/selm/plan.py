@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selm.recipe import Recipe, gradient_accumulation_steps, num_processes, portion
+from selm import cost
+from selm.recipe import Recipe, num_processes, portion, train_rows
 
 # Which script writes which artifact.
 SCRIPTS = {
@@ -66,13 +67,6 @@ def stages(recipe: Recipe) -> list[tuple[str, int | None]]:
     return [*order, ("report", None)]
 
 
-def train_rows(recipe: Recipe) -> int | None:
-    """Rows of the training split as far as the recipe says, after `data.limit`."""
-    if recipe.data.train_rows is None:
-        return None
-    return min(recipe.data.train_rows, recipe.data.limit or recipe.data.train_rows)
-
-
 def script(run: Run, done: Mapping[tuple[str, int | None], str] | None = None) -> str:
     """The whole plan as a bash script that stops at the first failure and says what to repeat.
 
@@ -91,6 +85,8 @@ def script(run: Run, done: Mapping[tuple[str, int | None], str] | None = None) -
         if kind == "report":
             lines += ["", "# tables and figures"]
         said = (done or {}).get((kind, t))
+        if done is None and kind != "report" and cost.unknown(recipe) is None:
+            lines.append(_cost_comment(recipe, kind, t))
         lines.append(command(run, kind, t) if said is None else shlex.join(["echo", said]))
     return "\n".join(lines) + "\n"
 
@@ -107,6 +103,7 @@ def _header(run: Run) -> list[str]:
         ),
         f"# {_batch_comment(recipe)}",
         *_hub_comment(recipe),
+        *(_comment(text) for text in (estimate(recipe), *warnings(run))),
         "set -eE -o pipefail",
         _trap(again),
     ]
@@ -128,13 +125,91 @@ trap 'stopped "$?" "$BASH_COMMAND"' ERR"""
 
 
 def _batch_comment(recipe: Recipe) -> str:
-    training, processes = recipe.training, num_processes(recipe)
-    steps = gradient_accumulation_steps(recipe, processes)
+    training = recipe.training
     return (
-        f"global batch {training.global_batch_size} = {processes} processes x "
-        f"{training.per_device_train_batch_size} rows x {steps} accumulation steps; "
+        f"global batch {cost.batch_arithmetic(recipe)}; "
         f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
     )
+
+
+def estimate(recipe: Recipe) -> str:
+    """What the whole run takes, and what that takes for granted."""
+    why = cost.unknown(recipe)
+    if why is not None:
+        return f"no estimates: {why}"
+    total, given = cost.total(recipe, stages(recipe)), recipe.estimate
+    hardware = cost.device(recipe)
+    disk = total.disk_bytes + total.scratch_bytes
+    return (
+        f"estimate: {_time(total.seconds)}, {size_text(disk)} of disk, training takes "
+        f"{size_text(total.memory.total)} of {hardware.memory_gb:.0f} GB of memory; on "
+        f"{_devices(recipe)} of {hardware.tflops:.3g} TFLOPS at {hardware.mfu:.0%}, with prompts "
+        f"of {given.prompt_tokens} and responses of {given.response_tokens} tokens (estimate.*)"
+    )
+
+
+def _devices(recipe: Recipe) -> str:
+    device = recipe.estimate.device
+    return "this CPU" if device == "cpu" else f"{num_processes(recipe)} x {device}"
+
+
+def warnings(run: Run) -> list[str]:
+    """One line for each kind of stage that will not fit, and what would make it fit."""
+    recipe = run.recipe
+    if cost.unknown(recipe) is not None:
+        return []
+    too_large = [stage for stage in stages(recipe) if not cost.fits(recipe, *stage)]
+    largest = dict(sorted(too_large, key=lambda stage: cost.peak_bytes(recipe, *stage)))
+    return [_warning(run, kind, t) for kind, t in largest.items()]
+
+
+def _warning(run: Run, kind: str, t: int | None) -> str:
+    recipe = run.recipe
+    ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, kind, t)]
+    need = size_text(cost.peak_bytes(recipe, kind, t))
+    return (
+        f"WARNING: {SCRIPTS[kind]} will hardly fit: about {need} "
+        f"where {recipe.estimate.device} has {cost.device(recipe).memory_gb:.0f} GB; "
+        f"this would fit: {' | '.join(ways) or 'a device with more memory (estimate.device)'}"
+    )
+
+
+def _cost_comment(recipe: Recipe, kind: str, t: int | None) -> str:
+    """`# train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
+    stage = cost.cost(recipe, kind, t)
+    parts = {name: value for name, value in vars(stage.memory).items() if value >= 5e7}
+    named = ", ".join(f"{name} {value / cost.GB:.1f}" for name, value in parts.items())
+    scratch = f" (+ {size_text(stage.scratch_bytes)} while it runs)" if stage.scratch_bytes else ""
+    each = " per process" if cost.processes_on_a_device(recipe, kind) > 1 else ""
+    memory = f"{size_text(stage.memory.total)}{each} ({named})"
+    return (
+        f"# {SCRIPTS[kind]}: {stage.rows:,} rows, {_count(stage.tokens)} tokens; {memory}; "
+        f"disk {size_text(stage.disk_bytes)}{scratch}; {_time(stage.seconds)}"
+    )
+
+
+def size_text(size: float) -> str:
+    """
+    >>> [size_text(20e9), size_text(2.5e9), size_text(84e6)]
+    ['20 GB', '2.5 GB', '84 MB']
+    """
+    if size < 1e9:
+        return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.0f} GB" if size >= 1e10 else f"{size / 1e9:.1f} GB"
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1e6:.1f}M" if tokens >= 1e6 else f"{tokens:,.0f}"
+
+
+def _time(seconds: float) -> str:
+    """
+    >>> [_time(40), _time(600), _time(9000)]
+    ['40 s', '10 min', '2.5 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _hub_comment(recipe: Recipe) -> list[str]:

@@ -231,6 +231,22 @@ class Evaluation(Section):
     ranking: Ranking | None = None
 
 
+class Estimate(Section):
+    """What the plan's estimates take for granted (`cost.py`); it changes nothing that is run.
+
+    `device` names a row of `cost.DEVICES`, and the numbers below it replace that row's. Lengths are
+    means in tokens, a prompt's with its template; the defaults are UltraFeedback's (arXiv
+    2310.01377, table 1).
+    """
+
+    device: Literal["a100", "h100", "h200", "l40s", "rtx4090", "rtx3090", "cpu"] = "a100"
+    memory_gb: float | None = Field(default=None, gt=0)
+    tflops: float | None = Field(default=None, gt=0)
+    mfu: float | None = Field(default=None, gt=0, le=1)
+    prompt_tokens: int = Field(default=185, ge=1)
+    response_tokens: int = Field(default=305, ge=1)
+
+
 class Hub(Section):
     """Where finished artifacts are pushed, and missing ones pulled from."""
 
@@ -253,6 +269,7 @@ class Recipe(Section):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     hub: Hub = Field(default_factory=Hub)
+    estimate: Estimate = Field(default_factory=Estimate)
     output_dir: str = "runs"
 
     def iteration(self, t: int) -> Iteration:
@@ -610,6 +627,40 @@ def portion(num_rows: int, t: int, num_iterations: int) -> range:
     [range(0, 3), range(3, 6), range(6, 10)]
     """
     return range(num_rows * (t - 1) // num_iterations, num_rows * t // num_iterations)
+
+
+def train_rows(recipe: Recipe) -> int | None:
+    """Rows of the training split after `data.limit`, if they can be told without loading it."""
+    rows = recipe.data.train_rows or _local_rows(recipe.data, "train")
+    return None if rows is None else min(rows, recipe.data.limit or rows)
+
+
+def held_out_rows(recipe: Recipe) -> int:
+    """Rows that an evaluation answers; 1,000 are assumed where nothing says how many there are."""
+    limit = recipe.evaluation.limit
+    rows = _local_rows(recipe.data, "test") or limit or 1000
+    return min(rows, limit or rows)
+
+
+def _local_rows(data: Data, which: str) -> int | None:
+    """Lines of a .jsonl file; of a single file the last tenth is the test split (`data.py`)."""
+    path = Path(data.name_or_path).expanduser()
+    if path.is_dir():
+        name = data.train_split if which == "train" else data.test_split
+        return _lines(path / f"{name}.jsonl")
+    rows = _lines(path)
+    if rows is None:
+        return None
+    held_out = -(-rows // 10)
+    return rows - held_out if which == "train" else held_out
+
+
+@lru_cache
+def _lines(path: Path) -> int | None:
+    if path.suffix != ".jsonl" or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def num_processes(recipe: Recipe) -> int:

@@ -1,0 +1,327 @@
+"""The preflight: one function per check, which says what it found or raises a `UserError`.
+
+It loads the tokenizer, the config and the first rows of the data; no weights.
+"""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
+
+from selm import cost, data
+from selm.artifacts import run_folder
+from selm.chat import Chat, load_chat
+from selm.data import Row
+from selm.errors import OutsideError, UserError
+from selm.plan import Run, size_text, stages, warnings
+from selm.ranking import label
+from selm.recipe import PAIRRM, Ranking, Recipe, is_local_path, num_processes, rankings
+from selm.training.examples import tokenize
+
+SAMPLE_ROWS = 200
+
+# Above these shares of the sample, a recipe is not what its author means.
+MOST_CUT = 0.25
+MOST_DROPPED = 0.1
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the checks look at, each part loaded when the first of them asks for it."""
+
+    run: Run
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @cached_property
+    def chat(self) -> Chat:
+        return load_chat(self.recipe.model.name_or_path, self.recipe.model)
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        model = self.recipe.model
+        try:
+            return AutoConfig.from_pretrained(
+                model.name_or_path,
+                revision=model.revision,
+                trust_remote_code=model.trust_remote_code,
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"model.name_or_path: {_first_line(error)}") from error
+
+    @cached_property
+    def sample(self) -> tuple[list[Row], Counter[str]]:
+        return data.sample(self.recipe, "train", SAMPLE_ROWS)
+
+
+def results(run: Run) -> Iterator[tuple[str, bool, str]]:
+    """(check, whether all is well, what was found), check by check.
+
+    A trouble that several checks run into is told once.
+    """
+    preflight, told = Preflight(run), set()
+    for name, check in CHECKS.items():
+        try:
+            found, well = check(preflight), True
+        except (UserError, OutsideError) as error:
+            found, well = str(error), False
+        if found in told:
+            found = "not checked, see above"
+        told.add(found)
+        yield name, well, found
+
+
+def model(preflight: Preflight) -> str:
+    """The config is there, and the context holds what the recipe wants to put into it."""
+    recipe, config = preflight.recipe, preflight.config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    for key, tokens in (
+        ("training.max_length", recipe.training.max_length),
+        ("generation.max_tokens", recipe.generation.max_tokens + 1),
+    ):
+        if context is not None and tokens > context:
+            raise UserError(f"{key}: {tokens} tokens, but the model's context has {context}")
+    folder = Path(recipe.model.name_or_path).expanduser()
+    if folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise UserError(f"model.name_or_path: {folder} has no weights (*.safetensors)")
+    shape = cost.shape_of(recipe.model.name_or_path, recipe.model.revision)
+    size = f"{shape.parameters / 1e9:.2f}B parameters" if shape else "size unknown"
+    return f"{recipe.model.name_or_path}: {config.model_type}, {size}, context {context}"
+
+
+def template(preflight: Preflight) -> str:
+    """What the chat template does, as far as the recipe's author should know."""
+    chat = preflight.chat
+    system = "kept" if chat.takes_system else "put into the user's turn: the template has no role"
+    bos = chat.tokenizer.bos_token if chat.tokenizer.bos_token_id is not None else "none"
+    end = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+    return f"BOS {bos}, a turn ends in {end}, system messages are {system}"
+
+
+def tokens(preflight: Preflight) -> str:
+    """On the sample: one BOS, one end-of-turn, and the same prompt in every stage."""
+    rows, _ = preflight.sample
+    with tempfile.TemporaryDirectory() as folder:  # what iteration 2 reads: a saved tokenizer
+        preflight.chat.tokenizer.save_pretrained(folder)
+        later = load_chat(folder, preflight.recipe.model)
+    for row in rows:
+        _check_tokens(preflight.chat, later, row)
+    chat, first = preflight.chat, rows[0]
+    prompt = chat.tokenizer.decode(chat.prompt_ids(first["prompt"]))
+    answer = chat.tokenizer.decode(chat.response_ids(first["prompt"], "Yes."))
+    return (
+        f"the same in generation and training, one BOS at most and one end of turn, in {len(rows)} "
+        f"rows; prompts end in {prompt[-40:]!r}, a label is {answer!r}"
+    )
+
+
+def _check_tokens(chat: Chat, later: Chat, row: Row) -> None:
+    messages, name = row["prompt"], row["prompt_id"]
+    prompt, label_ids = chat.prompt_ids(messages), chat.response_ids(messages, "Yes.")
+    bos = chat.tokenizer.bos_token_id
+    if bos is not None and prompt[:2] == [bos, bos]:
+        raise UserError(f"model.chat_template: the prompt {name} starts with two BOS")
+    if label_ids.count(chat.end_of_turn) != 1 or label_ids[-1] != chat.end_of_turn:
+        raise UserError(f"model.chat_template: a label of {name} has not one end of turn")
+    if later.prompt_ids(messages) != prompt:
+        raise UserError(
+            f"model.name_or_path: its tokenizer, saved and loaded again, gives other ids for {name}"
+        )
+
+
+def stop_ids(preflight: Preflight) -> str:
+    """Every token that ends a response, and where each is from."""
+    recipe, chat = preflight.recipe, preflight.chat
+    try:
+        configured = GenerationConfig.from_pretrained(
+            recipe.model.name_or_path, revision=recipe.model.revision
+        )
+    except OSError:
+        configured = None  # many base models have none
+    ids = chat.stop_ids(configured)
+    names = [f"{i} {token}" for i, token in zip(ids, _names(chat, ids), strict=True)]
+    return f"{', '.join(names)}{'' if configured else ' (the model has no generation config)'}"
+
+
+def _names(chat: Chat, ids: list[int]) -> list[str]:
+    return [str(chat.tokenizer.convert_ids_to_tokens(i)) for i in ids]
+
+
+def rows(preflight: Preflight) -> str:
+    """Columns and splits, on the first rows; the number of rows that the recipe states."""
+    found, dropped = preflight.sample
+    held_out, _ = data.sample(preflight.recipe, "test", SAMPLE_ROWS)
+    kind = "prompts only" if found[0]["chosen"] is None else "pairs"
+    for t in range(1, len(preflight.recipe.iterations) + 1):
+        data.check_objective(preflight.recipe, t, found)
+    drops = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
+    return f"{kind}; the first {len(found)} training and {len(held_out)} test rows{drops}"
+
+
+def lengths(preflight: Preflight) -> str:
+    """How much of the sample `max_length` cuts or drops, and mean lengths for the estimates."""
+    recipe, chat = preflight.recipe, preflight.chat
+    found, _ = preflight.sample
+    limit = recipe.training.max_length
+    prompts = [len(chat.prompt_ids(row["prompt"])) for row in found]
+    dropped = sum(length >= limit for length in prompts) / len(prompts)
+    if dropped > MOST_DROPPED:
+        raise UserError(
+            f"training.max_length: {limit} tokens leave no room behind {dropped:.0%} of the "
+            f"prompts (mean {fmean(prompts):.0f}); raise it"
+        )
+    said = f"prompts of {fmean(prompts):.0f} tokens, {dropped:.1%} too long for {limit}"
+    if found[0]["chosen"] is None:
+        return said + _off(recipe, "prompt_tokens", fmean(prompts))
+    responses, cut = _responses(recipe, chat, found)
+    if cut > MOST_CUT:
+        raise UserError(
+            f"training.max_length: {limit} tokens cut {cut:.0%} of the responses (mean "
+            f"{fmean(responses):.0f} tokens behind prompts of {fmean(prompts):.0f}); raise it"
+        )
+    off = _off(recipe, "prompt_tokens", fmean(prompts))
+    off += _off(recipe, "response_tokens", fmean(responses))
+    return f"{said}; responses of {fmean(responses):.0f}, {cut:.1%} cut{off}"
+
+
+def _responses(recipe: Recipe, chat: Chat, found: list[Row]) -> tuple[list[int], float]:
+    """Whole lengths of chosen and rejected, and the share of them that `max_length` cuts."""
+    pairs = [row | {w: data.as_messages(row[w]) for w in ("chosen", "rejected")} for row in found]
+    whole, _ = tokenize(pairs, chat, None, with_explored=False)
+    keys = ("chosen_ids", "rejected_ids")
+    sequences = [(len(e["prompt_ids"]), len(e[key])) for e in whole for key in keys]
+    cut = [p + r > recipe.training.max_length for p, r in sequences]
+    return [length for _, length in sequences], sum(cut) / len(cut)
+
+
+def _off(recipe: Recipe, key: str, measured: float) -> str:
+    """A hint where the estimates take another length for granted."""
+    assumed = getattr(recipe.estimate, key)
+    far = abs(assumed - measured) > 0.25 * measured
+    return f"; estimate.{key} is {assumed}: set it to {measured:.0f}" if far else ""
+
+
+def batch(preflight: Preflight) -> str:
+    """`load_recipe` has refused what has no answer."""
+    return f"global batch {cost.batch_arithmetic(preflight.recipe)}"
+
+
+def rankers(preflight: Preflight) -> str:
+    """What each ranker loads is there, and a hosted judge's key."""
+    named = [ranking for _, ranking in rankings(preflight.recipe) if ranking.ranker != "ensemble"]
+    for ranking in named:
+        _check_ranker(ranking)
+    return ", ".join(dict.fromkeys(label(ranking) for ranking in named))
+
+
+def _check_ranker(ranking: Ranking) -> None:
+    name = ranking.name_or_path or PAIRRM
+    key = ranking.judge.api_key_env
+    if ranking.ranker == "judge" and key and key not in os.environ:
+        raise UserError(f"ranking.judge.api_key_env: {key} is not set in this environment")
+    if ranking.ranker == "function":
+        from selm.ranking.function import FunctionRanker
+
+        FunctionRanker(name)
+    if ranking.ranker in ("pairrm", "reward_model") and not is_local_path(name):
+        try:
+            hf_hub_download(name, "config.json", revision=ranking.revision)
+        except OSError as error:
+            raise UserError(f"ranking.name_or_path: {name}: {_first_line(error)}") from error
+
+
+def hub(preflight: Preflight) -> str:
+    """The token may push where the recipe wants to, if it wants to."""
+    recipe = preflight.recipe
+    if not recipe.hub.push:
+        return "nothing is pushed (hub.push)"
+    from selm.hub import check_access
+
+    check_access(recipe)
+    kind = "private" if recipe.hub.private else "PUBLIC"
+    return f"the token may push to {recipe.hub.namespace}; repositories are {kind}"
+
+
+def disk(preflight: Preflight) -> str:
+    """Free space where the run's folder is or will be."""
+    recipe = preflight.recipe
+    folder = run_folder(recipe).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    why = cost.unknown(recipe)
+    if why is not None:
+        return f"{size_text(free)} free; {why}"
+    total = cost.total(recipe, stages(recipe))
+    need = total.disk_bytes + total.scratch_bytes
+    if need > free:
+        raise UserError(
+            f"output_dir: {size_text(free)} free at {there}, about {size_text(need)} are wanted; "
+            "name a folder on a larger disk"
+        )
+    return f"{size_text(free)} free, about {size_text(need)} wanted"
+
+
+def memory(preflight: Preflight) -> str:
+    """The devices of this machine beside those of the estimate, and whether that fits."""
+    recipe = preflight.recipe
+    why = cost.unknown(recipe)
+    if why is not None:
+        return why
+    too_large = warnings(preflight.run)
+    if too_large:
+        raise UserError(too_large[0].removeprefix("WARNING: "))
+    wanted = recipe.estimate.device
+    if wanted == "cpu":
+        here, count = cost.DEVICES["cpu"].memory_gb * cost.GB, 1
+    elif not torch.cuda.is_available():
+        raise UserError(
+            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, and this "
+            "machine has no GPU; run it where there are some, or set estimate.device=cpu"
+        )
+    else:
+        here = torch.cuda.get_device_properties(0).total_memory
+        count = torch.cuda.device_count()
+        if count < num_processes(recipe):
+            raise UserError(
+                f"training.num_processes: {num_processes(recipe)} processes, and this machine has "
+                f"{count} GPUs; set it to {count}, or start the run on several machines"
+            )
+    training = [(kind, t) for kind, t in stages(recipe) if kind == "checkpoint"]
+    need = max(cost.peak_bytes(recipe, kind, t) for kind, t in training)
+    if need > here:
+        raise UserError(
+            f"estimate.memory_gb: about {size_text(need)} are wanted, this machine has "
+            f"{size_text(here)}; set it to {here / cost.GB:.0f} and see what the plan proposes"
+        )
+    return f"about {size_text(need)} of {count} x {size_text(here)} to train"
+
+
+CHECKS: dict[str, Callable[[Preflight], str]] = {
+    "model": model,
+    "template": template,
+    "data": rows,
+    "tokens": tokens,
+    "stop ids": stop_ids,
+    "lengths": lengths,
+    "batch": batch,
+    "rankers": rankers,
+    "hub": hub,
+    "disk": disk,
+    "memory": memory,
+}
+
+
+def _first_line(error: Any) -> str:
+    return str(error).strip().splitlines()[0]

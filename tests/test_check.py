@@ -1,0 +1,169 @@
+"""The preflight: what it says of a sound recipe, and that each check finds what it is for."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selm.check import CHECKS, results
+from selm.plan import Run
+from selm.recipe import load_recipe
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CPU = "estimate.device=cpu"
+
+
+def found(recipe: str, *overrides: str) -> dict[str, tuple[bool, str]]:
+    """Check -> (all is well, what was found)."""
+    every = (CPU, *overrides)
+    run = Run(load_recipe(recipe, every), recipe, every)
+    return {name: (well, said) for name, well, said in results(run)}
+
+
+def problem(recipe: str, check: str, *overrides: str) -> str:
+    """What the check says, which must be a problem, and the only one."""
+    said = found(recipe, *overrides)
+    well, text = said.pop(check)
+    assert not well, text
+    assert all(well for well, _ in said.values()), said
+    return text
+
+
+@pytest.fixture
+def model_copy(tiny_model: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def test_a_sound_recipe_passes_every_check(tiny_recipe: str) -> None:
+    said = found(tiny_recipe)
+    assert list(said) == list(CHECKS)
+    assert all(well for well, _ in said.values()), said
+    assert said["data"][1] == "pairs; the first 24 training and 8 test rows"
+    assert said["batch"][1].startswith("global batch 4 = 1 processes x 2 rows x 2")
+    assert "a label is 'Yes.<|im_end|>'" in said["tokens"][1]
+    assert "prompts end in" in said["tokens"][1]
+    assert "<|im_end|>" in said["stop ids"][1]
+    assert "0.0% cut" in said["lengths"][1]
+
+
+def test_the_script_prints_a_line_per_check_and_exits_with_2_on_a_problem(tiny_recipe: str) -> None:
+    command = [sys.executable, "scripts/check.py", tiny_recipe, CPU, "training.max_length=1000"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    first, *others = done.stdout.splitlines()
+    assert done.returncode == 2, done.stderr
+    assert first.startswith("PROBLEM model     training.max_length: 1000 tokens")
+    assert [line[:7] for line in others] == ["ok     "] * (len(CHECKS) - 1)
+
+
+def test_help_names_every_check() -> None:
+    command = [sys.executable, "scripts/check.py", "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in CHECKS:
+        assert f"\n    {name} " in done.stdout
+
+
+def test_a_context_that_is_too_short_is_found(tiny_recipe: str) -> None:
+    text = problem(tiny_recipe, "model", "generation.max_tokens=512")
+    assert text == "generation.max_tokens: 513 tokens, but the model's context has 512"
+
+
+def test_a_folder_without_weights_is_found(tiny_recipe: str, model_copy: Path) -> None:
+    (model_copy / "model.safetensors").unlink()
+    assert "has no weights" in problem(tiny_recipe, "model", f"model.name_or_path={model_copy}")
+
+
+def test_a_trouble_of_several_checks_is_told_once(tiny_recipe: str, model_copy: Path) -> None:
+    (model_copy / "tokenizer.json").write_text("{")
+    said = found(tiny_recipe, f"model.name_or_path={model_copy}")
+    told = [text for well, text in said.values() if not well]
+    assert "no tokenizer can be loaded" in told[0]
+    assert told[1:] == ["not checked, see above"] * 3
+
+
+def test_two_bos_are_found(tiny_recipe: str, tmp_path: Path) -> None:
+    template = tmp_path / "twice.jinja"
+    template.write_text(
+        "{{ bos_token }}{{ bos_token }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    text = problem(tiny_recipe, "tokens", f"model.chat_template={template}")
+    assert "starts with two BOS" in text
+
+
+def test_prompts_that_leave_no_room_and_responses_that_are_cut_are_found(tiny_recipe: str) -> None:
+    said = problem(tiny_recipe, "lengths", "training.max_length=40")
+    assert "leave no room behind 100% of the prompts" in said
+    said = problem(tiny_recipe, "lengths", "training.max_length=100")
+    assert "100 tokens cut" in said
+
+
+def test_lengths_that_the_estimates_do_not_expect_are_named(tiny_recipe: str) -> None:
+    said = found(tiny_recipe, "estimate.prompt_tokens=500")["lengths"][1]
+    assert "estimate.prompt_tokens is 500: set it to" in said
+
+
+def test_columns_and_splits_that_are_not_there_are_found(tiny_recipe: str, tmp_path: Path) -> None:
+    rows = [{"question": "Hi"}] * 20
+    data = tmp_path / "odd.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = found(tiny_recipe, f"data.name_or_path={data}")
+    assert "has the columns question; wanted: prompt" in said["data"][1]
+    assert said["lengths"] == (False, "not checked, see above")
+    said = found(tiny_recipe, "data.train_split=nowhere")
+    assert "has no split 'nowhere'" in said["data"][1]
+
+
+def test_a_wrong_number_of_rows_is_found(tiny_recipe: str) -> None:
+    said = found(tiny_recipe, "data.train_rows=99")
+    assert "the recipe says 99" in said["data"][1]
+
+
+def test_prompts_alone_want_several_samples(tiny_recipe: str, tmp_path: Path) -> None:
+    data = tmp_path / "prompts.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"Hi {i}"}) + "\n" for i in range(20)))
+    only = f"data.name_or_path={data}"
+    assert "has prompts only" in problem(tiny_recipe, "data", only)
+    said = found(tiny_recipe, only, "generation.num_samples=2", "generation.temperature=1")
+    assert said["data"] == (True, "prompts only; the first 18 training and 2 test rows")
+
+
+def test_a_judges_missing_key_and_a_rankers_missing_function_are_found(
+    tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    monkeypatch.chdir(REPOSITORY)
+    judge = "ranking={ranker: judge, name_or_path: gpt, judge: {api_key_env: NO_SUCH_KEY}}"
+    assert "NO_SUCH_KEY is not set" in problem(tiny_recipe, "rankers", judge)
+    (tmp_path / "reward.py").write_text("")
+    function = f"ranking={{ranker: function, name_or_path: '{tmp_path}/reward.py:reward'}}"
+    assert "reward" in problem(tiny_recipe, "rankers", function)
+
+
+def test_a_push_without_a_token_is_found(
+    tiny_recipe: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    said = problem(tiny_recipe, "hub", "hub.push=true", "hub.namespace=me")
+    assert said.startswith("hub.push: no token")
+
+
+def test_a_model_too_large_for_disk_and_memory_is_found(tiny_recipe: str, model_copy: Path) -> None:
+    config = json.loads((model_copy / "config.json").read_text())
+    huge = {"hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 400}
+    (model_copy / "config.json").write_text(json.dumps(config | huge))
+    said = found(tiny_recipe, f"model.name_or_path={model_copy}")
+    assert "name a folder on a larger disk" in said["disk"][1]
+    assert "will hardly fit" in said["memory"][1]
+    assert not said["disk"][0]
+    assert not said["memory"][0]
+
+
+def test_a_recipe_for_gpus_wants_some(tiny_recipe: str) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert "this machine has no GPU" in problem(tiny_recipe, "memory", "estimate.device=h100")

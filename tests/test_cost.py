@@ -1,0 +1,276 @@
+"""The model of cost against independent counts: PyTorch's, peft's, and a finished quickstart."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from selm import cost
+from selm.cost import SHAPES, Shape, fits, longest_of, shape_of, training_memory
+from selm.plan import Run, script, stages, warnings
+from selm.recipe import Recipe, load_recipe
+from selm.training.shared_prefix import lay_out, prepare
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ZEPHYR = "recipes/zephyr-7b-sft/selm.yaml"
+QUICKSTART = "recipes/smollm2-135m-instruct/selm.yaml"
+SMOLLM2 = Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True)
+ROUND = Shape(10, 1000, 2000, 10, 10, 100, 1000)  # 10 x 10M in layers, 2M in embedding and head
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def zephyr(*overrides: str) -> Recipe:
+    return load_recipe(ZEPHYR, overrides)
+
+
+def with_strategy(name: str, *overrides: str) -> Recipe:
+    config = f"training.accelerate_config=accelerate_configs/{name}.yaml"
+    return zephyr(config, *overrides)
+
+
+# As their pages on the Hub count them.
+PUBLISHED = {
+    "HuggingFaceH4/mistral-7b-sft-beta": 7_241_732_096,
+    "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248,
+    "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_known_models_have_their_published_size(name: str) -> None:
+    assert SHAPES[name].parameters == pytest.approx(PUBLISHED[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [SMOLLM2, replace(SMOLLM2, tied=False, kv_heads=9)])
+def test_parameters_are_those_that_pytorch_counts(shape: Shape) -> None:
+    assert shape.parameters == sum(p.numel() for p in llama(shape, "meta").parameters())
+
+
+def llama(shape: Shape, device: str) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        tie_word_embeddings=shape.tied,
+    )
+    with torch.device(device):
+        return LlamaForCausalLM(config)
+
+
+def test_adapter_parameters_are_those_that_peft_trains() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    shape = Shape(2, 64, 96, 2, 1, 32, 100)
+    settings = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    trained, _ = get_peft_model(llama(shape, "cpu"), settings).get_nb_trainable_parameters()
+    assert shape.adapter_parameters(4) == trained
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_layer_keeps_for_its_backward_what_pytorch_saves(dtype: str) -> None:
+    """Within 3 %: the small tensors (masks, variances, sums of exponents) are left out."""
+    recipe = load_recipe(QUICKSTART, [f"model.dtype={dtype}"])
+    shape = Shape(2, 96, 256, 3, 1, 32, 200)
+    saved = [saved_bytes(replace(shape, layers=n), dtype == "bfloat16") for n in (2, 6)]
+    per_layer = (saved[1] - saved[0]) / 4
+    assert cost._layer_bytes(recipe, shape) == pytest.approx(per_layer, rel=0.03)
+
+
+def saved_bytes(shape: Shape, autocast: bool) -> float:
+    """Bytes per token that the shared forward saves for its backward, weights left out."""
+    model = llama(shape, "cpu")
+    prepare(model)
+    row, positions, layout = lay_out([list(range(40))], [[list(range(60)), list(range(50))]])
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    matrices = {tuple(p.shape) for p in model.parameters()}
+    matrices |= {tuple(reversed(shape)) for shape in matrices}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tuple(tensor.shape) not in matrices:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = model(
+            input_ids=torch.tensor([row]),
+            position_ids=torch.tensor([positions]),
+            examples=layout,
+            scored=torch.tensor([len(row) - 1]),
+            targets=torch.tensor([1]),
+        )
+    assert output["log_probs"].requires_grad
+    return sum(seen.values()) / len(row)
+
+
+# Bytes per parameter of weights, gradients, optimizer. ROUND has 82M matrix elements of 83M: the
+# copies of autocast are those of `multiplied`, and all of it is gathered under ZeRO-3.
+def test_training_takes_16_bytes_per_parameter_divided_as_the_strategy_does() -> None:
+    def per_parameter(recipe: Recipe) -> list[float]:
+        memory = training_memory(recipe, ROUND, explores=True)
+        parts = (memory.weights, memory.gradients, memory.optimizer)
+        return [part / ROUND.parameters for part in parts]
+
+    copies = 2 * ROUND.multiplied / ROUND.parameters
+    one = "training.num_processes=1"
+    assert per_parameter(with_strategy("single")) == pytest.approx([4 + copies, 4, 8])
+    assert per_parameter(with_strategy("single", "model.dtype=float32")) == [4, 4, 8]
+    assert per_parameter(with_strategy("ddp")) == pytest.approx([4 + copies, 8, 8])
+    for sharded in ("zero3", "fsdp2"):
+        assert per_parameter(with_strategy(sharded)) == pytest.approx([4 / 8 + 2, 4 / 8, 8 / 8])
+    assert per_parameter(with_strategy("zero3", one)) == pytest.approx([4 + 2, 4, 8])
+
+
+def test_lora_trains_the_adapter_beside_frozen_weights() -> None:
+    recipe = with_strategy("single", "training.lora={r: 16}")
+    memory, adapter = training_memory(recipe, ROUND, True), ROUND.adapter_parameters(16)
+    assert memory.optimizer == 8 * adapter
+    assert memory.gradients == 4 * adapter
+    assert memory.weights == 4 * (ROUND.parameters + adapter) + 2 * ROUND.multiplied
+
+
+def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None:
+    def activations(*overrides: str) -> float:
+        recipe = with_strategy("single", *overrides)
+        return training_memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
+
+    eight, one = (activations(f"training.per_device_train_batch_size={n}") for n in (8, 1))
+    assert one < eight < 8 * one + 1
+    assert eight < activations("training.gradient_checkpointing=false") / 5
+    assert activations("training.max_length=512") < eight
+
+
+def test_more_gpus_take_less_time_and_under_zero3_less_memory_each() -> None:
+    costs = [
+        cost.cost(zephyr(f"training.num_processes={n}"), "checkpoint", 2) for n in (1, 2, 4, 8, 16)
+    ]
+    for fewer, more in pairwise(costs):
+        assert more.seconds < fewer.seconds
+        assert more.memory.total < fewer.memory.total
+        assert (more.rows, more.tokens) == (fewer.rows, fewer.tokens)
+
+
+def test_the_longest_of_more_texts_is_longer() -> None:
+    assert longest_of(100, 1) == 100
+    assert longest_of(100, 8) == pytest.approx(204, abs=1)
+
+
+def test_a_warning_names_overrides_under_which_the_run_fits() -> None:
+    run = Run(zephyr("training.num_processes=1"), ZEPHYR, ("training.num_processes=1",))
+    (warning,) = warnings(run)
+    assert warning.startswith("WARNING: train will hardly fit: about 146 GB where a100 has 80 GB")
+    ways = [shlex.split(way) for way in warning.split("this would fit: ")[1].split(" | ")]
+    assert ["training.num_processes=2", "training.per_device_train_batch_size=1"] in ways
+    for way in ways:
+        overrides = ("training.num_processes=1", *way)
+        assert warnings(Run(zephyr(*overrides), ZEPHYR, overrides)) == []
+    text = script(run)
+    assert f"# {warning}" in text.splitlines()[:6]
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_generation_that_does_not_fit_wants_tensor_parallelism() -> None:
+    overrides = ("estimate.memory_gb=12",)
+    lines = warnings(Run(zephyr(*overrides), ZEPHYR, overrides))
+    (generate,) = [line for line in lines if line.startswith("WARNING: generate")]
+    assert "this would fit: generation.tensor_parallel_size=2" in generate
+
+
+@pytest.mark.parametrize("processes", [4, 8, 16])
+def test_zephyr_fits_on_four_gpus_and_more(processes: int) -> None:
+    recipe = zephyr(f"training.num_processes={processes}")
+    assert all(fits(recipe, *stage) for stage in stages(recipe))
+
+
+def test_every_stage_but_the_report_has_a_line_and_the_commands_stay() -> None:
+    recipe = zephyr()
+    text = script(Run(recipe, ZEPHYR))
+    lines = text.splitlines()
+    commands = [i for i, line in enumerate(lines) if line.startswith(("python ", "accelerate "))]
+    assert len(commands) == len(stages(recipe))
+    for i in commands[:-1]:
+        assert lines[i - 1].startswith(("# generate: ", "# rank: ", "# train: ", "# evaluate: "))
+    assert "# train: 15,284 rows, " in text
+    assert "# estimate: " in lines[3]
+
+
+def test_a_number_of_the_recipe_replaces_the_devices() -> None:
+    slow, fast = (
+        cost.cost(zephyr(f"estimate.tflops={n}", "estimate.mfu=0.5"), "checkpoint", 2).seconds
+        for n in (100, 200)
+    )
+    assert 1.8 < slow / fast < 2.0  # starting and saving do not change
+    assert cost.device(zephyr("estimate.memory_gb=40")).memory_gb == 40
+
+
+def test_a_folders_config_counts_and_a_mixture_of_experts_has_no_estimate(tmp_path: Path) -> None:
+    config = llama(ROUND, "meta").config
+    config.save_pretrained(tmp_path)
+    assert shape_of(str(tmp_path)) == ROUND
+    written = json.loads((tmp_path / "config.json").read_text())
+    other = tmp_path / "experts"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps(written | {"num_local_experts": 8}))
+    assert shape_of(str(other)) is None
+    recipe = zephyr(f"model.name_or_path={other}")
+    assert "no estimates: the size of" in script(Run(recipe, ZEPHYR))
+
+
+def test_a_model_that_nobody_knows_has_no_estimate_until_its_config_is_in_the_cache(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "scripts/plan.py", ZEPHYR, "model.name_or_path=some/model"]
+    environment = os.environ | {"HF_HOME": str(tmp_path), "PYTHONPATH": "src"}
+    environment.pop("HF_HUB_CACHE", None)
+    before = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "unknown (`hf download some/model config.json`" in before.stdout
+    cache = tmp_path / "hub" / "models--some--model"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("abc")
+    llama(SMOLLM2, "meta").config.save_pretrained(cache / "snapshots" / "abc")
+    after = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "# train: 15,284 rows" in after.stdout
+
+
+def test_rows_of_a_local_file_are_counted_and_of_others_asked_for(tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "Hi"}\n' * 25 + "\n")
+    own = [f"data.name_or_path={data}", "data.train_rows=null"]
+    recipe = load_recipe(ZEPHYR, own)
+    held_out = 3  # the last tenth, rounded up
+    costs = [cost.cost(recipe, "checkpoint", t).rows for t in (1, 2, 3, 4)]
+    assert sum(costs) == 25 - held_out
+    assert cost.cost(recipe, "evaluation", 0).rows == held_out
+    assert cost.unknown(zephyr("data.train_rows=null")) == (
+        "the number of rows is unknown (data.train_rows says it)"
+    )
+
+
+# What `make quickstart` took on two cores of an AMD EPYC (its manifests): docs/results.md.
+MEASURED_SECONDS = {"checkpoint": 113, "responses": 36, "preferences": 3.6, "evaluation": 37}
+
+
+@pytest.mark.parametrize("kind", MEASURED_SECONDS)
+def test_the_quickstart_takes_the_estimated_time(kind: str) -> None:
+    recipe = load_recipe(QUICKSTART, ["estimate.tflops=0.16"])
+    assert cost.cost(recipe, kind, 2).seconds == pytest.approx(MEASURED_SECONDS[kind], rel=0.25)
