@@ -8,6 +8,7 @@ it Ray is started here, for this stage alone. For one worker nothing of Ray is i
 """
 
 import os
+import platform
 import secrets
 import shutil
 import socket
@@ -155,7 +156,7 @@ class _Team:
     def _replace(self, n: int, at: range | None, error: Exception) -> None:
         """Start another worker n, unless too many have died of the same."""
         what = f"loading worker {n}" if at is None else f"rows {at.start}..{at.stop - 1}"
-        reason = " ".join(str(error).partition("Some common causes")[0].split())
+        reason = " ".join(str(error).split())[:400]
         self.deaths[what] += 1
         if self.deaths[what] == ATTEMPTS:
             raise OutsideError(
@@ -175,6 +176,7 @@ class _Worker:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        print(f"process {os.getpid()} on {platform.node()}", flush=True)
         self._load = cache(load)
 
     def loaded(self) -> None:
@@ -190,8 +192,10 @@ def _ray(key: str, count: int) -> Iterator[dict[str, float]]:
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not address:
-        # A token keeps other users of this machine out; Ray's own would stay in the home folder.
-        # Both are read when Ray is imported.
+        # Ray would kill our workers for the memory that others on this machine take.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+        # A token keeps other users out; Ray's own would stay in the home folder. Like the others,
+        # it is read when Ray is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
