@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from selm import data
+from selm.chat import load_chat
 from selm.data import Row
 from selm.errors import UserError
 from selm.generation import Engine, load_engine, sample_seed
@@ -38,7 +39,8 @@ def respond(
     """
     settings = recipe.generation
     workers = Workers(settings.workers, settings.tensor_parallel_size, "generation.workers")
-    load = partial(_load, policy, recipe, iteration)
+    longest = _longest_prompt(rows, policy, recipe) if settings.engine == "vllm" else None
+    load = partial(_load, policy, recipe, iteration, longest)
     answered = run_shards(rows, load, data.RESPONSES, folder, settings.shard_size, what, workers)
     if not answered:
         raise UserError(
@@ -53,9 +55,14 @@ def respond(
     )
 
 
-def _load(policy: str, recipe: Recipe, iteration: int) -> Work:
-    """A worker: the policy in an engine, and the question of each shard to it."""
-    engine = load_engine(policy, recipe.model, recipe.generation)
+def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
+    chat = load_chat(policy, recipe.model)
+    return max(len(chat.prompt_ids(row["prompt"])) for row in rows)
+
+
+def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None) -> Work:
+    """A worker: the policy in an engine, and each shard's prompts put to it."""
+    engine = load_engine(policy, recipe.model, recipe.generation, longest_prompt)
     return lambda shard: _answer(shard, engine, recipe, iteration)
 
 
