@@ -32,7 +32,7 @@ setup:
 test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/shellcheck scripts/*.sh .ci/run
+	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
 	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests
 
 quickstart: smollm2-selm

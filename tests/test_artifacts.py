@@ -78,6 +78,8 @@ TABLE = {
     "generation.max_tokens=9": EVERYTHING,
     "generation.shard_size=2": set(),
     "generation.batch_size=2": set(),
+    "generation.workers=2": set(),
+    "generation.vllm.quantization=fp8": set(),  # the engine is another one
     "ranking.update_rule=replace": AFTER_PREFERENCES_1,
     "ranking.min_margin=0.5": AFTER_PREFERENCES_1,
     "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
@@ -146,6 +148,15 @@ def test_alpha_is_nothing_to_an_iteration_without_optimism(run_with) -> None:
     assert stale(run_with(offline, "generation.temperature=0.5")) == AFTER_PREFERENCES_2 | {
         "iter-2/responses"
     }
+
+
+def test_options_of_vllm_count_where_they_change_what_it_answers(run_with) -> None:
+    vllm = "generation.engine=vllm"
+    write_all(run_with(vllm))
+    for option in ("gpu_memory_utilization=0.5", "enable_prefix_caching=false"):
+        assert stale(run_with(vllm, f"generation.vllm.{option}")) == set()
+    for option in ("quantization=fp8", "max_model_len=64"):
+        assert stale(run_with(vllm, f"generation.vllm.{option}")) == EVERYTHING
 
 
 def test_another_number_of_iterations_is_another_portion(run_with) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from selm.errors import UserError
+from selm.lineage import EXECUTION_KEYS
 from selm.plan import Run, script, stages
 from selm.recipe import (
     DECIDED_ELSEWHERE,
+    VLLM_DECIDED_ELSEWHERE,
     Iteration,
     Recipe,
     check_packages,
@@ -22,6 +24,7 @@ from selm.recipe import (
     num_processes,
     portion,
     trl_keys,
+    vllm_keys,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -499,3 +502,25 @@ def test_a_missing_package_is_named_with_the_key_that_wants_it(
     key = override.partition("=")[0]
     assert str(caught.value).startswith(key)
     assert f"pip install {package}" in str(caught.value)
+
+
+# vLLM's options
+
+
+def test_options_of_vllm_are_typed_and_belong_to_it() -> None:
+    options = load("generation.vllm={gpu_memory_utilization: 1, max_model_len: 4096.0}")
+    assert options.generation.vllm == {"gpu_memory_utilization": 1.0, "max_model_len": 4096}
+    assert load("generation.vllm.quantization=fp8").generation.vllm == {"quantization": "fp8"}
+    for key in ("tensor_parallel_size", "dtype", "model", "seed"):
+        assert f"generation.vllm.{key}: decided by" in refusal(f"generation.vllm.{key}=1")
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not vllm_keys(), reason="needs vLLM: make setup VLLM=1")
+def test_an_unknown_option_of_vllm_is_refused_with_the_right_one() -> None:
+    said = refusal("generation.vllm.gpu_memory_utilisation=0.8")
+    assert "unknown key in generation.vllm; did you mean gpu_memory_utilization?" in said
+    said = refusal("generation.vllm.max_model_len=long")
+    assert said.endswith("generation.vllm.max_model_len: must be a number, got 'long'")
+    assert set(VLLM_DECIDED_ELSEWHERE) <= set(vllm_keys())
+    assert EXECUTION_KEYS["vllm"] <= set(vllm_keys())

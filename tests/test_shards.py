@@ -7,6 +7,7 @@ from datasets import Features, Value
 
 from selm.data import Row
 from selm.shards import run_shards
+from selm.workers import Work
 
 FEATURES = Features({"n": Value("int64"), "text": Value("string")})
 ROWS: list[Row] = [{"n": n} for n in range(10)]
@@ -14,6 +15,10 @@ ROWS: list[Row] = [{"n": n} for n in range(10)]
 
 def text_of(row: Row) -> Row:
     return {"n": row["n"], "text": f"number {row['n']}"}
+
+
+def no_worker() -> Work:
+    raise AssertionError("nothing is to be done, and a worker was loaded")
 
 
 EXPECTED = [text_of(row) for row in ROWS]
@@ -24,8 +29,8 @@ def test_results_are_in_the_order_of_the_rows(tmp_path: Path, shard_size: int) -
     def work(shard: list[Row]) -> list[Row]:
         return [text_of(row) for row in shard]
 
-    for _ in range(2):  # the second time from disk
-        assert run_shards(ROWS, work, FEATURES, tmp_path, shard_size, "test") == EXPECTED
+    for load in (lambda: work, no_worker):  # the second time from disk
+        assert run_shards(ROWS, load, FEATURES, tmp_path, shard_size, "test") == EXPECTED
     assert len(list(tmp_path.iterdir())) == -(-len(ROWS) // shard_size)
 
 
@@ -40,14 +45,18 @@ def test_after_a_crash_only_what_is_missing_is_done(tmp_path: Path) -> None:
         return [text_of(row) for row in shard]
 
     with pytest.raises(KeyboardInterrupt):
-        run_shards(ROWS, work, FEATURES, tmp_path, 3, "test")
-    assert run_shards(ROWS, work, FEATURES, tmp_path, 3, "test") == EXPECTED
+        run_shards(ROWS, lambda: work, FEATURES, tmp_path, 3, "test")
+    assert run_shards(ROWS, lambda: work, FEATURES, tmp_path, 3, "test") == EXPECTED
     assert done == [0, 1, 2, 3, 4, 5, -1, 6, 7, 8, 9]
 
 
 def test_a_half_written_shard_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "shard-00000000-00000005.tmp").write_bytes(b"PAR1 and then the power went")
-    results = run_shards(ROWS, lambda rows: list(map(text_of, rows)), FEATURES, tmp_path, 5, "test")
+
+    def work(shard: list[Row]) -> list[Row]:
+        return [text_of(row) for row in shard]
+
+    results = run_shards(ROWS, lambda: work, FEATURES, tmp_path, 5, "test")
     assert results == EXPECTED
 
 
@@ -55,9 +64,9 @@ def test_another_shard_size_does_not_mix_shards(tmp_path: Path) -> None:
     def work(shard: list[Row]) -> list[Row]:
         return [text_of(row) for row in shard]
 
-    run_shards(ROWS[:7], work, FEATURES, tmp_path, 3, "test")
+    run_shards(ROWS[:7], lambda: work, FEATURES, tmp_path, 3, "test")
     for shard_size in (4, 3, 2):
-        assert run_shards(ROWS, work, FEATURES, tmp_path, shard_size, "test") == EXPECTED
+        assert run_shards(ROWS, lambda: work, FEATURES, tmp_path, shard_size, "test") == EXPECTED
 
 
 def test_a_stage_may_drop_rows_even_all_of_a_shard(tmp_path: Path) -> None:
@@ -65,8 +74,8 @@ def test_a_stage_may_drop_rows_even_all_of_a_shard(tmp_path: Path) -> None:
         return [text_of(row) for row in shard if row["n"] > 4]
 
     for _ in range(2):
-        assert run_shards(ROWS, work, FEATURES, tmp_path, 3, "test") == EXPECTED[5:]
+        assert run_shards(ROWS, lambda: work, FEATURES, tmp_path, 3, "test") == EXPECTED[5:]
 
 
 def test_no_rows_are_no_shards(tmp_path: Path) -> None:
-    assert run_shards([], lambda rows: rows, FEATURES, tmp_path, 3, "test") == []
+    assert run_shards([], no_worker, FEATURES, tmp_path, 3, "test") == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selm.plan import stages
-from selm.recipe import SELECTION_KEYS, Ranking, Recipe, is_local_path
+from selm.recipe import SELECTION_KEYS, Generation, Ranking, Recipe, is_local_path
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
 FORMAT = 2
@@ -17,6 +17,13 @@ FORMAT = 2
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
     "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
+    "vllm": {
+        *("gpu_memory_utilization", "kv_cache_memory_bytes", "cpu_offload_gb", "enforce_eager"),
+        *("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling"),
+        *("max_num_seqs", "max_num_batched_tokens", "max_num_scheduled_tokens"),
+        *("distributed_executor_backend", "disable_custom_all_reduce", "download_dir"),
+        *("load_format", "safetensors_load_strategy", "max_parallel_loading_workers"),
+    },
     "ranking": {"workers", "shard_size", "tokens_per_batch"},
     "judge": {
         *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
@@ -78,7 +85,7 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         part["data"] = _data(recipe) | {"limit": recipe.data.limit}
         part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
     if kind == "responses":
-        part["generation"] = _settings("generation", recipe.generation.model_dump())
+        part["generation"] = _generation(recipe.generation)
     if kind == "preferences":
         part["ranking"] = _ranking(recipe.ranking)
     if kind == "checkpoint":
@@ -87,10 +94,9 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         part["training"]["alpha"] = recipe.alpha(t)
     if kind == "evaluation":
         part["data"] = _data(recipe) | {"split": recipe.data.test_split}
-        part["generation"] = {
-            "engine": recipe.generation.engine,
-            "max_tokens": recipe.generation.max_tokens,
-        }
+        settings = _generation(recipe.generation)
+        read = ("engine", "max_tokens", "vllm")
+        part["generation"] = {key: settings[key] for key in read if key in settings}
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.judge())
         for key in SELECTION_KEYS:  # nothing is selected here
@@ -100,6 +106,15 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
 
 def _settings(section: str, values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in EXECUTION_KEYS[section]}
+
+
+def _generation(generation: Generation) -> dict[str, Any]:
+    """vLLM's options are among them if there are any that count, and if it is the engine."""
+    settings = _settings("generation", generation.model_dump())
+    options = _settings("vllm", settings.pop("vllm"))
+    if options and generation.engine == "vllm":
+        settings["vllm"] = options
+    return settings
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:

@@ -66,6 +66,22 @@ DECIDED_ELSEWHERE = {
 }
 
 
+# Arguments of vLLM that another part of the recipe decides, and which part that is.
+VLLM_DECIDED_ELSEWHERE = {
+    "model": "model.name_or_path",
+    "revision": "model.revision",
+    "tokenizer": "model.name_or_path",
+    "trust_remote_code": "model.trust_remote_code",
+    "dtype": "model.dtype",
+    "seed": "seed",
+    "generation_config": "generation",
+    "tensor_parallel_size": "generation.tensor_parallel_size",
+    "data_parallel_size": "generation.workers",
+    "pipeline_parallel_size": "nothing: a worker's GPUs are tensor-parallel",
+    "skip_tokenizer_init": "nothing: engines get token ids",
+}
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, nothing changes after loading."""
 
@@ -123,6 +139,18 @@ class Generation(Section):
     tensor_parallel_size: int = Field(default=1, ge=1)
     workers: AutoOrCount = "auto"
     shard_size: int = Field(default=256, ge=1)
+    vllm: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _only_vllm_keys(self) -> "Generation":
+        known = vllm_keys() if self.vllm else {}
+        for key, value in self.vllm.items():
+            if key in VLLM_DECIDED_ELSEWHERE:
+                raise UserError(f"generation.vllm.{key}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
+            if known and key not in known:
+                raise UserError(_unknown_key(("generation", "vllm", key), list(known)))
+            self.vllm[key] = _typed(f"generation.vllm.{key}", value, known.get(key, ""))
+        return self
 
 
 class Judge(Section):
@@ -429,18 +457,38 @@ def trl_keys() -> dict[str, str]:
     )
     fields: dict[str, str] = {}
     for package, file, class_name in classes:
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
+        folder = _package_folder(package)
+        if folder is None:
             raise UserError(f"the package {package} is not installed (run: make setup)")
-        module = ast.parse((Path(spec.origin).parent / file).read_text())
-        for node in module.body:
-            if isinstance(node, ast.ClassDef) and node.name == class_name:
-                fields |= {
-                    line.target.id: ast.unparse(line.annotation)
-                    for line in node.body
-                    if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-                }
+        fields |= _annotations(folder / file, class_name)
     return fields
+
+
+@lru_cache(maxsize=1)
+def vllm_keys() -> dict[str, str]:
+    """Fields of vLLM's EngineArgs and their annotations; empty where vLLM is not installed."""
+    folder = _package_folder("vllm")
+    return _annotations(folder / "engine/arg_utils.py", "EngineArgs") if folder else {}
+
+
+def _package_folder(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _annotations(path: Path, class_name: str) -> dict[str, str]:
+    """Annotated names in a class's body, as its source text has them."""
+    classes = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    ]
+    return {
+        line.target.id: ast.unparse(line.annotation)
+        for node in classes
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
 
 
 def _typed(key: str, value: Any, annotation: str) -> Any:

@@ -1,11 +1,14 @@
 """Work split in shards, each kept on disk when it is done, so that a killed stage goes on.
 
 A shard is a file `shard-<first row>-<row after the last>.parquet`, written under a temporary name
-and renamed. `kill -9` costs the shard in work; the same command does that one again.
+and renamed. `kill -9` costs the shards in work; the same command does those again, with as many
+workers as it likes.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from datasets import Features
@@ -13,38 +16,64 @@ from tqdm import tqdm
 
 from selm import data
 from selm.data import Row
+from selm.workers import Load, Workers, spread
+
+ONE = Workers(1)
 
 
 def run_shards(
     rows: Sequence[Row],
-    work: Callable[[list[Row]], list[Row]],
+    load: Load,
     features: Features,
     folder: Path,
     shard_size: int,
     what: str,
+    workers: Workers = ONE,
 ) -> list[Row]:
-    """Apply `work` to `rows`, shard by shard, and return the results in the order of `rows`.
+    """Do the work of a stage on `rows`, shard by shard; the results are in the order of `rows`.
 
     Args:
-        work: rows in, rows out, in any number: a stage may drop some.
+        load: makes a worker: a function of a shard's rows that returns rows, in any number: a stage
+            may drop some. Called once per worker, not at all if no shard is missing. Several
+            workers are other processes: it is pickled then.
         features: schema of the results.
         folder: where finished shards are kept; those found there are not done again.
         what: label of the progress bar.
+        workers: how many there are, and what each needs.
     """
-    results: list[Row] = []
-    with tqdm(total=len(rows), desc=what, unit="row") as progress:
-        for start in range(0, len(rows), shard_size):
-            shard = list(rows[start : start + shard_size])
-            path = folder / f"shard-{start:08d}-{start + len(shard):08d}.parquet"
-            if path.is_file():
-                results += data.read(path)
-                progress.set_postfix_str("resumed")
-            else:
-                done = work(shard)
-                _save(done, features, path)
-                results += done
-            progress.update(len(shard))
-    return results
+    spans = [
+        range(start, min(start + shard_size, len(rows)))
+        for start in range(0, len(rows), shard_size)
+    ]
+    missing = [span for span in spans if not _path(folder, span).is_file()]
+    num_done = len(rows) - sum(map(len, missing))
+    with (
+        tqdm(total=len(rows), initial=num_done, desc=what, unit="row") as progress,
+        closing(_finished(rows, missing, load, folder, workers)) as finished,
+    ):
+        progress.set_postfix_str("resumed" if num_done else "")
+        for span, results in finished:
+            _save(results, features, _path(folder, span))
+            progress.update(len(span))
+    return [row for span in spans for row in data.read(_path(folder, span))]
+
+
+def _finished(
+    rows: Sequence[Row], missing: Sequence[range], load: Load, folder: Path, workers: Workers
+) -> Iterator[tuple[range, list[Row]]]:
+    """The missing shards' results, each when it is done. One worker is this process."""
+    shards = {span: list(rows[span.start : span.stop]) for span in missing}
+    count = min(len(shards), workers.count()) if len(shards) > 1 else 1
+    if count > 1:
+        yield from spread(shards, load, workers, count, folder)
+        return
+    work = cache(load)
+    for span, shard in shards.items():
+        yield span, work()(shard)
+
+
+def _path(folder: Path, span: range) -> Path:
+    return folder / f"shard-{span.start:08d}-{span.stop:08d}.parquet"
 
 
 def _save(rows: list[Row], features: Features, path: Path) -> None:

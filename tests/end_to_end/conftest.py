@@ -64,12 +64,12 @@ class Project:
 
     def stage(self, script: str, t: int | None = None) -> subprocess.CompletedProcess[str]:
         """One stage: `python scripts/<script>.py RECIPE --iteration t ...`."""
-        return self._finished(self._command(script, t))
+        return self._finished(self.command(script, t))
 
     def killed(self, script: str, t: int, ready: Callable[[], bool]) -> None:
         """Start a stage and `kill -9` all its processes as soon as `ready()` is true."""
         process = subprocess.Popen(
-            self._command(script, t),
+            self.command(script, t),
             cwd=REPOSITORY,
             env=self.all_environment(),
             start_new_session=True,
@@ -84,7 +84,7 @@ class Project:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
 
-    def _command(self, script: str, t: int | None) -> list[str]:
+    def command(self, script: str, t: int | None) -> list[str]:
         launch = ["python"]
         if script == "train":
             training = self.recipe.training

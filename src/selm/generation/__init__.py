@@ -34,25 +34,33 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(path: str, model: Model, generation: Generation) -> Engine:
-    """The policy at `path` (a checkpoint folder or the base model) in the recipe's engine."""
-    return _ENGINES[generation.engine](path, model, generation)
+def load_engine(
+    path: str, model: Model, generation: Generation, longest_prompt: int | None = None
+) -> Engine:
+    """The policy at `path` (a checkpoint folder or the base model) in the recipe's engine.
+
+    Args:
+        longest_prompt: in tokens, of all that will come; vLLM plans its memory for it.
+    """
+    return _ENGINES[generation.engine](path, model, generation, longest_prompt)
 
 
-def _transformers(path: str, model: Model, generation: Generation) -> Engine:
+def _transformers(
+    path: str, model: Model, generation: Generation, longest_prompt: int | None
+) -> Engine:
     from selm.generation.transformers import TransformersEngine
 
     return TransformersEngine(path, model, generation)
 
 
-def _vllm(path: str, model: Model, generation: Generation) -> Engine:
+def _vllm(path: str, model: Model, generation: Generation, longest_prompt: int | None) -> Engine:
     from selm.generation.vllm import VllmEngine
 
-    return VllmEngine(path, model, generation)
+    return VllmEngine(path, model, generation, longest_prompt)
 
 
 # Imported on use: vLLM is optional, and importing either takes seconds.
-_ENGINES: dict[str, Callable[[str, Model, Generation], Engine]] = {
+_ENGINES: dict[str, Callable[[str, Model, Generation, int | None], Engine]] = {
     "transformers": _transformers,
     "vllm": _vllm,
 }

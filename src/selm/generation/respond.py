@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from selm import data
+from selm.chat import load_chat
 from selm.data import Row
 from selm.errors import UserError
 from selm.generation import Engine, load_engine, sample_seed
 from selm.recipe import Recipe
 from selm.shards import run_shards
+from selm.workers import Work, Workers
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,11 @@ def respond(
         iteration: part of every sample's seed.
         folder: where finished shards are kept; the policy is only loaded if one is missing.
     """
-
-    @cache
-    def engine() -> Engine:
-        return load_engine(policy, recipe.model, recipe.generation)
-
-    def work(shard: list[Row]) -> list[Row]:
-        return _answer(shard, engine(), recipe, iteration)
-
-    answered = run_shards(rows, work, data.RESPONSES, folder, recipe.generation.shard_size, what)
+    settings = recipe.generation
+    workers = Workers(settings.workers, settings.tensor_parallel_size, "generation.workers")
+    longest = _longest_prompt(rows, policy, recipe) if settings.engine == "vllm" else None
+    load = partial(_load, policy, recipe, iteration, longest)
+    answered = run_shards(rows, load, data.RESPONSES, folder, settings.shard_size, what, workers)
     if not answered:
         raise UserError(
             f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
@@ -55,6 +53,17 @@ def respond(
         tokens=sum(sum(row["num_tokens"]) for row in answered),
         dropped=Counter(prompt_longer_than_context=too_long) if too_long else Counter(),
     )
+
+
+def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
+    chat = load_chat(policy, recipe.model)
+    return max(len(chat.prompt_ids(row["prompt"])) for row in rows)
+
+
+def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None) -> Work:
+    """A worker: the policy in an engine, and each shard's prompts put to it."""
+    engine = load_engine(policy, recipe.model, recipe.generation, longest_prompt)
+    return lambda shard: _answer(shard, engine, recipe, iteration)
 
 
 def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) -> list[Row]:

@@ -21,6 +21,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 try:
     import torch
     from vllm import LLM, SamplingParams
+    from vllm.engine.arg_utils import EngineArgs
 except ImportError as error:
     raise UserError(
         "generation.engine: vllm is not installed here; run `make setup VLLM=1`, "
@@ -31,24 +32,20 @@ except ImportError as error:
 class VllmEngine:
     """vLLM in this process, tensor-parallel over `tensor_parallel_size` GPUs."""
 
-    def __init__(self, path: str, model: Model, generation: Generation) -> None:
+    def __init__(
+        self, path: str, model: Model, generation: Generation, longest_prompt: int | None = None
+    ) -> None:
         revision = model.revision if path == model.name_or_path else None
         self.chat = load_chat(path, model)
         self.settings = generation
         self.stop_ids = self.chat.stop_ids(_generation_config(path, revision))
-        self.llm = LLM(
-            model=path,
-            revision=revision,
-            dtype=model.dtype,
-            tensor_parallel_size=generation.tensor_parallel_size,
-            trust_remote_code=model.trust_remote_code,
-            skip_tokenizer_init=True,  # token ids in, token ids out
-            generation_config="vllm",  # the recipe's sampling, not the checkpoint's
-            enforce_eager=not torch.cuda.is_available(),  # compiling for a CPU takes a minute
-            disable_log_stats=True,
-        )
-        context = self.llm.llm_engine.model_config.max_model_len
+        arguments = _arguments(path, revision, model, generation)
+        context = EngineArgs(**arguments).create_model_config().max_model_len
         self.max_prompt_tokens = context - generation.max_tokens
+        # Without it vLLM wants room for a sequence as long as the context: 128k tokens, say.
+        if longest_prompt is not None:
+            arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
+        self.llm = LLM(**arguments)
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
         """See `Engine`. vLLM schedules by itself: all prompts go in at once."""
@@ -74,6 +71,26 @@ class VllmEngine:
         """`token_ids` hold the stop token; `skip_special_tokens` keeps it out of the text."""
         reason = "stop" if output.finish_reason == "stop" else "length"
         return Response(self.chat.text(output.token_ids), reason, len(output.token_ids))
+
+
+def _arguments(
+    path: str, revision: str | None, model: Model, generation: Generation
+) -> dict[str, Any]:
+    """Of vLLM's engine; the recipe's `generation.vllm` has the last word."""
+    arguments = {
+        "model": path,
+        "revision": revision,
+        "dtype": model.dtype,
+        "tensor_parallel_size": generation.tensor_parallel_size,
+        "trust_remote_code": model.trust_remote_code,
+        "skip_tokenizer_init": True,  # token ids in, token ids out
+        "generation_config": "vllm",  # the recipe's sampling, not the checkpoint's
+        "enforce_eager": not torch.cuda.is_available(),  # compiling for a CPU takes a minute
+        "disable_log_stats": True,
+    }
+    if generation.tensor_parallel_size > 1:  # in a Ray actor too: its GPUs are on one machine
+        arguments["distributed_executor_backend"] = "mp"
+    return arguments | generation.vllm
 
 
 def _generation_config(path: str, revision: str | None) -> GenerationConfig | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
 from selm.ranking.summary import Ranked, summary
 from selm.recipe import Ranking, Recipe
 from selm.shards import run_shards
+from selm.workers import Work, Workers
+
+_ON_GPU = {"pairrm", "reward_model"}
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,27 @@ def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> 
     """The rows with their scores; only this takes time, and is kept shard by shard."""
     ranking = recipe.ranking
 
-    @cache
-    def ranker() -> Ranker:
-        return load_ranker(ranking, recipe.seed, verdicts)
-
-    def work(shard: list[Row]) -> list[Row]:
-        return _score(shard, ranker(), ranking)
-
     what = f"ranking with {ranking.ranker}"
-    scored = run_shards(rows, work, data.SCORES, folder, ranking.shard_size, what)
+    load = partial(_load, ranking, recipe.seed, verdicts.resolve())
+    size = ranking.shard_size
+    scored = run_shards(rows, load, data.SCORES, folder, size, what, _workers(ranking))
     return [
         Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
         for row, found in zip(rows, scored, strict=True)
     ]
+
+
+def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work:
+    """A worker: the ranker, and each shard put before it."""
+    ranker = load_ranker(ranking, seed, verdicts)
+    return lambda shard: _score(shard, ranker, ranking)
+
+
+def _workers(ranking: Ranking) -> Workers:
+    """Where `auto` means one per GPU: not for a judge, whose limits hold for each worker."""
+    kinds = {member.ranker for member in ranking.rankers or (ranking,)}
+    one = ranking.workers == "auto" and ("judge" in kinds or not kinds & _ON_GPU)
+    return Workers(1 if one else ranking.workers, gpus=1, key="ranking.workers")
 
 
 def _score(shard: list[Row], ranker: Ranker, ranking: Ranking) -> list[Row]:
