@@ -146,7 +146,9 @@ def test_lora_trains_the_adapter_beside_frozen_weights() -> None:
     memory, adapter = training_memory(recipe, ROUND, True), ROUND.adapter_parameters(16)
     assert memory.optimizer == 8 * adapter
     assert memory.gradients == 4 * adapter
-    assert memory.weights == 4 * (ROUND.parameters + adapter) + 2 * ROUND.multiplied
+    assert memory.weights == 2 * ROUND.parameters + 4 * adapter
+    in_4_bits = with_strategy("ddp", "training.lora={r: 16, load_in_4bit: true}")
+    assert training_memory(in_4_bits, ROUND, True).weights < 0.35 * memory.weights
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None:

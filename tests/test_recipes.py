@@ -278,7 +278,7 @@ def test_qwen3_trains_an_adapter_on_one_consumer_gpu(kind: str) -> None:
     recipe = load("qwen3-1.7b", kind)
     assert recipe.model.name_or_path == "Qwen/Qwen3-1.7B"
     assert [iteration.objective for iteration in recipe.iterations] == [OBJECTIVE[kind]] * 3
-    assert recipe.training.lora["r"] == 64
+    assert recipe.training.lora.r == 64
     assert gradient_accumulation_steps(recipe, 1) == 32
     assert [len(portion(18_000, t, 3)) for t in (1, 2, 3)] == [6_000] * 3
     device = cost.device(recipe)

@@ -449,20 +449,32 @@ def fullest_batch(recipe: Recipe, explores: bool) -> float:
 
 def _trained(recipe: Recipe, shape: Shape) -> int:
     lora = recipe.training.lora
-    return shape.parameters if lora is None else shape.adapter_parameters(int(lora.get("r", 8)))
+    return shape.parameters if lora is None else shape.adapter_parameters(lora.r)
+
+
+def _frozen_bytes(recipe: Recipe, shape: Shape) -> float:
+    """Of the weights below a LoRA adapter: the recipe's dtype, or 4 bits and their scales."""
+    lora = recipe.training.lora
+    if lora is None:
+        return 0.0
+    each = 4 if recipe.model.dtype == "float32" else 2
+    if not lora.load_in_4bit:
+        return each * shape.parameters
+    in_layers = shape.multiplied - shape.vocab * shape.hidden
+    return 0.52 * in_layers + each * (shape.parameters - in_layers)
 
 
 def training_memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
     """Peak of one training process, by strategy; see the top of this file."""
     how, trained = strategy(recipe), _trained(recipe, shape)
     copies = num_processes(recipe) if how in ("zero3", "fsdp2") else 1
-    frozen = 0 if recipe.training.lora is None else shape.parameters
-    weights = 4 * (trained + frozen) / copies
+    weights = (4 * trained + _frozen_bytes(recipe, shape)) / copies
     if copies > 1 or how == "zero3":
         weights += 2 * min(shape.parameters, GATHERED)
         bf16_everywhere = recipe.model.dtype != "float32"
     else:
-        weights += 0 if recipe.model.dtype == "float32" else 2 * shape.multiplied
+        in_fp32 = recipe.training.lora is None
+        weights += 2 * shape.multiplied if in_fp32 and recipe.model.dtype != "float32" else 0
         bf16_everywhere = False
     return _peak(
         device(recipe),
