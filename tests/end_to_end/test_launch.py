@@ -103,14 +103,3 @@ def test_a_requeued_job_goes_on_where_it_was(job, tmp_path: Path) -> None:
     on_nodes = (tmp_path / "srun.log").read_text().splitlines()
     assert sum(" accelerate launch --config_file" in line for line in on_nodes) == 1
     assert sum(line.endswith("launch_node.sh ray") for line in on_nodes) == 2
-
-
-def test_a_failing_stage_fails_the_job(job, tmp_path: Path) -> None:
-    """The plan's own words are the last ones, and nothing goes back into the queue."""
-    project, start = job
-    project.folder.mkdir(parents=True)
-    (project.folder / "iter-0").touch()  # where a folder should be
-    failing = start("failing")
-    assert failing.wait(timeout=120) == 1
-    assert "stopped (exit 1) at: python scripts/evaluate.py" in (tmp_path / "failing").read_text()
-    assert not (tmp_path / "srun.log.requeued").exists()
