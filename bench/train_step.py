@@ -1,0 +1,325 @@
+"""A SELM step here, beside (A) the original trainer's computation and (B) TRL's `DPOTrainer`.
+
+    python bench/train_step.py [--data FILE ...] [--ablation] [--dtype float32] [--json FILE]
+
+Policy forward and backward of the same rows, from token ids to gradients, batches and padding
+included; the optimizer's step is the same for all and left out. (A) is `bench/original.py`. (B)
+computes two responses per row, the others three. The reference pass is timed for itself: (A) makes
+it at every step, for us and for (B) it comes once before training. All ways start from the same
+weights, in fp32 under the autocast of --dtype, and take turns on each batch, so compare the ratios:
+of single steps, their median, lowest and highest.
+
+The explored response is the chosen, the rejected or a third one, in a third of the rows each.
+`--ablation` takes each of the five ideas of docs/performance.md away in turn.
+
+On a CPU take glibc's settings of scripts/run.sh, which all ways gain from:
+`MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184`. (A) needs about
+1 MB for each token of a batch, padding included, and the logits.
+"""
+
+import argparse
+import copy
+import ctypes
+import gc
+import json
+import logging
+import os
+import platform
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import original
+import torch
+from ablation import ABLATIONS
+from datasets import Dataset
+from texts import QUICKSTART, Row, load
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+
+from selm import data
+from selm.chat import Chat, make_chat
+from selm.training.config import SELMConfig
+from selm.training.examples import ROLES, tokenize
+from selm.training.trainer import SELMTrainer
+
+ALPHA, BETA = 0.001, 0.01
+Examples = Sequence[data.Row]
+# From examples to gradients, or to reference log-probs; returns the tokens that were computed.
+Way = Callable[[Examples], int]
+
+
+def main() -> None:
+    arguments = parse()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    chat = make_chat(AutoTokenizer.from_pretrained(arguments.model))
+    needed = arguments.rows * arguments.steps
+    steps = to_steps(load(arguments.data, 2 * needed), chat, arguments)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = make_ways(model, chat, steps[0][:1], folder, arguments)
+        found = measure(ways, steps)
+    report(found, steps, arguments)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="models/smollm2-135m-instruct")
+    parser.add_argument("--data", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--rows", type=int, default=8, help="per step")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def to_steps(rows: Sequence[Row], chat: Chat, arguments: argparse.Namespace) -> list[Examples]:
+    """Examples by step; the third response of a row is the first of its neighbour."""
+    preferences = []
+    for i, (prompt, (chosen, rejected)) in enumerate(rows):
+        role = list(ROLES)[i % len(ROLES)]
+        neighbour = rows[(i + 1) % len(rows)][1][0]
+        preferences.append(
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "chosen": data.as_messages(chosen),
+                "rejected": data.as_messages(rejected),
+                "explored": {"chosen": chosen, "rejected": rejected}.get(role, neighbour),
+                "explored_role": role,
+            }
+        )
+    examples, _ = tokenize(preferences, chat, arguments.max_length, with_explored=True)
+    nothing = dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps"), 0.0)
+    examples = [example | nothing for example in examples]
+    starts = range(0, arguments.rows * arguments.steps, arguments.rows)
+    return [examples[start : start + arguments.rows] for start in starts]
+
+
+def make_ways(
+    model: PreTrainedModel,
+    chat: Chat,
+    first: Examples,
+    folder: str,
+    arguments: argparse.Namespace,
+) -> dict[str, Way]:
+    """Every way by its name, each on a copy of the model."""
+    settings = {
+        "output_dir": folder,
+        "beta": BETA,
+        "per_device_train_batch_size": arguments.rows,
+        "max_length": arguments.max_length,
+        "gradient_checkpointing": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": arguments.dtype == "bfloat16",
+        "precompute_ref_log_probs": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+    def selm() -> SELMTrainer:
+        columns = ("prompt_ids", "chosen_ids", "rejected_ids", "explored_ids", "explored_role")
+        return SELMTrainer(
+            model=copy.deepcopy(model),
+            args=SELMConfig(**settings, alpha=ALPHA, forward="shared"),
+            train_dataset=Dataset.from_list([{key: e[key] for key in columns} for e in first]),
+            processing_class=chat.tokenizer,
+        )
+
+    ours = selm()
+    ways: dict[str, Way] = {
+        "selm": lambda examples: step_of(ours, examples),
+        "selm, reference": lambda examples: reference_of(ours, examples),
+    }
+    if arguments.ablation:
+        for name, take_away in ABLATIONS.items():
+            ways[name] = take_away(selm(), step_of, reference_of)
+        return ways
+    text = {"prompt": "The sea", "chosen": " is blue.", "rejected": " is red."}
+    trls = DPOTrainer(
+        model=copy.deepcopy(model),
+        args=DPOConfig(**settings),
+        train_dataset=Dataset.from_list([text]),
+        processing_class=chat.tokenizer,
+    )
+    ways["trl"] = lambda examples: step_of(trls, examples)
+    pad, autocast = chat.tokenizer.pad_token_id, ours.compute_loss_context_manager
+    policy = copy.deepcopy(model).to(ours.args.device).train()
+
+    def original_step(examples: Examples) -> int:
+        both = original.batches(examples, pad, policy.device)
+        with autocast():
+            logps = original.all_log_probs(policy, *both)
+            loss = original.loss(logps, torch.zeros_like(logps), ALPHA, BETA)
+        loss.backward()
+        policy.zero_grad()
+        return sum(batch["input_ids"].numel() for batch in both)
+
+    def original_reference(examples: Examples) -> int:
+        both = original.batches(examples, pad, policy.device)
+        with autocast(), torch.no_grad():
+            original.all_log_probs(policy, *both)
+        return sum(batch["input_ids"].numel() for batch in both)
+
+    return ways | {"original": original_step, "original, reference": original_reference}
+
+
+def step_of(trainer: DPOTrainer, examples: Examples) -> int:
+    batch = trainer.data_collator(list(examples))
+    trainer.current_gradient_accumulation_steps = 1  # what Trainer.train would say
+    trainer.training_step(trainer.model, batch)
+    trainer.model.zero_grad()
+    return tokens_of(batch)
+
+
+def reference_of(trainer: DPOTrainer, examples: Examples) -> int:
+    batch = trainer._prepare_inputs(trainer.data_collator(list(examples)))
+    trainer.compute_ref_log_probs(trainer.model, batch)
+    return tokens_of(batch)
+
+
+def tokens_of(batch: dict[str, Any]) -> int:
+    return batch["row_ids" if "row_ids" in batch else "input_ids"].numel()
+
+
+def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[str, Any]]:
+    """Seconds and tokens of every step, and the highest memory of the heaviest one, by way."""
+    heaviest = max(steps, key=lambda examples: max(map(longest, examples)))
+    found: dict[str, dict[str, Any]] = {
+        name: {"seconds": [], "tokens": [], "peak_bytes": peak(lambda: way(heaviest))}
+        for name, way in ways.items()  # this is the warm-up, too
+    }
+    for turn, examples in enumerate(steps):
+        for name in sorted(ways, reverse=turn % 2 == 1):
+            started = time.perf_counter()
+            found[name]["tokens"].append(ways[name](examples))
+            synchronize()
+            found[name]["seconds"].append(time.perf_counter() - started)
+        line = ", ".join(f"{name} {found[name]['seconds'][-1]:.1f} s" for name in ways)
+        print(f"step {turn + 1}: {line}", flush=True)
+    return found
+
+
+def longest(example: data.Row) -> int:
+    return len(example["prompt_ids"]) + max(len(example[key]) for key in original.ROLE_KEYS)
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Highest memory while it works above what there was before, in bytes."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # give back what earlier work has left
+    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", text)[1])
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ratio(found: dict[str, Any], above: Sequence[str], below: Sequence[str]) -> dict[str, float]:
+    """Seconds of the one by seconds of the other, step by step: median, lowest, highest."""
+    sums = [
+        [sum(times) for times in zip(*(found[name]["seconds"] for name in names), strict=True)]
+        for names in (above, below)
+    ]
+    ratios = [a / b for a, b in zip(*sums, strict=True)]
+    return {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def report(
+    found: dict[str, dict[str, Any]], steps: Sequence[Examples], arguments: argparse.Namespace
+) -> None:
+    print(f"\n{'':40}{'examples/s':>12}{'tokens':>10}{'useful':>8}{'peak GB':>9}")
+    useful = {name: needed_tokens(steps, name) for name in found}
+    for name, facts in found.items():
+        rate = sum(map(len, steps)) / sum(facts["seconds"])
+        tokens = sum(facts["tokens"])
+        facts |= {"examples_per_second": rate, "padding_efficiency": useful[name] / tokens}
+        print(
+            f"{name:40}{rate:12.2f}{tokens:10}{useful[name] / tokens:8.2f}"
+            f"{facts['peak_bytes'] / 1e9:9.2f}"
+        )
+    ratios = all_ratios(found)
+    for name, facts in ratios.items():
+        spread = f"{facts['lowest']:.2f} to {facts['highest']:.2f}"
+        print(f"{name:40}{facts['median']:12.2f}   {spread} in single steps")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(found, ratios, steps, arguments), indent=1))
+
+
+def needed_tokens(steps: Sequence[Examples], name: str) -> int:
+    """Tokens of the sequences that a way scores, prompts repeated as it repeats them, no padding.
+
+    Above 1 for a way means: it computes less than each prompt and response once per sequence.
+    """
+    total = 0
+    for example in (e for examples in steps for e in examples):
+        responses = [len(example["chosen_ids"]), len(example["rejected_ids"])]
+        if not name.startswith("trl"):
+            responses.append(len(original.explored_ids(example)))
+        total += sum(responses) + len(responses) * len(example["prompt_ids"])
+    return total
+
+
+def all_ratios(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The headline ratios; of an ablation, what each idea is worth."""
+    if "original" not in found:
+        return {name: ratio(found, [name], ["selm"]) for name in found if name in ABLATIONS}
+    with_reference = ["selm", "selm, reference"], ["original", "original, reference"]
+    return {
+        "vs_original": ratio(found, with_reference[1], with_reference[0]),
+        "vs_original_without_reference": ratio(found, ["original"], ["selm"]),
+        "vs_original_reference_alone": ratio(found, with_reference[1][1:], with_reference[0][1:]),
+        "vs_trl_dpo": ratio(found, ["trl"], ["selm"]),
+    }
+
+
+def as_json(
+    found: dict[str, dict[str, Any]],
+    ratios: dict[str, dict[str, float]],
+    steps: Sequence[Examples],
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        **{name: round(facts["median"], 3) for name, facts in ratios.items()},
+        "ratios": ratios,
+        "ways": found,
+        "rows_per_step": arguments.rows,
+        "steps": len(steps),
+        "max_length": arguments.max_length,
+        "dtype": arguments.dtype,
+        "model": Path(arguments.model).name,
+        "data": [file.name for file in arguments.data or [QUICKSTART]],
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "glibc_keeps_memory": "MALLOC_TRIM_THRESHOLD_" in os.environ,
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()
