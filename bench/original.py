@@ -24,22 +24,16 @@ def explored_ids(example: Row) -> list[int]:
 
 def batches(examples: Sequence[Row], pad: int, device: torch.device) -> tuple[Batch, Batch]:
     """Chosen and rejected, padded to the longest of them; explored, padded to theirs."""
-    pair = [
-        (e["prompt_ids"], e[key]) for key in ("chosen_ids", "rejected_ids") for e in examples
-    ]
+    pair = [(e["prompt_ids"], e[key]) for key in ("chosen_ids", "rejected_ids") for e in examples]
     explored = [(e["prompt_ids"], explored_ids(e)) for e in examples]
     return _pad(pair, pad, device), _pad(explored, pad, device)
 
 
-def _pad(
-    sequences: Sequence[tuple[list[int], list[int]]], pad: int, device: torch.device
-) -> Batch:
+def _pad(sequences: Sequence[tuple[list[int], list[int]]], pad: int, device: torch.device) -> Batch:
     width = max(len(prompt) + len(response) for prompt, response in sequences)
     ids = [p + r + [pad] * (width - len(p) - len(r)) for p, r in sequences]
     mask = [[1] * (len(p) + len(r)) + [0] * (width - len(p) - len(r)) for p, r in sequences]
-    labels = [
-        [-100] * len(p) + r + [-100] * (width - len(p) - len(r)) for p, r in sequences
-    ]
+    labels = [[-100] * len(p) + r + [-100] * (width - len(p) - len(r)) for p, r in sequences]
     columns = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     return {key: torch.tensor(values, device=device) for key, values in columns.items()}
 
@@ -59,9 +53,7 @@ def all_log_probs(model: Any, pair: Batch, explored: Batch) -> torch.Tensor:
     return torch.stack([chosen, rejected, log_probs(model, explored)])
 
 
-def loss(
-    logps: torch.Tensor, ref_logps: torch.Tensor, alpha: float, beta: float
-) -> torch.Tensor:
+def loss(logps: torch.Tensor, ref_logps: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
     """Eq. 3.2 of arXiv 2405.19332 from (3, B) log-probs."""
     chosen, rejected, explored = logps - ref_logps
     return (-logsigmoid(beta * (chosen - rejected)) + alpha * beta * explored).mean()

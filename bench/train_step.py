@@ -128,11 +128,13 @@ def make_ways(
 
     def selm() -> SELMTrainer:
         columns = ("prompt_ids", "chosen_ids", "rejected_ids", "explored_ids", "explored_role")
-        return SELMTrainer(
-            model=copy.deepcopy(model),
-            args=SELMConfig(**settings, alpha=ALPHA, forward="shared"),
-            train_dataset=Dataset.from_list([{key: e[key] for key in columns} for e in first]),
-            processing_class=chat.tokenizer,
+        return as_in_training(
+            SELMTrainer(
+                model=copy.deepcopy(model),
+                args=SELMConfig(**settings, alpha=ALPHA, forward="shared"),
+                train_dataset=Dataset.from_list([{key: e[key] for key in columns} for e in first]),
+                processing_class=chat.tokenizer,
+            )
         )
 
     ours = selm()
@@ -145,14 +147,16 @@ def make_ways(
             ways[name] = take_away(selm(), step_of, reference_of)
         return ways
     text = {"prompt": "The sea", "chosen": " is blue.", "rejected": " is red."}
-    trls = DPOTrainer(
-        model=copy.deepcopy(model),
-        args=DPOConfig(**settings),
-        train_dataset=Dataset.from_list([text]),
-        processing_class=chat.tokenizer,
+    trls = as_in_training(
+        DPOTrainer(
+            model=copy.deepcopy(model),
+            args=DPOConfig(**settings),
+            train_dataset=Dataset.from_list([text]),
+            processing_class=chat.tokenizer,
+        )
     )
     ways["trl"] = lambda examples: step_of(trls, examples)
-    pad, autocast = chat.tokenizer.pad_token_id, ours.compute_loss_context_manager
+    pad, autocast = chat.tokenizer.pad_token_id, ours.accelerator.autocast
     policy = copy.deepcopy(model).to(ours.args.device).train()
 
     def original_step(examples: Examples) -> int:
@@ -173,9 +177,15 @@ def make_ways(
     return ways | {"original": original_step, "original, reference": original_reference}
 
 
+def as_in_training(trainer: Any) -> Any:
+    """What Trainer.train does before the first step: above all, autocast around the forward."""
+    trainer.model = trainer.accelerator.prepare_model(trainer.model)
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer
+
+
 def step_of(trainer: DPOTrainer, examples: Examples) -> int:
     batch = trainer.data_collator(list(examples))
-    trainer.current_gradient_accumulation_steps = 1  # what Trainer.train would say
     trainer.training_step(trainer.model, batch)
     trainer.model.zero_grad()
     return tokens_of(batch)
@@ -195,7 +205,7 @@ def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[s
     """Seconds and tokens of every step, and the highest memory of the heaviest one, by way."""
     heaviest = max(steps, key=lambda examples: max(map(longest, examples)))
     found: dict[str, dict[str, Any]] = {
-        name: {"seconds": [], "tokens": [], "peak_bytes": peak(lambda: way(heaviest))}
+        name: {"seconds": [], "tokens": [], "peak_bytes": peak(way, heaviest)}
         for name, way in ways.items()  # this is the warm-up, too
     }
     for turn, examples in enumerate(steps):
@@ -213,18 +223,18 @@ def longest(example: data.Row) -> int:
     return len(example["prompt_ids"]) + max(len(example[key]) for key in original.ROLE_KEYS)
 
 
-def peak(work: Callable[[], Any]) -> int:
+def peak(way: Way, examples: Examples) -> int:
     """Highest memory while it works above what there was before, in bytes."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        work()
+        way(examples)
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # give back what earlier work has left
     Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     before = _status("VmRSS")
-    work()
+    way(examples)
     return _status("VmHWM") - before
 
 

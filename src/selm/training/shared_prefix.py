@@ -1,4 +1,4 @@
-"""The fast path: each prompt once, no padding, the head only where a response token is scored.
+"""The fast path: each prompt once, no padding; the head (`head.py`) at response tokens alone.
 
 All examples of a batch lie one behind the other in a single row. An example is its prompt without
 the last token, then one block per response that begins with that last token, so that each position
@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 
+from selm.training.head import target_log_probs
+
 ATTENTION = "selm_shared_prefix"
-HEAD_CHUNK = 512  # positions whose logits exist at one time: 0.1 GB at a vocabulary of 49,152
+
+Part = Sequence[torch.Tensor]  # query, key and value of a stretch of the row
 
 
 @dataclass(frozen=True)
@@ -88,46 +90,39 @@ def attention(
     dtype = query.dtype
     if query.device.type == "cpu":  # there the backward is several times slower in bf16
         query, key, value = query.float(), key.float(), value.float()
+    # split, not slices: the gradient of a slice is a row of zeros around it, for each one anew
+    sizes = [end - start for e in examples for start, end in (e.prompt, *e.blocks)]
+    parts = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
     settings = {"scale": scaling, "dropout_p": dropout}
-    parts = [_attend(query, key, value, example, settings) for example in examples]
-    return torch.cat(parts, dim=2).transpose(1, 2).to(dtype).contiguous(), None
+    done: list[torch.Tensor] = []
+    for example in examples:
+        prompt, first, *others = (next(parts) for _ in range(1 + len(example.blocks)))
+        done.append(_causal(prompt, first, settings))  # one square, and all that the prompt needs
+        done += [_block(prompt, block, settings) for block in others]
+    return torch.cat(done, dim=2).transpose(1, 2).to(dtype).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, attention)
 
 
-def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    example: Example,
-    settings: dict[str, Any],
-) -> torch.Tensor:
-    """One example: prompt and first block are one causal square, the others look back at it."""
-    (start, end), (first, *others) = example.prompt, example.blocks
-    square = slice(start, first[1])
-    parts = [
-        scaled_dot_product_attention(
-            query[:, :, square],
-            key[:, :, square],
-            value[:, :, square],
-            is_causal=True,
-            **settings,
-        )
-    ]
-    for block in others:
-        own = slice(*block)
-        mask = _lower_right(block[1] - block[0], end - start, query.device)
-        keys, values = (torch.cat([x[:, :, start:end], x[:, :, own]], 2) for x in (key, value))
-        parts.append(
-            scaled_dot_product_attention(query[:, :, own], keys, values, attn_mask=mask, **settings)
-        )
-    return torch.cat(parts, dim=2)
+def _causal(prompt: Part, block: Part, settings: dict[str, Any]) -> torch.Tensor:
+    """Prompt and block as one sequence."""
+    query, key, value = (torch.cat(both, dim=2) for both in zip(prompt, block, strict=True))
+    return scaled_dot_product_attention(query, key, value, is_causal=True, **settings)
 
 
-def _lower_right(block: int, prompt: int, device: torch.device) -> torch.Tensor:
-    """(block, prompt + block): all of the prompt, and what is not later within the block."""
-    return torch.ones(block, prompt + block, dtype=torch.bool, device=device).tril(prompt)
+def _block(prompt: Part, block: Part, settings: dict[str, Any]) -> torch.Tensor:
+    """A block that looks back at a prompt whose own attention is done, in the cheaper of two ways.
+
+    Half of prompt + block squared, the prompt once more; or block x (prompt + block), with a mask.
+    """
+    before, length = prompt[0].shape[2], block[0].shape[2]
+    if before < length:
+        return _causal(prompt, block, settings)[:, :, before:]
+    mask = torch.ones(length, before + length, dtype=torch.bool, device=block[0].device)
+    key, value = (torch.cat([prompt[i], block[i]], dim=2) for i in (1, 2))
+    mask = mask.tril(before)  # all of the prompt, and what is not later within the block
+    return scaled_dot_product_attention(block[0], key, value, attn_mask=mask, **settings)
 
 
 def prepare(model: PreTrainedModel) -> None:
@@ -145,10 +140,8 @@ def prepare(model: PreTrainedModel) -> None:
             with _attention(model, usual_attention):
                 return plain(*args, **kwargs)
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[0]
-        head = model.get_output_embeddings()
-        chunks = zip(hidden[scored].split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
-        log_probs = [checkpoint(_log_probs, head, *c, use_reentrant=False) for c in chunks]
-        return {"log_probs": torch.cat(log_probs)}  # a dict: DDP looks for tensors in it
+        log_probs = target_log_probs(model.get_output_embeddings(), hidden[scored], targets)
+        return {"log_probs": log_probs}  # a dict: DDP looks for tensors in it
 
     model.set_attn_implementation(ATTENTION)
     model.forward = forward
@@ -161,9 +154,3 @@ def _attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
         yield
     finally:
         model.config._attn_implementation = ATTENTION
-
-
-def _log_probs(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(N, d), (N,) -> (N,). Recomputed in the backward: the logits are not kept."""
-    logits = head(hidden).float()
-    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)

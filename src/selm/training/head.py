@@ -1,0 +1,33 @@
+"""The language model's head only where a response token is scored, without keeping its logits."""
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 512  # positions whose logits exist at one time: 0.1 GB at a vocabulary of 49,152
+
+
+def target_log_probs(
+    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """log softmax(head(hidden))[target] of each position, in fp32.
+
+    The head is called as a module, so that adapters and the hooks of ZeRO and FSDP have their part.
+    Its logits are computed again in the backward: memory is that of one chunk.
+
+    Args:
+        hidden: (N, d), the positions that are scored and no others.
+        targets: (N,), the token that each of them predicts.
+
+    Returns:
+        (N,).
+    """
+    chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.cat(
+        [checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks]
+    )
+
+
+def _log_probs(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """In torch's fused form: fewer passes over the logits than gather and logsumexp take."""
+    return -cross_entropy(head(hidden).float(), targets, reduction="none")
