@@ -29,7 +29,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +41,7 @@ from datasets import Dataset
 from texts import QUICKSTART, Row, load
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
+from ways import Counts, Examples, Way, as_in_training, counts, reference_of, step_of
 
 from selm import data
 from selm.chat import Chat, make_chat
@@ -49,9 +50,6 @@ from selm.training.examples import ROLES, tokenize
 from selm.training.trainer import SELMTrainer
 
 ALPHA, BETA = 0.001, 0.01
-Examples = Sequence[data.Row]
-# From examples to gradients, or to reference log-probs; returns the tokens that were computed.
-Way = Callable[[Examples], int]
 
 
 def main() -> None:
@@ -144,7 +142,7 @@ def make_ways(
     }
     if arguments.ablation:
         for name, take_away in ABLATIONS.items():
-            ways[name] = take_away(selm(), step_of, reference_of)
+            ways[name] = take_away(selm())
         return ways
     text = {"prompt": "The sea", "chosen": " is blue.", "rejected": " is red."}
     trls = as_in_training(
@@ -159,46 +157,22 @@ def make_ways(
     pad, autocast = chat.tokenizer.pad_token_id, ours.accelerator.autocast
     policy = copy.deepcopy(model).to(ours.args.device).train()
 
-    def original_step(examples: Examples) -> int:
+    def original_step(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
         with autocast():
             logps = original.all_log_probs(policy, *both)
             loss = original.loss(logps, torch.zeros_like(logps), ALPHA, BETA)
         loss.backward()
         policy.zero_grad()
-        return sum(batch["input_ids"].numel() for batch in both)
+        return counts(*both)
 
-    def original_reference(examples: Examples) -> int:
+    def original_reference(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
         with autocast(), torch.no_grad():
             original.all_log_probs(policy, *both)
-        return sum(batch["input_ids"].numel() for batch in both)
+        return counts(*both)
 
     return ways | {"original": original_step, "original, reference": original_reference}
-
-
-def as_in_training(trainer: Any) -> Any:
-    """What Trainer.train does before the first step: above all, autocast around the forward."""
-    trainer.model = trainer.accelerator.prepare_model(trainer.model)
-    trainer.current_gradient_accumulation_steps = 1
-    return trainer
-
-
-def step_of(trainer: DPOTrainer, examples: Examples) -> int:
-    batch = trainer.data_collator(list(examples))
-    trainer.training_step(trainer.model, batch)
-    trainer.model.zero_grad()
-    return tokens_of(batch)
-
-
-def reference_of(trainer: DPOTrainer, examples: Examples) -> int:
-    batch = trainer._prepare_inputs(trainer.data_collator(list(examples)))
-    trainer.compute_ref_log_probs(trainer.model, batch)
-    return tokens_of(batch)
-
-
-def tokens_of(batch: dict[str, Any]) -> int:
-    return batch["row_ids" if "row_ids" in batch else "input_ids"].numel()
 
 
 def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[str, Any]]:
@@ -211,7 +185,7 @@ def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[s
     for turn, examples in enumerate(steps):
         for name in sorted(ways, reverse=turn % 2 == 1):
             started = time.perf_counter()
-            found[name]["tokens"].append(ways[name](examples))
+            found[name]["tokens"].append(ways[name](examples))  # computed, and not padding
             synchronize()
             found[name]["seconds"].append(time.perf_counter() - started)
         line = ", ".join(f"{name} {found[name]['seconds'][-1]:.1f} s" for name in ways)
@@ -261,14 +235,13 @@ def ratio(found: dict[str, Any], above: Sequence[str], below: Sequence[str]) -> 
 def report(
     found: dict[str, dict[str, Any]], steps: Sequence[Examples], arguments: argparse.Namespace
 ) -> None:
-    print(f"\n{'':40}{'examples/s':>12}{'tokens':>10}{'useful':>8}{'peak GB':>9}")
-    useful = {name: needed_tokens(steps, name) for name in found}
+    print(f"\n{'':40}{'examples/s':>12}{'tokens':>10}{'no padding':>12}{'peak GB':>9}")
     for name, facts in found.items():
         rate = sum(map(len, steps)) / sum(facts["seconds"])
-        tokens = sum(facts["tokens"])
-        facts |= {"examples_per_second": rate, "padding_efficiency": useful[name] / tokens}
+        computed, real = (sum(count) for count in zip(*facts["tokens"], strict=True))
+        facts |= {"examples_per_second": rate, "padding_efficiency": real / computed}
         print(
-            f"{name:40}{rate:12.2f}{tokens:10}{useful[name] / tokens:8.2f}"
+            f"{name:40}{rate:12.2f}{computed:10}{real / computed:12.2f}"
             f"{facts['peak_bytes'] / 1e9:9.2f}"
         )
     ratios = all_ratios(found)
@@ -276,21 +249,8 @@ def report(
         spread = f"{facts['lowest']:.2f} to {facts['highest']:.2f}"
         print(f"{name:40}{facts['median']:12.2f}   {spread} in single steps")
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(found, ratios, steps, arguments), indent=1))
-
-
-def needed_tokens(steps: Sequence[Examples], name: str) -> int:
-    """Tokens of the sequences that a way scores, prompts repeated as it repeats them, no padding.
-
-    Above 1 for a way means: it computes less than each prompt and response once per sequence.
-    """
-    total = 0
-    for example in (e for examples in steps for e in examples):
-        responses = [len(example["chosen_ids"]), len(example["rejected_ids"])]
-        if not name.startswith("trl"):
-            responses.append(len(original.explored_ids(example)))
-        total += sum(responses) + len(responses) * len(example["prompt_ids"])
-    return total
+        text = json.dumps(as_json(found, ratios, steps, arguments), indent=1)
+        arguments.json.write_text(text + "\n")
 
 
 def all_ratios(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from selm.chat import Chat, make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
 from selm.training.objective import optimism_loss
+from selm.training.reference import ReferenceCache
 from selm.training.run import last_complete_checkpoint
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
@@ -83,6 +84,7 @@ def make_trainer(
         return SELMTrainer(
             model=policy,
             ref_model=settings.pop("ref_model", reference),
+            reference_cache=settings.pop("reference_cache", None),
             args=SELMConfig(
                 output_dir=str(tmp_path),
                 **_arguments()
@@ -345,3 +347,14 @@ def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path)
         if text is not None:
             (folder / "trainer_state.json").write_text(text)
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_repeated_training_takes_the_references_log_probs_from_the_disk(
+    make_trainer: Any, policy: Any, tmp_path: Path
+) -> None:
+    cache = ReferenceCache(tmp_path / "reference", "the reference")
+    first = make_trainer(policy, reference_cache=cache)
+    # another reference and another beta under the same key: nothing is computed
+    again = make_trainer(policy, reference_cache=cache, ref_model=None, beta=0.5)
+    for column in REF_COLUMNS:
+        assert again.train_dataset[column][:] == first.train_dataset[column][:]

@@ -8,21 +8,22 @@ CHUNK = 512  # positions whose logits exist at one time: 0.1 GB at a vocabulary 
 
 
 def target_log_probs(
-    head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor
+    head: torch.nn.Module, hidden: torch.Tensor, scored: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """log softmax(head(hidden))[target] of each position, in fp32.
+    """log softmax(head(hidden[scored]))[targets], in fp32.
 
     The head is called as a module, so that adapters and the hooks of ZeRO and FSDP have their part.
     Its logits are computed again in the backward: memory is that of one chunk.
 
     Args:
-        hidden: (N, d), the positions that are scored and no others.
-        targets: (N,), the token that each of them predicts.
+        hidden: (T, d), every position of the row.
+        scored: (N,), the positions that predict a token of a response.
+        targets: (N,), that token.
 
     Returns:
         (N,).
     """
-    chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    chunks = zip(hidden[scored].split(CHUNK), targets.split(CHUNK), strict=True)
     return torch.cat(
         [checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks]
     )

@@ -140,7 +140,7 @@ def prepare(model: PreTrainedModel) -> None:
             with _attention(model, usual_attention):
                 return plain(*args, **kwargs)
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[0]
-        log_probs = target_log_probs(model.get_output_embeddings(), hidden[scored], targets)
+        log_probs = target_log_probs(model.get_output_embeddings(), hidden, scored, targets)
         return {"log_probs": log_probs}  # a dict: DDP looks for tensors in it
 
     model.set_attn_implementation(ATTENTION)

@@ -30,6 +30,7 @@ from selm.training.forward import (
     pair_part,
 )
 from selm.training.objective import optimism_loss
+from selm.training.reference import Columns, ReferenceCache
 from selm.training.shared_prefix import prepare
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
@@ -43,6 +44,7 @@ class SELMTrainer(DPOTrainer):
         train_dataset: rows of the schema `selm.data.PREFERENCES`, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
+        reference_cache: where the reference's log-probs are kept for a repeated training.
 
     Logged beside DPO's metrics: `loss/dpo`, `loss/optimism`, `rewards/explored`, `logps/explored`.
     """
@@ -55,9 +57,11 @@ class SELMTrainer(DPOTrainer):
         args: SELMConfig,
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
+        reference_cache: ReferenceCache | None = None,
         **kwargs: Any,
     ) -> None:
         chat = make_chat(processing_class)
+        self.reference_cache = reference_cache
         self.shared, why = choose(args, model)
         if self.shared:
             for each in (model, kwargs.get("ref_model")):
@@ -95,6 +99,17 @@ class SELMTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probs of all three responses, one column each."""
+
+        def compute() -> Columns:
+            return self._reference_log_probs(dataset, batch_size)
+
+        cache = self.reference_cache
+        columns = compute() if cache is None else cache.get(dataset, compute)
+        for key, column in columns.items():
+            dataset = dataset.add_column(key, column)
+        return dataset
+
+    def _reference_log_probs(self, dataset: Dataset, batch_size: int) -> Columns:
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
         model = self.ref_model or self.model
         if self.ref_model is None and self.is_deepspeed_enabled:
@@ -106,9 +121,10 @@ class SELMTrainer(DPOTrainer):
                 gathered, self.accelerator.gather_for_metrics(logps), strict=True
             ):
                 column.append(values.float().cpu())
-        for key, column in zip(REF_COLUMNS, gathered, strict=True):
-            dataset = dataset.add_column(key, torch.cat(column).tolist())
-        return dataset
+        return {
+            key: torch.cat(column).tolist()
+            for key, column in zip(REF_COLUMNS, gathered, strict=True)
+        }
 
     def compute_ref_log_probs(
         self, model: PreTrainedModel, inputs: Batch
