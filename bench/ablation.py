@@ -24,7 +24,9 @@ def explored_again(trainer: SELMTrainer) -> Way:
         third = {"explored_ids": explored_ids(example), "explored_role": ROLES["neither"]}
         return example | third
 
-    return lambda examples: step_of(trainer, [as_third(example) for example in examples])
+    return lambda examples: step_of(
+        trainer, [as_third(example) for example in examples], len(examples)
+    )
 
 
 def prompt_again(trainer: SELMTrainer) -> Way:
@@ -56,7 +58,7 @@ def head_everywhere(trainer: SELMTrainer) -> Way:
 
     def way(examples: Examples) -> Counts:
         with patch.object(shared_prefix, "target_log_probs", target_log_probs):
-            return step_of(trainer, examples)
+            return step_of(trainer, examples, len(examples))
 
     return way
 
@@ -93,15 +95,15 @@ def reference_again(trainer: SELMTrainer) -> Way:
     """Without 5: the reference computes its log-probs at every step."""
 
     def way(examples: Examples) -> Counts:
-        reference_of(trainer, examples)
-        return step_of(trainer, examples)
+        reference_of(trainer, examples, len(examples))
+        return step_of(trainer, examples, len(examples))
 
     return way
 
 
 def with_collator(trainer: SELMTrainer, kind: type[SELMCollator]) -> Way:
     trainer.data_collator = kind(trainer.data_collator.pad_token_id, shared=True)
-    return lambda examples: step_of(trainer, examples)
+    return lambda examples: step_of(trainer, examples, len(examples))
 
 
 ABLATIONS: dict[str, Callable[[SELMTrainer], Way]] = {

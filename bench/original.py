@@ -5,7 +5,7 @@ explored response, also where that is the chosen or the rejected one; logits at 
 their log-softmax; the reference on the fly, the same way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,18 @@ def _pad(sequences: Sequence[tuple[list[int], list[int]]], pad: int, device: tor
     labels = [[-100] * len(p) + r + [-100] * (width - len(p) - len(r)) for p, r in sequences]
     columns = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     return {key: torch.tensor(values, device=device) for key, values in columns.items()}
+
+
+def pieces(pair: Batch, explored: Batch, rows: int) -> Iterator[tuple[Batch, Batch]]:
+    """The batches, `rows` rows at a time and as wide as before."""
+    count = len(explored["input_ids"])
+    for start in range(0, count, rows):
+        part = list(range(start, min(start + rows, count)))
+        both = [*part, *(count + row for row in part)]
+        yield (
+            {key: values[both] for key, values in pair.items()},
+            {key: values[part] for key, values in explored.items()},
+        )
 
 
 def log_probs(model: Any, batch: Batch) -> torch.Tensor:

@@ -12,9 +12,13 @@ of single steps, their median, lowest and highest.
 The explored response is the chosen, the rejected or a third one, in a third of the rows each.
 `--ablation` takes each of the five ideas of docs/performance.md away in turn.
 
+(A) and (B) need some 1.5 MB for each token of a batch, padding included: 24 and 37 GB where a row
+has full length. `--piece N` sends N rows at a time through them, padded as the whole step is, which
+takes the same work and less memory; the default is 2 on a CPU and all on a GPU. Their memory is
+that of a piece then, ours that of the whole step, unless `--our-piece` divides it too.
+
 On a CPU take glibc's settings of scripts/run.sh, which all ways gain from:
-`MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184`. (A) needs about
-1 MB for each token of a batch, padding included, and the logits.
+`MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184`.
 """
 
 import argparse
@@ -41,7 +45,16 @@ from datasets import Dataset
 from texts import QUICKSTART, Row, load
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
-from ways import Counts, Examples, Way, as_in_training, counts, reference_of, step_of
+from ways import (
+    Counts,
+    Examples,
+    Way,
+    as_in_training,
+    counts,
+    padded_step_of,
+    reference_of,
+    step_of,
+)
 
 from selm import data
 from selm.chat import Chat, make_chat
@@ -74,11 +87,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--rows", type=int, default=8, help="per step")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--piece", type=int, help="rows at a time, of (A) and (B)")
+    parser.add_argument("--our-piece", type=int, help="rows at a time, of ours")
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.piece is None:
+        arguments.piece = arguments.rows if torch.cuda.is_available() else 2
+    arguments.our_piece = arguments.our_piece or arguments.rows
+    return arguments
 
 
 def to_steps(rows: Sequence[Row], chat: Chat, arguments: argparse.Namespace) -> list[Examples]:
@@ -137,8 +156,8 @@ def make_ways(
 
     ours = selm()
     ways: dict[str, Way] = {
-        "selm": lambda examples: step_of(ours, examples),
-        "selm, reference": lambda examples: reference_of(ours, examples),
+        "selm": lambda examples: step_of(ours, examples, arguments.our_piece),
+        "selm, reference": lambda examples: reference_of(ours, examples, arguments.our_piece),
     }
     if arguments.ablation:
         for name, take_away in ABLATIONS.items():
@@ -153,23 +172,25 @@ def make_ways(
             processing_class=chat.tokenizer,
         )
     )
-    ways["trl"] = lambda examples: step_of(trls, examples)
-    pad, autocast = chat.tokenizer.pad_token_id, ours.accelerator.autocast
+    ways["trl"] = lambda examples: padded_step_of(trls, examples, arguments.piece)
     policy = copy.deepcopy(model).to(ours.args.device).train()
+    pad, autocast = chat.tokenizer.pad_token_id, ours.accelerator.autocast
 
     def original_step(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
-        with autocast():
-            logps = original.all_log_probs(policy, *both)
-            loss = original.loss(logps, torch.zeros_like(logps), ALPHA, BETA)
-        loss.backward()
+        for pair, explored in original.pieces(*both, arguments.piece):
+            with autocast():
+                logps = original.all_log_probs(policy, pair, explored)
+                loss = original.loss(logps, torch.zeros_like(logps), ALPHA, BETA)
+            loss.backward()
         policy.zero_grad()
         return counts(*both)
 
     def original_reference(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
-        with autocast(), torch.no_grad():
-            original.all_log_probs(policy, *both)
+        for pair, explored in original.pieces(*both, arguments.piece):
+            with autocast(), torch.no_grad():
+                original.all_log_probs(policy, pair, explored)
         return counts(*both)
 
     return ways | {"original": original_step, "original, reference": original_reference}
@@ -278,6 +299,7 @@ def as_json(
         "ratios": ratios,
         "ways": found,
         "rows_per_step": arguments.rows,
+        "rows_at_a_time": {"original and trl": arguments.piece, "selm": arguments.our_piece},
         "steps": len(steps),
         "max_length": arguments.max_length,
         "dtype": arguments.dtype,

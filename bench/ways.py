@@ -22,19 +22,41 @@ def as_in_training(trainer: Any) -> Any:
     return trainer
 
 
-def step_of(trainer: DPOTrainer, examples: Examples) -> Counts:
-    """Forward and backward of the policy, as the trainer does it."""
-    batch = trainer.data_collator(list(examples))
-    trainer.training_step(trainer.model, batch)
+def step_of(trainer: DPOTrainer, examples: Examples, rows: int) -> Counts:
+    """Forward and backward of the policy, `rows` rows at a time, as the trainer does it."""
+    batches = _collate(trainer, examples, rows)
+    for batch in batches:
+        trainer.training_step(trainer.model, batch)
     trainer.model.zero_grad()
-    return counts(batch)
+    return counts(*batches)
 
 
-def reference_of(trainer: DPOTrainer, examples: Examples) -> Counts:
+def padded_step_of(trainer: DPOTrainer, examples: Examples, rows: int) -> Counts:
+    """The same, all rows padded to one width: chosen come first in the batch, then rejected."""
+    whole = trainer.data_collator(list(examples))
+    for start in range(0, len(examples), rows):
+        part = list(range(start, min(start + rows, len(examples))))
+        both = [*part, *(len(examples) + row for row in part)]
+        batch = {
+            key: values[both if len(values) > len(examples) else part]
+            for key, values in whole.items()
+        }
+        trainer.training_step(trainer.model, batch)
+    trainer.model.zero_grad()
+    return counts(whole)
+
+
+def reference_of(trainer: DPOTrainer, examples: Examples, rows: int) -> Counts:
     """The reference's log-probs, as the trainer computes them before its first step."""
-    batch = trainer._prepare_inputs(trainer.data_collator(list(examples)))
-    trainer.compute_ref_log_probs(trainer.model, batch)
-    return counts(batch)
+    batches = _collate(trainer, examples, rows)
+    for batch in batches:
+        trainer.compute_ref_log_probs(trainer.model, trainer._prepare_inputs(batch))
+    return counts(*batches)
+
+
+def _collate(trainer: DPOTrainer, examples: Examples, rows: int) -> list[Batch]:
+    starts = range(0, len(examples), rows)
+    return [trainer.data_collator(list(examples[start : start + rows])) for start in starts]
 
 
 def counts(*batches: Batch) -> Counts:
