@@ -17,21 +17,20 @@ from selm.training.shared_prefix import Example, lay_out
 from selm.training.trainer import SELMTrainer
 
 
-def explored_again(trainer: SELMTrainer) -> Way:
+def explored_again(trainer: SELMTrainer, rows: int) -> Way:
     """Without 1: the explored response is a third sequence in every row."""
 
     def as_third(example: Row) -> Row:
         third = {"explored_ids": explored_ids(example), "explored_role": ROLES["neither"]}
         return example | third
 
-    return lambda examples: step_of(
-        trainer, [as_third(example) for example in examples], len(examples)
-    )
+    return lambda examples: step_of(trainer, [as_third(example) for example in examples], rows)
 
 
-def prompt_again(trainer: SELMTrainer) -> Way:
+def prompt_again(trainer: SELMTrainer, rows: int) -> Way:
     """Without 2: every response has its prompt before it."""
-    return with_collator(trainer, PromptPerResponse)
+    trainer.data_collator = PromptPerResponse(trainer.data_collator.pad_token_id, shared=True)
+    return lambda examples: step_of(trainer, examples, rows)
 
 
 @dataclass
@@ -50,7 +49,7 @@ class PromptPerResponse(SELMCollator):
         }
 
 
-def head_everywhere(trainer: SELMTrainer) -> Way:
+def head_everywhere(trainer: SELMTrainer, rows: int) -> Way:
     """Without 3: logits of every token, and their log-softmax, kept for the backward."""
 
     def target_log_probs(head: Any, hidden: Any, scored: Any, targets: Any) -> torch.Tensor:
@@ -58,31 +57,43 @@ def head_everywhere(trainer: SELMTrainer) -> Way:
 
     def way(examples: Examples) -> Counts:
         with patch.object(shared_prefix, "target_log_probs", target_log_probs):
-            return step_of(trainer, examples, len(examples))
+            return step_of(trainer, examples, rows)
 
     return way
 
 
-def padding(trainer: SELMTrainer) -> Way:
+def padding(trainer: SELMTrainer, rows: int) -> Way:
     """Without 4: every example is as long as the step's longest."""
-    return with_collator(trainer, Padded)
+    trainer.data_collator = collator = Padded(trainer.data_collator.pad_token_id, shared=True)
+
+    def way(examples: Examples) -> Counts:
+        layout = collator([*examples])["layout"]
+        collator.longest = max(map(length, layout))
+        return step_of(trainer, examples, rows)
+
+    return way
+
+
+def length(example: Example) -> int:
+    return example.blocks[-1][1] - example.prompt[0]
 
 
 @dataclass
 class Padded(SELMCollator):
     """What is missing to the longest stands at the row's end, as examples of padding."""
 
+    longest: int = 0
+
     def _shared(self, examples: list[Row]) -> Batch:
         batch = super()._shared(examples)
-        lengths = [e.blocks[-1][1] - e.prompt[0] for e in batch["layout"]]
-        end = sum(lengths)
         layout, positions = list(batch["layout"]), batch["row_positions"][0].tolist()
-        for missing in (max(lengths) - length for length in lengths):
-            if missing:
+        end = len(positions)
+        for missing in [self.longest - length(example) for example in layout]:
+            if missing > 0:
                 layout.append(Example((end, end), ((end, end + missing),)))
                 positions += range(missing)
                 end += missing
-        more = (0, end - sum(lengths))
+        more = (0, end - batch["row_ids"].shape[1])
         return batch | {
             "attention_mask": torch.nn.functional.pad(batch["attention_mask"], more),
             "row_ids": torch.nn.functional.pad(batch["row_ids"], more, value=self.pad_token_id),
@@ -91,22 +102,17 @@ class Padded(SELMCollator):
         }
 
 
-def reference_again(trainer: SELMTrainer) -> Way:
+def reference_again(trainer: SELMTrainer, rows: int) -> Way:
     """Without 5: the reference computes its log-probs at every step."""
 
     def way(examples: Examples) -> Counts:
-        reference_of(trainer, examples, len(examples))
-        return step_of(trainer, examples, len(examples))
+        reference_of(trainer, examples, rows)
+        return step_of(trainer, examples, rows)
 
     return way
 
 
-def with_collator(trainer: SELMTrainer, kind: type[SELMCollator]) -> Way:
-    trainer.data_collator = kind(trainer.data_collator.pad_token_id, shared=True)
-    return lambda examples: step_of(trainer, examples, len(examples))
-
-
-ABLATIONS: dict[str, Callable[[SELMTrainer], Way]] = {
+ABLATIONS: dict[str, Callable[[SELMTrainer, int], Way]] = {
     "without 1, explored computed again": explored_again,
     "without 2, prompt with each response": prompt_again,
     "without 3, head at every token": head_everywhere,

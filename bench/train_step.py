@@ -12,10 +12,10 @@ of single steps, their median, lowest and highest.
 The explored response is the chosen, the rejected or a third one, in a third of the rows each.
 `--ablation` takes each of the five ideas of docs/performance.md away in turn.
 
-(A) and (B) need some 1.5 MB for each token of a batch, padding included: 24 and 37 GB where a row
-has full length. `--piece N` sends N rows at a time through them, padded as the whole step is, which
-takes the same work and less memory; the default is 2 on a CPU and all on a GPU. Their memory is
-that of a piece then, ours that of the whole step, unless `--our-piece` divides it too.
+A token needs some 1.5 MB of memory in (A) and (B), padding included, so that 8 rows of full length
+would take 37 and 24 GB. `--piece N` sends N rows at a time through every way; (A) and (B) stay as
+wide as the whole step's longest, which is the same work. The default is 2 on a CPU and all on a
+GPU; the memory that is printed is that of a piece.
 
 On a CPU take glibc's settings of scripts/run.sh, which all ways gain from:
 `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184`.
@@ -87,8 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--rows", type=int, default=8, help="per step")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--piece", type=int, help="rows at a time, of (A) and (B)")
-    parser.add_argument("--our-piece", type=int, help="rows at a time, of ours")
+    parser.add_argument("--piece", type=int, help="rows at a time")
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--ablation", action="store_true")
@@ -96,7 +95,6 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.piece is None:
         arguments.piece = arguments.rows if torch.cuda.is_available() else 2
-    arguments.our_piece = arguments.our_piece or arguments.rows
     return arguments
 
 
@@ -156,12 +154,12 @@ def make_ways(
 
     ours = selm()
     ways: dict[str, Way] = {
-        "selm": lambda examples: step_of(ours, examples, arguments.our_piece),
-        "selm, reference": lambda examples: reference_of(ours, examples, arguments.our_piece),
+        "selm": lambda examples: step_of(ours, examples, arguments.piece),
+        "selm, reference": lambda examples: reference_of(ours, examples, arguments.piece),
     }
     if arguments.ablation:
         for name, take_away in ABLATIONS.items():
-            ways[name] = take_away(selm())
+            ways[name] = take_away(selm(), arguments.piece)
         return ways
     text = {"prompt": "The sea", "chosen": " is blue.", "rejected": " is red."}
     trls = as_in_training(
@@ -299,7 +297,7 @@ def as_json(
         "ratios": ratios,
         "ways": found,
         "rows_per_step": arguments.rows,
-        "rows_at_a_time": {"original and trl": arguments.piece, "selm": arguments.our_piece},
+        "rows_at_a_time": arguments.piece,
         "steps": len(steps),
         "max_length": arguments.max_length,
         "dtype": arguments.dtype,
