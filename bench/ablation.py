@@ -13,7 +13,7 @@ from selm.data import Row
 from selm.training import shared_prefix
 from selm.training.examples import ROLES
 from selm.training.forward import Batch, SELMCollator, in_order
-from selm.training.shared_prefix import Example, lay_out
+from selm.training.layout import Example, lay_out
 from selm.training.trainer import SELMTrainer
 
 

@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
-from selm.training.shared_prefix import lay_out
+from selm.training.layout import lay_out
 
 Batch = dict[str, Any]
 
@@ -59,7 +59,7 @@ def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
 class SELMCollator(DataCollatorForPreference):
     """Examples to tensors. Sequences are in the order chosen (B), rejected (B), explored (E).
 
-    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `shared_prefix`, and
+    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `layout`, and
     the responses alone, padded behind one empty column, for TRL's losses to read.
     Beside them `explored_role` (B,) and, once precomputed, the reference's log-probs (B,) each.
     """

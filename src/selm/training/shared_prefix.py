@@ -1,61 +1,22 @@
-"""The fast path: each prompt once, no padding; the head (`head.py`) at response tokens alone.
-
-All examples of a batch lie one behind the other in a single row. An example is its prompt without
-the last token, then one block per response that begins with that last token, so that each position
-of a block predicts one token of its response:
-
-    prompt[:-1] | prompt[-1] chosen[:-1] | prompt[-1] rejected[:-1] | prompt[-1] explored[:-1]
-
-Positions restart after the prompt in every block, and a block sees its prompt and itself: each
-response is computed as if it stood alone behind the prompt.
+"""The fast path through the model: a row of `layout.py`, attention without what is masked, and the
+head (`head.py`) at response tokens alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from selm.training.flex import flex
 from selm.training.head import target_log_probs
+from selm.training.layout import Example
 
 ATTENTION = "selm_shared_prefix"
 
 Part = Sequence[torch.Tensor]  # query, key and value of a stretch of the row
-
-
-@dataclass(frozen=True)
-class Example:
-    """Where an example lies in the row: half-open ranges of the prompt and of each block."""
-
-    prompt: tuple[int, int]
-    blocks: tuple[tuple[int, int], ...]
-
-
-def lay_out(
-    prompts: Sequence[list[int]], responses: Sequence[Sequence[list[int]]]
-) -> tuple[list[int], list[int], list[Example]]:
-    """Token ids and positions of the row, and where each example lies in it.
-
-    >>> lay_out([[5, 6]], [[[7, 8], [9]]])
-    ([5, 6, 7, 6], [0, 1, 2, 1], [Example(prompt=(0, 1), blocks=((1, 3), (3, 4)))])
-    """
-    ids: list[int] = []
-    positions: list[int] = []
-    examples = []
-    for prompt, texts in zip(prompts, responses, strict=True):
-        start, shared = len(ids), len(prompt) - 1
-        ids += prompt[:-1]
-        positions += range(shared)
-        blocks = []
-        for text in texts:
-            blocks.append((len(ids), len(ids) + len(text)))
-            ids += [prompt[-1], *text[:-1]]
-            positions += range(shared, shared + len(text))
-        examples.append(Example((start, start + shared), tuple(blocks)))
-    return ids, positions, examples
 
 
 def attention(
@@ -72,6 +33,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention over a row of `lay_out`; masked blocks are not computed. For AttentionInterface.
 
+    By FlexAttention on CUDA, by torch's own attention, block after block, elsewhere.
+
     Args:
         query: (1, heads, T, D); key and value may have fewer heads.
         examples: what `lay_out` returned, handed through `model(..., examples=...)`.
@@ -84,6 +47,23 @@ def attention(
     longest = max(e.prompt[1] - e.prompt[0] + b[1] - b[0] for e in examples for b in e.blocks)
     if sliding_window is not None and longest > sliding_window:
         raise ValueError(f"{longest} tokens, a sliding window of {sliding_window}: use padded")
+    compute = flex if query.device.type == "cuda" else by_blocks
+    done = compute(query, key, value, examples, scaling, dropout)
+    return done.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, attention)
+
+
+def by_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    examples: Sequence[Example],
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Torch's attention on each part of the row that sees itself alone; (1, heads, T, D)."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -99,10 +79,7 @@ def attention(
         prompt, first, *others = (next(parts) for _ in range(1 + len(example.blocks)))
         done.append(_causal(prompt, first, settings))  # one square, and all that the prompt needs
         done += [_block(prompt, block, settings) for block in others]
-    return torch.cat(done, dim=2).transpose(1, 2).to(dtype).contiguous(), None
-
-
-AttentionInterface.register(ATTENTION, attention)
+    return torch.cat(done, dim=2).to(dtype)
 
 
 def _causal(prompt: Part, block: Part, settings: dict[str, Any]) -> torch.Tensor:
