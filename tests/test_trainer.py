@@ -16,6 +16,7 @@ from selm import data
 from selm.chat import Chat, make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
+from selm.training.forward import num_tokens
 from selm.training.objective import optimism_loss
 from selm.training.reference import ReferenceCache
 from selm.training.run import last_complete_checkpoint
@@ -358,3 +359,13 @@ def test_a_repeated_training_takes_the_references_log_probs_from_the_disk(
     again = make_trainer(policy, reference_cache=cache, ref_model=None, beta=0.5)
     for column in REF_COLUMNS:
         assert again.train_dataset[column][:] == first.train_dataset[column][:]
+
+
+def test_a_steps_micro_batches_hold_rows_of_like_length(make_trainer: Any, policy: Any) -> None:
+    trainer = make_trainer(policy, per_device_train_batch_size=3, gradient_accumulation_steps=4)
+    lengths = [num_tokens(row, trainer.shared) for row in trainer.train_dataset]
+    rows = list(trainer._get_train_sampler())
+    assert sorted(rows) == list(range(12))
+    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
+    widths = [batch["attention_mask"].shape[1] for batch in trainer.get_train_dataloader()]
+    assert widths == sorted(widths, reverse=True)

@@ -2,8 +2,8 @@
 
 The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_precompute_ref_logps`, `compute_ref_log_probs`,
-`_compute_loss`, `_metrics`.
+`_set_signature_columns_if_needed`, `_get_train_sampler`, `_precompute_ref_logps`,
+`compute_ref_log_probs`, `_compute_loss`, `_metrics`.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import tqdm
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
@@ -27,9 +27,11 @@ from selm.training.forward import (
     choose,
     explored_logps,
     forward,
+    num_tokens,
     pair_part,
 )
 from selm.training.objective import optimism_loss
+from selm.training.order import LikeLengths
 from selm.training.reference import Columns, ReferenceCache
 from selm.training.shared_prefix import prepare
 
@@ -96,6 +98,18 @@ class SELMTrainer(DPOTrainer):
         """All columns are read by the collator."""
         if self._signature_columns is None:
             self._signature_columns = self.train_dataset.column_names
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        """Rows of like length together within each step, unless another order is asked for."""
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        return LikeLengths(
+            [num_tokens(row, self.shared) for row in self.train_dataset],
+            batch_size=self._train_batch_size,
+            num_batches=self.args.gradient_accumulation_steps,
+            processes=self.args.world_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probs of all three responses, one column each."""
