@@ -1,4 +1,4 @@
-# make setup | test | quickstart | <name>-selm | <name>-dpo | {plan,check,push}-<name>-selm
+# make setup | test | bench | quickstart | <name>-selm | <name>-dpo | {plan,check,push}-<name>-selm
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 
 SHELL := /usr/bin/env bash
@@ -21,7 +21,7 @@ pushes := $(addprefix push-,$(runs))
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test quickstart $(runs) $(plans) $(checks) $(pushes)
+.PHONY: help setup test bench quickstart $(runs) $(plans) $(checks) $(pushes)
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -34,6 +34,19 @@ test: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
 	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests
+
+# Short versions, in the memory settings of scripts/run.sh; wants an idle machine.
+bench: export MALLOC_MMAP_THRESHOLD_ := 4294967296
+bench: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+bench: export OMP_WAIT_POLICY := passive
+bench: setup
+	@.venv/bin/python $(folder_smollm2)/get_model.py
+	@mkdir -p runs/bench
+	.venv/bin/python bench/train_step.py --steps 3 --json runs/bench/train_step.json
+	.venv/bin/python bench/train_step.py --steps 2 --ablation --json runs/bench/ablation.json
+	.venv/bin/python bench/generate.py --json runs/bench/generate.json
+	.venv/bin/python bench/pairrm.py --json runs/bench/pairrm.json
+	.venv/bin/python bench/tables.py runs/bench docs/results.md
 
 quickstart: smollm2-selm
 

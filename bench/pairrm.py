@@ -20,10 +20,8 @@ were measured on 500 chat preferences (words, log-normal: prompts 30, responses 
 
 import argparse
 import json
-import math
 import os
 import platform
-import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,18 +31,16 @@ from pathlib import Path
 import sentencepiece
 import torch
 from safetensors.torch import save_file
+from texts import QUICKSTART, Row, load
 from transformers import DebertaV2Config
 
-from selm import data
 from selm.ranking.pairrm import Pair, PairRMRanker, cut
 from selm.ranking.pairrm_model import DEBERTA_V3, MARKERS, PairRM
 
-QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/data/train.jsonl"
 SHAPES = {  # hidden, intermediate, layers, heads
     "small": (256, 1024, 2, 4),
     "large": (1024, 4096, 24, 16),
 }
-Row = tuple[str, tuple[str, str]]
 
 
 def main() -> None:
@@ -58,8 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
 
-    rows = read(arguments.data) if arguments.data else strung_together(10 * arguments.rows)
-    random.Random(0).shuffle(rows)
+    rows = load(arguments.data, 10 * arguments.rows)
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), arguments.shape, rows)
         ranker = PairRMRanker(folder)
@@ -119,43 +114,6 @@ def original_pairs(ranker: PairRMRanker, batch: Sequence[Row], i: int, j: int) -
 def encode(ranker: PairRMRanker, texts: Sequence[str], marker: int) -> list[list[int]]:
     marked = [MARKERS[marker] + text for text in texts]
     return [encoding.ids for encoding in ranker.published.tokenizer.encode_batch(marked)]
-
-
-def read(files: Sequence[Path]) -> list[Row]:
-    """Rows with one user turn, as both ways render them alike."""
-    rows = []
-    for file in files:
-        for line in file.read_text().splitlines():
-            row = data.normalise(json.loads(line))
-            if isinstance(row, dict) and row["chosen"] is not None and len(row["prompt"]) == 1:
-                rows.append((row["prompt"][0]["content"], (row["chosen"], row["rejected"])))
-    return rows
-
-
-def strung_together(count: int) -> list[Row]:
-    """The quickstart's texts in a row, cut to log-normal lengths; candidates of one prompt are of
-    similar length (correlation 0.67 of the logarithms)."""
-    rng = random.Random(0)
-    short = read([QUICKSTART])
-    streams = {
-        "prompt": [prompt for prompt, _ in short],
-        "response": [text for _, candidates in short for text in candidates],
-    }
-
-    def text(kind: str, middle: float, deviations: float, spread: float) -> str:
-        wanted = min(2000, max(3, round(middle * math.exp(spread * deviations))))
-        parts: list[str] = []
-        while sum(len(part.split()) for part in parts) < wanted:
-            parts.append(rng.choice(streams[kind]))
-        return "\n".join(parts)
-
-    rows = []
-    for _ in range(count):
-        shared = math.sqrt(0.67) * rng.gauss(0, 1)
-        own = [shared + math.sqrt(0.33) * rng.gauss(0, 1) for _ in range(2)]
-        first, second = (text("response", 200, deviations, 0.66) for deviations in own)
-        rows.append((text("prompt", 30, rng.gauss(0, 1), 1.0), (first, second)))
-    return rows
 
 
 def write_model(folder: Path, shape: str, rows: Sequence[Row]) -> None:

@@ -20,8 +20,10 @@ from trl.trainer.utils import add_fused_lm_head
 
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
+from selm.training.flex import flex
 from selm.training.forward import FAMILIES, SELMCollator, choose, forward, pair_part
-from selm.training.shared_prefix import Example, lay_out, prepare
+from selm.training.layout import Example, lay_out
+from selm.training.shared_prefix import by_blocks, prepare
 
 VOCABULARY, WINDOW = 96, 64
 SHAPE = {
@@ -79,14 +81,16 @@ def make(family: str) -> PreTrainedModel:
 
 def log_probs(model: Any, shared: bool, rows: list[dict[str, Any]]) -> torch.Tensor:
     """(2B + E,), summed over each response."""
-    return forward(model, SELMCollator(0, shared=shared)(rows)).log_probs.sum(dim=1)
+    batch = SELMCollator(0, shared=shared)(rows)
+    on_device = {k: v.to(model.device) if k != "layout" else v for k, v in batch.items()}
+    return forward(model, on_device).log_probs.sum(dim=1)
 
 
 def assert_same(padded: Any, shared: Any) -> None:
     """Log-probs within 1e-4, the gradient of their sum with a cosine above 0.9999."""
     both = [log_probs(model, way, examples()) for model, way in ((padded, False), (shared, True))]
     torch.testing.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
-    weights = torch.linspace(-1, 1, len(both[0]))
+    weights = torch.linspace(-1, 1, len(both[0]), device=both[0].device)
     for sums in both:
         (sums * weights).sum().backward()
     named = [dict(model.named_parameters()) for model in (padded, shared)]
@@ -107,23 +111,43 @@ def test_shared_is_padded(family: str) -> None:
     assert_same(*padded_and_shared(make(family)))
 
 
-def test_with_gradient_checkpointing() -> None:
-    padded, shared = padded_and_shared(make("llama"))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_gradient_checkpointing(family: str) -> None:
+    padded, shared = padded_and_shared(make(family))
     shared.gradient_checkpointing_enable({"use_reentrant": False})
     assert_same(padded, shared.train())
 
 
-def test_with_lora() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_lora(family: str) -> None:
     """As the trainer does it: the adapter goes around a prepared model."""
     settings = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", lora_alpha=8)
     wrapped = []
-    for model in padded_and_shared(make("llama")):
+    for model in padded_and_shared(make(family)):
         torch.manual_seed(2)
         wrapped.append(get_peft_model(model, settings))
         for name, parameter in wrapped[-1].named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
     assert_same(*wrapped)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("heads", [4, 2])
+def test_flex_attention_is_attention_by_blocks(heads: int) -> None:
+    """The mask alone: on a CPU FlexAttention has neither its kernel nor a backward."""
+    layout = SELMCollator(0, shared=True)(examples())["layout"]
+    generator = torch.Generator().manual_seed(0)
+    length = layout[-1].blocks[-1][1]
+    inputs = [torch.randn(1, n, length, 8, generator=generator) for n in (4, heads, heads)]
+    found = [compute(*inputs, layout, 0.3, 0.0) for compute in (flex, by_blocks)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_shared_is_padded_on_a_gpu() -> None:
+    """Where attention is FlexAttention's kernel, which wants heads of 16 dimensions at least."""
+    assert_same(*(model.cuda() for model in padded_and_shared(make("qwen3"))))
 
 
 def test_a_response_does_not_see_the_others() -> None:

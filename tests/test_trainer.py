@@ -17,7 +17,9 @@ from selm.chat import Chat, make_chat
 from selm.recipe import load_recipe
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
+from selm.training.forward import num_tokens
 from selm.training.objective import optimism_loss
+from selm.training.reference import ReferenceCache
 from selm.training.run import last_complete_checkpoint, reference_path, whole_batches
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
@@ -84,6 +86,7 @@ def make_trainer(
         return SELMTrainer(
             model=policy,
             ref_model=settings.pop("ref_model", reference),
+            reference_cache=settings.pop("reference_cache", None),
             args=SELMConfig(
                 output_dir=str(tmp_path),
                 **_arguments()
@@ -370,3 +373,24 @@ def test_reference_log_probs_reach_the_loss_as_they_are(make_trainer: Any, polic
     batch = trainer._prepare_inputs(batch_of(trainer, 4))
     for column in REF_COLUMNS:
         assert batch[column].tolist() == pytest.approx(trainer.train_dataset[column][:4], rel=1e-7)
+
+
+def test_a_repeated_training_takes_the_references_log_probs_from_the_disk(
+    make_trainer: Any, policy: Any, tmp_path: Path
+) -> None:
+    cache = ReferenceCache(tmp_path / "reference", "the reference")
+    first = make_trainer(policy, reference_cache=cache)
+    # another reference and another beta under the same key: nothing is computed
+    again = make_trainer(policy, reference_cache=cache, ref_model=None, beta=0.5)
+    for column in REF_COLUMNS:
+        assert again.train_dataset[column][:] == first.train_dataset[column][:]
+
+
+def test_a_steps_micro_batches_hold_rows_of_like_length(make_trainer: Any, policy: Any) -> None:
+    trainer = make_trainer(policy, per_device_train_batch_size=3, gradient_accumulation_steps=4)
+    lengths = [num_tokens(row, trainer.shared) for row in trainer.train_dataset]
+    rows = list(trainer._get_train_sampler())
+    assert sorted(rows) == list(range(12))
+    assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
+    widths = [batch["attention_mask"].shape[1] for batch in trainer.get_train_dataloader()]
+    assert widths == sorted(widths, reverse=True)

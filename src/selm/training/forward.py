@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
-from selm.training.shared_prefix import lay_out
+from selm.training.layout import lay_out
 
 Batch = dict[str, Any]
 
@@ -59,7 +59,7 @@ def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
 class SELMCollator(DataCollatorForPreference):
     """Examples to tensors. Sequences are in the order chosen (B), rejected (B), explored (E).
 
-    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `shared_prefix`, and
+    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `layout`, and
     the responses alone, padded behind one empty column, for TRL's losses to read.
     Beside them `explored_role` (B,) and, once precomputed, the reference's log-probs (B,) each.
     """
@@ -68,7 +68,7 @@ class SELMCollator(DataCollatorForPreference):
 
     def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
         """Rows of `examples.tokenize` in, tensors out."""
-        batch = self._shared(examples) if self.shared else self._pad(_in_order(examples))
+        batch = self._shared(examples) if self.shared else self._pad(in_order(examples))
         batch["explored_role"] = torch.tensor([e["explored_role"] for e in examples])
         for key in ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps"):
             if key in examples[0]:
@@ -81,7 +81,7 @@ class SELMCollator(DataCollatorForPreference):
             of_example += [e["explored_ids"]] if _has_third(e) else []
         row, positions, layout = lay_out([e["prompt_ids"] for e in examples], responses)
         blocks = [e.blocks[which] for which in range(3) for e in layout if len(e.blocks) > which]
-        batch = self._pad([([self.pad_token_id], ids) for _, ids in _in_order(examples)])
+        batch = self._pad([([self.pad_token_id], ids) for _, ids in in_order(examples)])
         return batch | {
             # TRL counts these as the tokens of a batch
             "attention_mask": torch.ones(1, len(row), dtype=torch.long),
@@ -117,13 +117,20 @@ def _has_third(example: dict[str, Any]) -> bool:
     return example["explored_role"] == ROLES["neither"]
 
 
-def _in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
+def in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
     """(prompt, response) of every sequence of a batch."""
     return [
         *((e["prompt_ids"], e["chosen_ids"]) for e in examples),
         *((e["prompt_ids"], e["rejected_ids"]) for e in examples),
         *((e["prompt_ids"], e["explored_ids"]) for e in examples if _has_third(e)),
     ]
+
+
+def num_tokens(example: dict[str, Any], shared: bool) -> int:
+    """What decides an example's part of a batch's work: its tokens, or its longest sequence."""
+    responses = [len(response) for _, response in in_order([example])]
+    prompt = len(example["prompt_ids"])
+    return prompt + sum(responses) if shared else prompt + max(responses)
 
 
 def forward(model: torch.nn.Module, batch: Batch) -> Any:

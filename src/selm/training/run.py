@@ -30,6 +30,7 @@ from selm.plan import Run
 from selm.recipe import Lora, Recipe
 from selm.training.config import training_arguments
 from selm.training.examples import tokenize
+from selm.training.reference import cache_of
 from selm.training.trainer import SELMTrainer
 
 _PAIR = ("chosen", "rejected")
@@ -81,6 +82,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
         train_dataset=Dataset.from_list(whole_batches(examples, recipe.training.global_batch_size)),
         processing_class=load_chat(previous, recipe.model).tokenizer,
         peft_config=lora_config(recipe.training.lora),
+        reference_cache=cache_of(recipe, t),
     )
     trainer.remove_callback(ProgressCallback)
     if not arguments.disable_tqdm:

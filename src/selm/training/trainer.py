@@ -2,8 +2,8 @@
 
 The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_prepare_inputs`, `_precompute_ref_logps`,
-`compute_ref_log_probs`, `_compute_loss`, `_metrics`.
+`_set_signature_columns_if_needed`, `_get_train_sampler`, `_prepare_inputs`,
+`_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `_metrics`.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import tqdm
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
@@ -27,9 +27,12 @@ from selm.training.forward import (
     choose,
     explored_logps,
     forward,
+    num_tokens,
     pair_part,
 )
 from selm.training.objective import optimism_loss
+from selm.training.order import LikeLengths
+from selm.training.reference import Columns, ReferenceCache
 from selm.training.shared_prefix import prepare
 
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
@@ -43,6 +46,7 @@ class SELMTrainer(DPOTrainer):
         train_dataset: rows of the schema `selm.data.PREFERENCES`, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
+        reference_cache: where the reference's log-probs are kept for a repeated training.
 
     Logged beside DPO's metrics: `loss/dpo`, `loss/optimism`, `rewards/explored`, `logps/explored`.
     """
@@ -55,9 +59,11 @@ class SELMTrainer(DPOTrainer):
         args: SELMConfig,
         train_dataset: Dataset,
         processing_class: PreTrainedTokenizerBase,
+        reference_cache: ReferenceCache | None = None,
         **kwargs: Any,
     ) -> None:
         chat = make_chat(processing_class)
+        self.reference_cache = reference_cache
         self.shared, why = choose(args, model)
         if self.shared:
             for each in (model, kwargs.get("ref_model")):
@@ -99,8 +105,31 @@ class SELMTrainer(DPOTrainer):
         reference = {key: inputs[key].to(self.args.device) for key in REF_COLUMNS if key in inputs}
         return super()._prepare_inputs(inputs) | reference
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+        """Rows of like length together within each step, unless another order is asked for."""
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        return LikeLengths(
+            [num_tokens(row, self.shared) for row in self.train_dataset],
+            batch_size=self._train_batch_size,
+            num_batches=self.args.gradient_accumulation_steps,
+            processes=self.args.world_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probs of all three responses, one column each."""
+
+        def compute() -> Columns:
+            return self._reference_log_probs(dataset, batch_size)
+
+        cache = self.reference_cache
+        columns = compute() if cache is None else cache.get(dataset, compute)
+        for key, column in columns.items():
+            dataset = dataset.add_column(key, column)
+        return dataset
+
+    def _reference_log_probs(self, dataset: Dataset, batch_size: int) -> Columns:
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
         model = self.ref_model or self.model
         if self.ref_model is None and self.is_deepspeed_enabled:
@@ -112,9 +141,10 @@ class SELMTrainer(DPOTrainer):
                 gathered, self.accelerator.gather_for_metrics(logps), strict=True
             ):
                 column.append(values.float().cpu())
-        for key, column in zip(REF_COLUMNS, gathered, strict=True):
-            dataset = dataset.add_column(key, torch.cat(column).tolist())
-        return dataset
+        return {
+            key: torch.cat(column).tolist()
+            for key, column in zip(REF_COLUMNS, gathered, strict=True)
+        }
 
     def compute_ref_log_probs(
         self, model: PreTrainedModel, inputs: Batch

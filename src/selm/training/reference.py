@@ -1,0 +1,82 @@
+"""The reference's log-probs of a training's rows, kept on disk beside the preferences.
+
+A training that is repeated, with another beta or learning rate say, starts at once.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+
+from selm import artifacts
+from selm.lineage import recipe_part
+from selm.recipe import Recipe
+
+Columns = dict[str, list[float]]  # one value for each row
+
+
+@dataclass(frozen=True)
+class ReferenceCache:
+    """One file of log-probs per key of model and rows; only the last one is kept.
+
+    model: what says which model the reference is, and in which precision it computes.
+    """
+
+    folder: Path
+    model: str
+
+    def get(self, rows: Dataset, compute: Callable[[], Columns]) -> Columns:
+        """What was kept for these rows, else what `compute` returns; every process calls this."""
+        path = self.folder / f"{self._key(rows)}.parquet"
+        processes = PartialState()
+        found = [_read(path) if processes.is_main_process else None]
+        broadcast_object_list(found)  # one decision for all: to compute takes all of them
+        if found[0] is not None:
+            processes.print(f"reference log-probs: as computed before ({path})")
+            return found[0]
+        columns = compute()
+        if processes.is_main_process:
+            self._write(path, columns)
+        return columns
+
+    def _key(self, rows: Dataset) -> str:
+        text = json.dumps([self.model, rows[:]])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _write(self, path: Path, columns: Columns) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        pd.DataFrame(columns).to_parquet(temporary)
+        os.replace(temporary, path)
+        for old in self.folder.iterdir():
+            if old != path:
+                old.unlink()
+
+
+def _read(path: Path) -> Columns | None:
+    return pd.read_parquet(path).to_dict("list") if path.is_file() else None
+
+
+def cache_of(recipe: Recipe, t: int) -> ReferenceCache:
+    """The cache of iteration t: `runs/<run_name>/iter-<t>/.reference`.
+
+    The base model counts by its name, revision and files, a checkpoint by its files, adapters (in
+    which the weights below may be quantised) by their settings. The rows count with all their ids,
+    so max_length and whether there are explored responses need no mention.
+    """
+    decides: dict[str, Any] = {
+        "model": recipe_part(recipe, "checkpoint", t)["model"],
+        "lora": recipe.training.model_dump(mode="json")["lora"],
+    }
+    if t > 1 and recipe.training.reference == "previous":
+        decides["files"] = artifacts.read_manifest(recipe, "checkpoint", t - 1)["files"]
+    folder = artifacts.folder(recipe, "checkpoint", t).with_name(".reference")
+    return ReferenceCache(folder, json.dumps(decides, sort_keys=True))
