@@ -17,7 +17,8 @@ from selm import cost
 from selm.cost import SHAPES, Shape, fits, longest_of, shape_of, training_memory
 from selm.plan import Run, script, stages, warnings
 from selm.recipe import Recipe, load_recipe
-from selm.training.shared_prefix import lay_out, prepare
+from selm.training.layout import lay_out
+from selm.training.shared_prefix import prepare
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZEPHYR = "recipes/zephyr-7b-sft/selm.yaml"

@@ -20,7 +20,8 @@ from selm.training.examples import ROLES, tokenize
 from selm.training.forward import num_tokens
 from selm.training.objective import optimism_loss
 from selm.training.reference import ReferenceCache
-from selm.training.run import last_complete_checkpoint, reference_path, whole_batches
+from selm.training.resume import last_complete_checkpoint
+from selm.training.run import reference_path, whole_batches
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
 # Sums of at most 64 fp32 log-probs of about 10 each: rounding is some 1e-5 absolute.

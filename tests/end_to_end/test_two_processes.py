@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from selm import artifacts
 from selm.errors import UserError
-from selm.training.run import check_resumable
+from selm.training.resume import check_resumable
 
 pytestmark = pytest.mark.slow
 

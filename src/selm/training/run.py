@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState, init_empty_weights
+from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    ProgressCallback,
-    TrainerCallback,
-)
+from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from selm import artifacts, data
@@ -27,10 +20,12 @@ from selm.chat import load_chat
 from selm.data import Row
 from selm.errors import UserError
 from selm.plan import Run
-from selm.recipe import Lora, Recipe
+from selm.recipe import Recipe
 from selm.training.config import training_arguments
 from selm.training.examples import tokenize
+from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
+from selm.training.resume import check_resumable, last_complete_checkpoint
 from selm.training.trainer import SELMTrainer
 
 _PAIR = ("chosen", "rejected")
@@ -90,15 +85,6 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
     return trainer
 
 
-def check_can_quantise(device: str) -> None:
-    """bitsandbytes computes with 4-bit weights on a CPU, but its gradients there are wrong."""
-    if device != "cuda":
-        raise UserError(
-            "training.lora.load_in_4bit: needs an NVIDIA GPU; on a CPU set it to false, "
-            "which takes 2 bytes per weight instead of 0.5"
-        )
-
-
 def reference_path(recipe: Recipe, t: int, under_fsdp: bool) -> str | None:
     """The model to load as the reference; None: it is the policy before its first step.
 
@@ -135,65 +121,6 @@ def _launched(variable: str) -> int:
     return int(os.environ.get(variable, "1"))
 
 
-def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
-    """Weights to train: in fp32 under autocast, for bf16 would round small updates away.
-
-    The recipe's dtype where that is no loss: DeepSpeed (`sharded`) keeps fp32 copies of its own,
-    and below a LoRA adapter, which is in fp32 itself, nothing moves.
-    """
-    lora = recipe.training.lora
-    own_dtype = getattr(torch, recipe.model.dtype)
-    quantization = None
-    if lora is not None and lora.load_in_4bit:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=own_dtype,
-        )
-    model = _load(
-        recipe,
-        path,
-        dtype=own_dtype if sharded or lora is not None else torch.float32,
-        quantization_config=quantization,
-    )
-    if sharded:
-        compute_buffers_again(model)
-    return model
-
-
-def _load(recipe: Recipe, path: str, **how: Any) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        revision=recipe.model.revision if path == recipe.model.name_or_path else None,
-        attn_implementation=recipe.model.attn_implementation,
-        trust_remote_code=recipe.model.trust_remote_code,
-        **how,
-    )
-
-
-def compute_buffers_again(model: PreTrainedModel) -> None:
-    """Buffers in fp32: a model built sharded (`zero3_init_flag`) has RoPE's frequencies in bf16.
-
-    They are off by up to 0.4 % then, which a hundred tokens away turns the fastest ones by 0.4
-    radians: another model than the one that generation runs.
-    """
-    with init_empty_weights(include_buffers=False):
-        exact = type(model)(model.config)
-    for name, buffer in exact.named_buffers():
-        owner, _, attribute = name.rpartition(".")
-        kept = model.get_submodule(owner)._buffers
-        kept[attribute] = buffer.to(kept[attribute].device)
-
-
-def lora_config(lora: Lora | None) -> LoraConfig | None:
-    """The recipe's section `training.lora` as peft has it; None: all weights are trained."""
-    if lora is None:
-        return None
-    settings = lora.model_dump(mode="json", exclude={"load_in_4bit"})
-    return LoraConfig(task_type="CAUSAL_LM", **settings)
-
-
 def train(trainer: SELMTrainer) -> None:
     """All steps, from the last complete checkpoint of an earlier attempt if there is one."""
     resume = last_complete_checkpoint(Path(trainer.args.output_dir))
@@ -202,40 +129,9 @@ def train(trainer: SELMTrainer) -> None:
         kind = sharded_by.get(trainer.accelerator.distributed_type, "none")
         check_resumable(resume, kind, trainer.args.world_size)
         trainer.accelerator.print(f"resuming from {resume}")
+    elif trainer.is_world_process_zero():  # curves of an earlier recipe
+        shutil.rmtree(os.environ["TENSORBOARD_LOGGING_DIR"], ignore_errors=True)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-
-
-def check_resumable(saved: Path, kind: str, processes: int) -> None:
-    """A whole optimizer state goes on with any number of processes, a sharded one only as it was.
-
-    Args:
-        kind: what shards the optimizer in this launch: DeepSpeed, FSDP or none.
-
-    Raises:
-        UserError: this launch cannot read what that one saved.
-    """
-    now = (kind, processes if kind == "DeepSpeed" else 0)
-    then = _sharding(saved)
-    if then != now:
-        raise UserError(
-            f"training.accelerate_config: {saved} holds an optimizer state {_said(*then)}, this "
-            f"launch has one {_said(*now)}; launch it as before, or delete {saved.parent} to begin "
-            "the iteration again"
-        )
-
-
-def _sharding(saved: Path) -> tuple[str, int]:
-    """How a checkpoint's optimizer was sharded, and over how many processes where that matters."""
-    parts = len(list(saved.glob("global_step*/*_optim_states.pt")))
-    if parts:
-        return "DeepSpeed", parts
-    return ("FSDP" if any(saved.glob("pytorch_model_fsdp*")) else "none"), 0
-
-
-def _said(kind: str, processes: int) -> str:
-    if kind == "none":
-        return "in one piece"
-    return f"sharded by {kind}" + (f" over {processes} processes" if processes else "")
 
 
 def share_saves(trainer: SELMTrainer, run: Run, t: int) -> None:
@@ -260,23 +156,6 @@ class PushSaves(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero and state.global_step < state.max_steps:
             self.push(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest `checkpoint-<step>` that was written to its end; unfinished ones are skipped.
-
-    transformers writes trainer_state.json last, so it is whole exactly if everything else is.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next((path for path in found if _is_json(path / "trainer_state.json")), None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
 
 
 def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> Path:
@@ -312,15 +191,6 @@ def _save_merged(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> 
     policy = merge(recipe, artifacts.policy_path(recipe, t - 1), folder / "adapter")
     policy.to(getattr(torch, recipe.model.dtype)).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
-
-
-def merge(recipe: Recipe, base: str, adapter: Path) -> PreTrainedModel:
-    """The model that base and adapter are together, in fp32.
-
-    The base is read anew: with QLoRA the weights that were trained on are only 4 bits wide.
-    """
-    model = _load(recipe, base, dtype=torch.float32)
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
 class Progress(ProgressCallback):
