@@ -70,9 +70,9 @@ def _read(path: Path) -> Columns | None:
 def cache_of(recipe: Recipe, t: int) -> ReferenceCache:
     """The cache of iteration t: `runs/<run_name>/iter-<t>/reference`; no artifact, may be deleted.
 
-    The base model counts by its name, revision and files, a checkpoint by the model's files, adapters (in
-    which the weights below may be quantised) by their settings. The rows count with all their ids,
-    so max_length and whether there are explored responses need no mention.
+    The base model counts by its name, revision and files, a checkpoint by the model's files,
+    adapters (below which weights may be quantised) by their settings. The rows count with all
+    their ids, so max_length and whether there are explored responses need no mention.
     """
     decides: dict[str, Any] = {
         "model": recipe_part(recipe, "checkpoint", t)["model"],
