@@ -25,7 +25,7 @@ def computed(cache: ReferenceCache, **changes: Any) -> bool:
 
 
 def test_the_same_rows_and_model_are_computed_once(tmp_path: Path) -> None:
-    cache = ReferenceCache(tmp_path / "iter-1" / ".reference", "a model")
+    cache = ReferenceCache(tmp_path / "iter-1" / "reference", "a model")
     assert computed(cache)
     assert not computed(cache)
     assert not computed(ReferenceCache(cache.folder, "a model"))
@@ -55,7 +55,7 @@ def test_settings_of_the_training_alone_leave_the_key_as_it_is(tiny_recipe: str)
         return cache_of(load_recipe(tiny_recipe, overrides), 1)
 
     plain = cache()
-    assert plain.folder.parts[-3:] == ("tiny", "iter-1", ".reference")
+    assert plain.folder.parts[-3:] == ("tiny", "iter-1", "reference")
     for override in ("training.beta=0.5", "training.alpha=0.2", "training.forward=padded"):
         assert cache(override) == plain
     assert cache("iterations.0.learning_rate=0.5") == plain

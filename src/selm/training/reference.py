@@ -22,6 +22,8 @@ from selm.recipe import Recipe
 
 Columns = dict[str, list[float]]  # one value for each row
 
+_OF_MODELS = ("config.json", ".safetensors", ".safetensors.index.json")
+
 
 @dataclass(frozen=True)
 class ReferenceCache:
@@ -66,17 +68,18 @@ def _read(path: Path) -> Columns | None:
 
 
 def cache_of(recipe: Recipe, t: int) -> ReferenceCache:
-    """The cache of iteration t: `runs/<run_name>/iter-<t>/.reference`.
+    """The cache of iteration t: `runs/<run_name>/iter-<t>/reference`; no artifact, may be deleted.
 
-    The base model counts by its name, revision and files, a checkpoint by its files, adapters (in
-    which the weights below may be quantised) by their settings. The rows count with all their ids,
-    so max_length and whether there are explored responses need no mention.
+    The base model counts by its name, revision and files, a checkpoint by the model's files,
+    adapters (below which weights may be quantised) by their settings. The rows count with all
+    their ids, so max_length and whether there are explored responses need no mention.
     """
     decides: dict[str, Any] = {
         "model": recipe_part(recipe, "checkpoint", t)["model"],
         "lora": recipe.training.model_dump(mode="json")["lora"],
     }
     if t > 1 and recipe.training.reference == "previous":
-        decides["files"] = artifacts.read_manifest(recipe, "checkpoint", t - 1)["files"]
-    folder = artifacts.folder(recipe, "checkpoint", t).with_name(".reference")
+        files = artifacts.read_manifest(recipe, "checkpoint", t - 1)["files"]
+        decides["files"] = {path: files[path] for path in files if path.endswith(_OF_MODELS)}
+    folder = artifacts.folder(recipe, "checkpoint", t).with_name("reference")
     return ReferenceCache(folder, json.dumps(decides, sort_keys=True))
