@@ -24,9 +24,9 @@ export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-17179869184}"
 export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
 # oneDNN keeps what it compiles for 1,024 shapes of matrices, and every batch has a new number of
-# tokens: memory would grow with each step. A step needs some twenty; both caches have to be small.
-export LRU_CACHE_CAPACITY="${LRU_CACHE_CAPACITY:-64}"
-export ONEDNN_PRIMITIVE_CACHE_CAPACITY="${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-64}"
+# tokens: memory would grow with each step. A step needs fewer than 128; both caches have to be small.
+export LRU_CACHE_CAPACITY="${LRU_CACHE_CAPACITY:-128}"
+export ONEDNN_PRIMITIVE_CACHE_CAPACITY="${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-128}"
 
 plan=$(python scripts/plan.py "$@")
 folder=$(sed -n 's|^# .*; all output in \(.*\)/$|\1|p' <<<"$plan")

@@ -66,8 +66,9 @@ class Device:
     mfu, decode_mfu: the share of `tflops` that training and decoding reach.
     start_seconds: until a stage works: imports, CUDA, vLLM's start; reading weights not counted.
     other_gb: what a process takes beside tensors: libraries, CUDA's context.
-    gaps: what the allocator cannot use again, as a share of the tensors. On a CPU it is large, for
-        `scripts/run.sh` lets glibc keep what is freed.
+    trainer_gb: what training takes beside them, more than other stages: its libraries, and on a
+        CPU the matrix kernels that are compiled for each number of tokens.
+    gaps: what the allocator cannot use again, as a share of the tensors.
     """
 
     memory_gb: float
@@ -77,6 +78,7 @@ class Device:
     decode_mfu: float = 0.2
     start_seconds: float = 60
     other_gb: float = 1.5
+    trainer_gb: float = 0.0
     gaps: float = 0.1
 
 
@@ -92,7 +94,15 @@ DEVICES = {
     "rtx4090": Device(24, 165, 1008),
     "rtx3090": Device(24, 71, 936),
     "cpu": Device(
-        _MEMORY_GB, 0.08 * _CORES, 10, 1.0, 1.0, start_seconds=4, other_gb=0.5, gaps=0.25
+        _MEMORY_GB,
+        0.08 * _CORES,
+        gb_per_second=10,
+        mfu=1.0,
+        decode_mfu=1.0,
+        start_seconds=4,
+        other_gb=0.5,
+        trainer_gb=0.3,
+        gaps=0.05,
     ),
 }
 
@@ -476,20 +486,22 @@ def training_memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
         in_fp32 = recipe.training.lora is None
         weights += 2 * shape.multiplied if in_fp32 and recipe.model.dtype != "float32" else 0
         bf16_everywhere = False
-    return _peak(
-        device(recipe),
+    hardware = device(recipe)
+    peak = _peak(
+        hardware,
         weights=weights,
         gradients=(8 if how == "ddp" else 4) * trained / copies,
         optimizer=8 * trained / copies,
         activations=_activations(recipe, shape, explores, bf16_everywhere),
     )
+    return replace(peak, other=peak.other + hardware.trainer_gb * GB)
 
 
 def _activations(recipe: Recipe, shape: Shape, explores: bool, bf16_everywhere: bool) -> float:
     """Kept for the backward of one micro-batch: its layers, and some logits."""
     tokens = fullest_batch(recipe, explores)
     layer = _layer_bytes(recipe, shape)
-    logits = min(tokens, HEAD_CHUNK) * shape.vocab * 14  # logits, their softmax, both gradients
+    logits = min(tokens, HEAD_CHUNK) * shape.vocab * 20  # bf16 and fp32, exponentials, gradients
     if not _checkpoints(recipe):
         return tokens * shape.layers * layer + logits
     between = (2 if bf16_everywhere else 4) * shape.hidden  # what goes from layer to layer
