@@ -33,7 +33,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -173,10 +173,17 @@ def make_ways(
     ways["trl"] = lambda examples: padded_step_of(trls, examples, arguments.piece)
     policy = copy.deepcopy(model).to(ours.args.device).train()
     pad, autocast = chat.tokenizer.pad_token_id, ours.accelerator.autocast
+    return ways | original_ways(policy, pad, autocast, arguments.piece)
 
-    def original_step(examples: Examples) -> Counts:
+
+def original_ways(
+    policy: PreTrainedModel, pad: int, autocast: Callable[[], Any], rows: int
+) -> dict[str, Way]:
+    """(A), and its reference pass; the reference's weights are the policy's here."""
+
+    def step(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
-        for pair, explored in original.pieces(*both, arguments.piece):
+        for pair, explored in original.pieces(*both, rows):
             with autocast():
                 logps = original.all_log_probs(policy, pair, explored)
                 loss = original.loss(logps, torch.zeros_like(logps), ALPHA, BETA)
@@ -184,14 +191,14 @@ def make_ways(
         policy.zero_grad()
         return counts(*both)
 
-    def original_reference(examples: Examples) -> Counts:
+    def reference(examples: Examples) -> Counts:
         both = original.batches(examples, pad, policy.device)
-        for pair, explored in original.pieces(*both, arguments.piece):
+        for pair, explored in original.pieces(*both, rows):
             with autocast(), torch.no_grad():
                 original.all_log_probs(policy, pair, explored)
         return counts(*both)
 
-    return ways | {"original": original_step, "original, reference": original_reference}
+    return {"original": step, "original, reference": reference}
 
 
 def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[str, Any]]:
