@@ -33,7 +33,7 @@ test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
-	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests -n 2 --dist loadfile
 
 # Short versions, in the memory settings of scripts/run.sh; wants an idle machine.
 bench: export MALLOC_MMAP_THRESHOLD_ := 4294967296

@@ -25,7 +25,15 @@ from selm.data import Row
 from selm.errors import OutsideError, UserError
 from selm.plan import Run, size_text, stages, warnings
 from selm.ranking import label
-from selm.recipe import PAIRRM, Ranking, Recipe, is_local_path, num_processes, rankings
+from selm.recipe import (
+    PAIRRM,
+    Ranking,
+    Recipe,
+    check_packages,
+    is_local_path,
+    num_processes,
+    rankings,
+)
 from selm.training.examples import tokenize
 
 SAMPLE_ROWS = 200
@@ -81,6 +89,11 @@ def results(run: Run) -> Iterator[tuple[str, bool, str]]:
             found = "not checked, see above"
         told.add(found)
         yield name, well, found
+
+
+def packages(preflight: Preflight) -> str:
+    check_packages(preflight.recipe)
+    return "all that this recipe needs are installed"
 
 
 def model(preflight: Preflight) -> str:
@@ -309,6 +322,7 @@ def memory(preflight: Preflight) -> str:
 
 
 CHECKS: dict[str, Callable[[Preflight], str]] = {
+    "packages": packages,
     "model": model,
     "template": template,
     "data": rows,
