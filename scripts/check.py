@@ -5,6 +5,7 @@
 One line per check, "ok" or "PROBLEM" with the fix; exit code 0 if all is well, 2 otherwise. Loads
 the tokenizer, the config and the data, no weights: seconds, once the data are downloaded.
 
+    packages   those that only some recipes need: trackers, DeepSpeed, bitsandbytes
     model      its config is there; the context holds max_length and max_tokens
     template   BOS, what ends a turn, whether there is a system role
     data       columns and splits of the first 200 rows, and what is dropped of them

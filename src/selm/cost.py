@@ -166,6 +166,7 @@ SHAPES = {
     "HuggingFaceH4/mistral-7b-sft-beta": Shape(32, 4096, 14336, 32, 8, 128, 32000),
     "meta-llama/Meta-Llama-3-8B-Instruct": Shape(32, 4096, 14336, 32, 8, 128, 128256),
     "microsoft/Phi-3-mini-4k-instruct": Shape(32, 3072, 8192, 32, 32, 96, 32064),
+    "models/smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True),
     "Qwen/Qwen3-0.6B": Shape(28, 1024, 3072, 16, 8, 128, 151936, tied=True),
     "Qwen/Qwen3-1.7B": Shape(28, 2048, 6144, 16, 8, 128, 151936, tied=True),
     "Qwen/Qwen3-4B": Shape(36, 2560, 9728, 32, 8, 128, 151936, tied=True),
