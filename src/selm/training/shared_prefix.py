@@ -68,7 +68,7 @@ def by_blocks(
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     dtype = query.dtype
-    if query.device.type == "cpu":  # there the backward is several times slower in bf16
+    if query.device.type == "cpu":  # there bf16 is no faster, or its backward much slower
         query, key, value = query.float(), key.float(), value.float()
     # split, not slices: the gradient of a slice is a row of zeros around it, for each one anew
     sizes = [end - start for e in examples for start, end in (e.prompt, *e.blocks)]
