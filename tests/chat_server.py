@@ -104,17 +104,20 @@ class ChatServer:
             request.close_connection = True
             return
         content = reply.body.encode() if isinstance(reply.body, str) else reply.body
+        # Noted before it is sent: whoever has the answer finds it noted.
+        noted = [body["messages"][0]["content"]] if reply.status == 200 else []
+        with self._lock:
+            self.answered += noted
         try:
             request.send_response(reply.status)
             for name, value in {"Content-Length": str(len(content)), **reply.headers}.items():
                 request.send_header(name, value)
             request.end_headers()
             request.wfile.write(content)
-        except OSError:
-            return  # whoever asked has gone
-        if reply.status == 200:
+        except OSError:  # whoever asked has gone
             with self._lock:
-                self.answered.append(body["messages"][0]["content"])
+                for question in noted:
+                    self.answered.remove(question)
 
 
 @contextmanager

@@ -85,13 +85,15 @@ def trained(
 
 
 def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
+    """In a copy of the finished run: a training leaves its reference log-probs there."""
+    shutil.copytree(finished.output_dir, out / "runs")
     done = subprocess.run(
         [
             *("accelerate", "launch", "--config_file", config, "--num_processes", str(processes)),
             *(Path(__file__).parent / "several_trainings.py", out / "ways.json", out),
             *(*finished.words, f"training.num_processes={processes}", "training.save_steps=3"),
             *("training.global_batch_size=8", "training.num_train_epochs=2"),
-            *("training.warmup_steps=0", "training.report_to=none"),
+            *("training.warmup_steps=0", "training.report_to=none", f"output_dir={out / 'runs'}"),
         ],
         env=finished.all_environment(),
         capture_output=True,
