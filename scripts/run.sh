@@ -27,6 +27,10 @@ export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"
 # tokens: memory would grow with each step. A step needs fewer than 128; both caches have to be small.
 export LRU_CACHE_CAPACITY="${LRU_CACHE_CAPACITY:-128}"
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY="${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-128}"
+# Where DeepSpeed is installed and there is no GPU, it warns of that at every import.
+if [[ "$(nvidia-smi -L 2>/dev/null || true)" != *"GPU 0"* ]]; then
+  export DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}"
+fi
 
 plan=$(python scripts/plan.py "$@")
 folder=$(sed -n 's|^# .*; all output in \(.*\)/$|\1|p' <<<"$plan")

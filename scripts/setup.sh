@@ -5,7 +5,7 @@
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
 #
-# CPU: about 65 s and 0.4 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
+# CPU: about 75 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -88,7 +88,7 @@ install_base() {
         step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (several GB, 10 minutes or more)" \
             pip_install -r requirements/cuda.lock
     fi
-    step "test tools (about 5 s)" pip_install -r requirements/dev.lock
+    step "test tools (0.1 GB, about 12 s)" pip_install -r requirements/dev.lock
     step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
     echo "$base_hash" >"$BASE_STAMP"
 }
