@@ -19,9 +19,9 @@ be_a_ray_node() {
   fi
   ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_ON_NODE" \
     --object-store-memory=536870912 "${how[@]}" >/dev/null &
-  trap 'kill $!' TERM
-  wait $! || true
-  wait
+  # A signal, and there may be several, ends a wait: go on until Ray has cleaned up.
+  trap 'kill $! 2>/dev/null || true' TERM
+  while kill -0 $! 2>/dev/null; do wait $! || true; done
   rm -rf "$RAY_FOLDER"
 }
 
