@@ -96,6 +96,7 @@ TABLE = {
     "training.warmup_steps=0.1": AFTER_CHECKPOINT_1,
     "training.reference=initial": AFTER_CHECKPOINT_1,
     "training.per_device_train_batch_size=1": set(),
+    "training.tokens_per_micro_batch=100": set(),
     "training.logging_steps=2": set(),
     "training.save_steps=3": set(),
     "training.gradient_checkpointing=true": set(),

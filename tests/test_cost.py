@@ -163,6 +163,27 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None
     assert activations("training.max_length=512") < eight
 
 
+@pytest.mark.parametrize("forward", ["shared", "padded"])
+def test_activations_grow_with_the_tokens_of_a_micro_batch_down_to_one_row(forward: str) -> None:
+    def activations(*overrides: str) -> float:
+        recipe = with_strategy("single", f"training.forward={forward}", *overrides)
+        return training_memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
+
+    of = {n: activations(f"training.tokens_per_micro_batch={n}") for n in (1, 8000, 16000)}
+    assert of[1] == activations("training.per_device_train_batch_size=1")
+    assert of[1] < of[8000] < of[16000] < 2.001 * of[8000]
+
+
+def test_a_budget_of_tokens_that_does_not_fit_is_taken_away() -> None:
+    overrides = ("training.num_processes=2", "training.tokens_per_micro_batch=500000")
+    (warning,) = warnings(Run(zephyr(*overrides), ZEPHYR, overrides))
+    ways = [shlex.split(way) for way in warning.split("this would fit: ")[1].split(" | ")]
+    assert [
+        "training.tokens_per_micro_batch=null",
+        "training.per_device_train_batch_size=1",
+    ] in ways
+
+
 def test_more_gpus_take_less_time_and_under_zero3_less_memory_each() -> None:
     costs = [
         cost.cost(zephyr(f"training.num_processes={n}"), "checkpoint", 2) for n in (1, 2, 4, 8, 16)

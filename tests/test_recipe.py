@@ -26,6 +26,7 @@ from selm.recipe import (
     trl_keys,
     vllm_keys,
 )
+from selm.training.config import training_arguments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZEPHYR = "recipes/zephyr-7b-sft/selm.yaml"
@@ -354,6 +355,18 @@ def test_batch_that_does_not_divide_lists_the_sizes_that_do() -> None:
     assert message.endswith("valid training.per_device_train_batch_size: 1, 2, 4, 8, 16, 32")
     for size in (1, 2, 4, 8, 16, 32):
         load(f"training.per_device_train_batch_size={size}")
+
+
+def test_tokens_of_a_micro_batch_replace_its_rows(tmp_path: Path) -> None:
+    """By tokens the global batch need not be a multiple of per_device_train_batch_size."""
+    recipe = load("training.per_device_train_batch_size=5", "training.tokens_per_micro_batch=90")
+    lengths = [60, 40, 30, 20] * 100
+    arguments = training_arguments(recipe, 1, tmp_path, world_size=2, lengths=lengths)
+    assert 2 * arguments.rows_per_step == recipe.training.global_batch_size
+    # of 128 rows 32 are alone, 32 in twos, 32 in threes, 32 in fours: 67, and steps are random
+    assert 67 <= arguments.gradient_accumulation_steps <= 75
+    with pytest.raises(UserError, match=r"training\.global_batch_size: .* multiple of the 3 proc"):
+        training_arguments(recipe, 1, tmp_path, world_size=3, lengths=lengths)
 
 
 def test_batch_that_no_size_divides_says_what_would() -> None:

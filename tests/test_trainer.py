@@ -16,12 +16,11 @@ from selm import artifacts, data
 from selm.chat import Chat, make_chat
 from selm.recipe import load_recipe
 from selm.training.config import SELMConfig
-from selm.training.examples import ROLES, tokenize
-from selm.training.forward import num_tokens
+from selm.training.examples import ROLES, length, tokenize
 from selm.training.objective import optimism_loss
 from selm.training.reference import ReferenceCache
 from selm.training.resume import last_complete_checkpoint
-from selm.training.run import reference_path, whole_batches
+from selm.training.run import reference_path
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
 # Sums of at most 64 fp32 log-probs of about 10 each: rounding is some 1e-5 absolute.
@@ -62,7 +61,8 @@ def preferences() -> list[dict[str, Any]]:
     rows = []
     for i, role in enumerate(["chosen", "rejected", "neither"] * 4):
         question = QUESTIONS[i % len(QUESTIONS)]
-        chosen, rejected, third = (f"{ANSWERS[(i + j) % 3]} {i}" for j in range(3))
+        times = 2 if i < 2 else 1  # so that some rows are longer
+        chosen, rejected, third = (f"{ANSWERS[(i + j) % 3]} {i}" * times for j in range(3))
         rows.append(
             {
                 "prompt": [{"role": "user", "content": f"{question} {i}"}],
@@ -82,7 +82,7 @@ def make_trainer(
     """A SELMTrainer of a policy against the reference, on the twelve rows, on either path."""
 
     def make(policy: PreTrainedModel, **settings: Any) -> SELMTrainer:
-        rows, dropped = tokenize(preferences(), chat, 128, with_explored=True)
+        rows, dropped = tokenize(preferences(), chat, 256, with_explored=True)
         assert not dropped
         return SELMTrainer(
             model=policy,
@@ -91,7 +91,7 @@ def make_trainer(
             args=SELMConfig(
                 output_dir=str(tmp_path),
                 **_arguments()
-                | {"alpha": ALPHA, "max_length": 128, "forward": request.param}
+                | {"alpha": ALPHA, "max_length": 256, "forward": request.param}
                 | settings,
             ),
             train_dataset=Dataset.from_list(rows),
@@ -318,7 +318,7 @@ def test_a_conversational_dataset_is_tokenised_by_the_trainer(
     """As users of TRL would call it: rows of the schema in, no ids."""
     raw = SELMTrainer(
         model=copy.deepcopy(policy),
-        args=SELMConfig(output_dir=str(tmp_path), **_arguments(), alpha=ALPHA, max_length=128),
+        args=SELMConfig(output_dir=str(tmp_path), **_arguments(), alpha=ALPHA, max_length=256),
         train_dataset=Dataset.from_list(preferences()),
         processing_class=chat.tokenizer,
     )
@@ -352,12 +352,6 @@ def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path)
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
-def test_every_step_has_a_whole_batch() -> None:
-    assert whole_batches(["a", "b", "c"], 2) == ["a", "b", "c", "a"]
-    assert whole_batches(["a", "b", "c", "d"], 2) == ["a", "b", "c", "d"]
-    assert whole_batches(["a", "b"], 5) == ["a", "b", "a", "b", "a"]
-
-
 def test_the_reference_is_loaded_only_where_it_is_another_model(tiny_recipe: str) -> None:
     previous = load_recipe(tiny_recipe)
     initial = load_recipe(tiny_recipe, ["training.reference=initial"])
@@ -389,9 +383,40 @@ def test_a_repeated_training_takes_the_references_log_probs_from_the_disk(
 
 def test_a_steps_micro_batches_hold_rows_of_like_length(make_trainer: Any, policy: Any) -> None:
     trainer = make_trainer(policy, per_device_train_batch_size=3, gradient_accumulation_steps=4)
-    lengths = [num_tokens(row, trainer.shared) for row in trainer.train_dataset]
-    rows = list(trainer._get_train_sampler())
-    assert sorted(rows) == list(range(12))
+    lengths = [length(row) for row in trainer.train_dataset]
+    batches = list(trainer.get_train_dataloader().batch_sampler)
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == list(range(12)) and {len(batch) for batch in batches} == {3}
     assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
-    widths = [batch["attention_mask"].shape[1] for batch in trainer.get_train_dataloader()]
-    assert widths == sorted(widths, reverse=True)
+
+
+def test_micro_batches_by_tokens_make_the_same_step(
+    make_trainer: Any, policy: Any, tmp_path: Path
+) -> None:
+    """One step over twelve rows in one piece, in equal parts, and in parts of unequal rows."""
+    twins = [copy.deepcopy(policy) for _ in range(3)]
+    settings = (
+        {"per_device_train_batch_size": 12},
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4},
+        {
+            "rows_per_step": 12,
+            "gradient_accumulation_steps": 5,
+        },
+    )
+    found = []
+    for twin, setting in zip(twins, settings, strict=True):
+        trainer = make_trainer(twin, max_steps=1, **setting)
+        if "rows_per_step" in setting:
+            sizes = [len(batch) for batch in trainer.get_train_dataloader().batch_sampler]
+            assert len(set(sizes)) > 1 and sum(sizes) == 12, sizes
+        trainer.train()
+        found.append(trainer.state.log_history[0])
+    for twin in twins[1:]:
+        for name, weight in twin.named_parameters():
+            whole = twins[0].get_parameter(name)
+            torch.testing.assert_close(weight, whole, rtol=1e-5, atol=1e-6, msg=name)
+    of_rows = ("loss", "loss/", "rewards/", "logps/")
+    for logged in found[1:]:
+        for key, value in logged.items():
+            if key.startswith(of_rows):
+                assert value == pytest.approx(found[0][key], rel=1e-4, abs=1e-6), key

@@ -43,6 +43,7 @@ from selm.recipe import (
     load_recipe,
     num_processes,
     portion,
+    rows_per_process,
     train_rows,
 )
 
@@ -300,17 +301,20 @@ def fits(recipe: Recipe, kind: str, t: int | None) -> bool:
 
 # What may make a stage fit, as overrides. Of each kind of remedy the first that does is named.
 _CHECKPOINTING = "training.gradient_checkpointing=true"
-_ONE_ROW = "training.per_device_train_batch_size=1"
+_ONE_ROW = (
+    "training.tokens_per_micro_batch=null",
+    "training.per_device_train_batch_size=1",
+)
 _ZERO3 = "training.accelerate_config=accelerate_configs/zero3.yaml"
 _LORA = "training.lora={r: 16, target_modules: all-linear}"
 _TRAINING_REMEDIES = (
-    ((_CHECKPOINTING,), (_ONE_ROW,), (_CHECKPOINTING, _ONE_ROW)),
+    ((_CHECKPOINTING,), _ONE_ROW, (_CHECKPOINTING, *_ONE_ROW)),
     tuple(
         (_ZERO3, f"training.num_processes={n}", _CHECKPOINTING, *fewer_rows)
         for n in (2, 4, 8, 16, 32)
-        for fewer_rows in ((), (_ONE_ROW,))
+        for fewer_rows in ((), _ONE_ROW)
     ),
-    ((_LORA,), (_LORA, _CHECKPOINTING), (_LORA, _CHECKPOINTING, _ONE_ROW)),
+    ((_LORA,), (_LORA, _CHECKPOINTING), (_LORA, _CHECKPOINTING, *_ONE_ROW)),
 )
 _GENERATION_REMEDIES = (tuple((f"generation.tensor_parallel_size={n}",) for n in (2, 4, 8)),)
 REMEDIES = {
@@ -436,8 +440,11 @@ def tokens_per_row(recipe: Recipe, explores: bool) -> float:
     responses = 2 + THIRD_RESPONSES * explores
     if is_shared(recipe):
         return min(given.prompt_tokens, limit) + responses * _response(recipe)
-    sequences = recipe.training.per_device_train_batch_size * responses
-    width = longest_of(given.prompt_tokens + given.response_tokens, sequences)
+    once = given.prompt_tokens + responses * given.response_tokens
+    rows = recipe.training.per_device_train_batch_size
+    if recipe.training.tokens_per_micro_batch is not None:
+        rows = max(1, round(recipe.training.tokens_per_micro_batch / once))
+    width = longest_of(given.prompt_tokens + given.response_tokens, rows * responses)
     return responses * min(width, limit)
 
 
@@ -447,15 +454,26 @@ def _response(recipe: Recipe) -> float:
 
 
 def fullest_batch(recipe: Recipe, explores: bool) -> float:
-    """Tokens of the largest micro-batch: of all texts at their longest, or on the shared path,
-    where lengths add up, of two standard deviations above the mean, one being half of it."""
-    batch = recipe.training.per_device_train_batch_size
+    """Tokens of the largest micro-batch: the budget if there is one, or a row that exceeds it."""
+    budget = recipe.training.tokens_per_micro_batch
+    if budget is None:
+        return _fullest(recipe, explores, recipe.training.per_device_train_batch_size)
+    if not is_shared(recipe):  # the budget counts a prompt once
+        given, responses = recipe.estimate, 3 if explores else 2
+        once = given.prompt_tokens + responses * given.response_tokens
+        budget *= responses * (given.prompt_tokens + given.response_tokens) / once
+    return max(budget, _fullest(recipe, explores, rows=1))
+
+
+def _fullest(recipe: Recipe, explores: bool, rows: int) -> float:
+    """Tokens of so many rows, of all texts at their longest, or on the shared path, where lengths
+    add up, of two standard deviations above the mean, one being half of it."""
     if is_shared(recipe):
-        return batch * tokens_per_row(recipe, explores) * (1 + 1 / math.sqrt(batch))
+        return rows * tokens_per_row(recipe, explores) * (1 + 1 / math.sqrt(rows))
     given = recipe.estimate
     response = max(recipe.generation.max_tokens, given.response_tokens)
     width = min(recipe.training.max_length, 2 * given.prompt_tokens + response)
-    return batch * (3 if explores else 2) * width
+    return rows * (3 if explores else 2) * width
 
 
 def _trained(recipe: Recipe, shape: Shape) -> int:
@@ -668,8 +686,14 @@ def total(recipe: Recipe, stages: Sequence[tuple[str, int | None]]) -> Cost:
 def batch_arithmetic(recipe: Recipe) -> str:
     """`256 = 8 processes x 8 rows x 4 accumulation steps`"""
     training, processes = recipe.training, num_processes(recipe)
-    steps = gradient_accumulation_steps(recipe, processes)
+    if training.tokens_per_micro_batch is not None:
+        rows = rows_per_process(recipe, processes)
+        return (
+            f"{training.global_batch_size} = {processes} processes x {rows} rows, in micro-batches "
+            f"of {training.tokens_per_micro_batch:,} tokens"
+        )
     rows = training.per_device_train_batch_size
+    steps = gradient_accumulation_steps(recipe, processes)
     return (
         f"{training.global_batch_size} = {processes} processes x {rows} rows x "
         f"{steps} accumulation steps"

@@ -29,7 +29,8 @@ EXECUTION_KEYS = {
         *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
     },
     "training": {
-        *("accelerate_config", "num_processes", "per_device_train_batch_size", "forward"),
+        *("accelerate_config", "num_processes", "forward"),
+        *("per_device_train_batch_size", "tokens_per_micro_batch"),
         *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
         *(
             "report_to",

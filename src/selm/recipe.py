@@ -227,6 +227,7 @@ class Training(Section):
     num_processes: int | None = Field(default=None, ge=1)
     global_batch_size: int = Field(default=256, ge=1)
     per_device_train_batch_size: int = Field(default=8, ge=1)
+    tokens_per_micro_batch: int | None = Field(default=None, ge=1)
     alpha: float = Field(default=0.001, ge=0)
     beta: float = Field(default=0.01, gt=0)
     max_length: int = Field(default=1024, ge=2)
@@ -598,7 +599,9 @@ def _function_file(section: str, ranking: Ranking) -> str:
 
 def _check_sense(recipe: Recipe) -> None:
     """Combinations that no single key can refuse."""
-    gradient_accumulation_steps(recipe, num_processes(recipe))
+    if recipe.training.tokens_per_micro_batch is None:
+        gradient_accumulation_steps(recipe, num_processes(recipe))
+    rows_per_process(recipe, num_processes(recipe))
     _check_lora(recipe.training)
     generation = recipe.generation
     if generation.num_samples > 1 and generation.temperature == 0:
@@ -735,19 +738,26 @@ def accelerate_setting(training: Training, key: str) -> Any:
     return config[key]
 
 
+def rows_per_process(recipe: Recipe, world_size: int) -> int:
+    """Of a step; raises UserError where the global batch cannot be shared out equally."""
+    wanted = recipe.training.global_batch_size
+    if wanted % world_size == 0:
+        return wanted // world_size
+    raise UserError(
+        f"training.global_batch_size: {wanted} rows cannot be shared out equally; make it "
+        f"a multiple of the {world_size} processes"
+    )
+
+
 def gradient_accumulation_steps(recipe: Recipe, world_size: int) -> int:
     """global = processes x per device x accumulation; raises UserError where that has no answer."""
     per_device = recipe.training.per_device_train_batch_size
-    wanted = recipe.training.global_batch_size
-    if wanted % (world_size * per_device) == 0:
-        return wanted // (world_size * per_device)
-    valid = [b for b in range(1, wanted + 1) if wanted % (world_size * b) == 0]
+    rows = rows_per_process(recipe, world_size)
+    if rows % per_device == 0:
+        return rows // per_device
+    valid = [str(b) for b in range(1, rows + 1) if rows % b == 0]
     raise UserError(
-        f"training.global_batch_size: {wanted} is not {world_size} processes x "
-        f"{per_device} rows x a whole number of accumulation steps; "
-        + (
-            f"valid training.per_device_train_batch_size: {', '.join(map(str, valid))}"
-            if valid
-            else f"make it a multiple of the {world_size} processes"
-        )
+        f"training.global_batch_size: {recipe.training.global_batch_size} is not {world_size} "
+        f"processes x {per_device} rows x a whole number of accumulation steps; "
+        f"valid training.per_device_train_batch_size: {', '.join(valid)}"
     )

@@ -12,20 +12,26 @@ import sys
 from pathlib import Path
 
 from selm.recipe import load_recipe
+from selm.training import head
 from selm.training.run import load_examples, make_trainer, save_policy, train
 from selm.training.trainer import REF_COLUMNS
 
 
 def main(ways: dict[str, list[str]], out: Path, words: list[str]) -> None:
+    head.CHUNK = 16  # as with real responses, processes have different numbers of chunks
     for name, overrides in ways.items():
         recipe = load_recipe(words[0], [*words[1:], *overrides])
         examples, _ = load_examples(recipe, 2)
+        for example in examples[4:]:  # rows of very different lengths
+            example["prompt_ids"] = example["prompt_ids"][-5:]
         trainer = make_trainer(recipe, 2, examples, out / name / "steps")
         train(trainer)
         save_policy(trainer, recipe, 2, out / name / "policy")
         if trainer.is_world_process_zero():
             facts = {key: trainer.train_dataset[key][:] for key in REF_COLUMNS}
             facts["shared"] = trainer.shared
+            batches = trainer.get_train_dataloader().batch_sampler
+            facts["rows_of_micro_batches"] = [len(batch) for batch in batches]
             facts["losses"] = [e["loss"] for e in trainer.state.log_history if "loss" in e]
             (out / name / "facts.json").write_text(json.dumps(facts))
 

@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[2] / "accelerate_configs"
 
 # Twice 12 rows in steps of 8: every second step is filled up with rows that were there before.
 WAYS = {
-    "shared": ["training.forward=shared"],
+    "shared": ["training.forward=shared", "training.tokens_per_micro_batch=300"],
     "padded": [
         *("training.forward=padded", "training.reference=initial"),
         "training.gradient_checkpointing=true",
@@ -122,6 +122,9 @@ def test_the_same_losses_reference_and_policy_as_one_process(
     one, two = facts(trained["one"], way), facts(trained[strategy], way)
     assert one["shared"] == two["shared"] == (way != "padded")
     assert len(set(one["losses"])) == 4
+    for found in (one, two):
+        by_tokens = len(set(found["rows_of_micro_batches"])) > 1
+        assert by_tokens == (way == "shared"), found["rows_of_micro_batches"]
     for key in ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps"):
         assert len(set(one[key])) > 8, "rows in another order would not be noticed"
         assert two[key] == pytest.approx(one[key], abs=LOGPS), key

@@ -1,5 +1,7 @@
 """SELMConfig: TRL's DPOConfig plus the optimism coefficient; and the recipe as a SELMConfig."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import torch
 from trl import DPOConfig
 
-from selm.recipe import Recipe, gradient_accumulation_steps
+from selm.recipe import Recipe, gradient_accumulation_steps, rows_per_process
+from selm.training.order import micro_batches_for
 
 
 @dataclass
@@ -17,10 +20,15 @@ class SELMConfig(DPOConfig):
     alpha: weight of the optimism term, `alpha * beta * (log pi(y|x) - log ref(y|x))`. 0 is plain
         DPO. This is SELM's alpha: XPO's is alpha * beta.
     forward: how log-probs are computed; `shared` is fast, `padded` is TRL's way, `auto` chooses.
+    rows_per_step: of one process, to be cut into micro-batches of like numbers of tokens, as many
+        as `gradient_accumulation_steps`. None: each has `per_device_train_batch_size` rows.
     """
 
     alpha: float = field(default=0.001, metadata={"help": "Weight of SELM's optimism term."})
     forward: str = field(default="auto", metadata={"help": "auto, shared or padded."})
+    rows_per_step: int | None = field(
+        default=None, metadata={"help": "Rows of a step that are cut by numbers of tokens."}
+    )
     beta: float = field(default=0.01, metadata={"help": "DPO's beta: the KL penalty's strength."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Below 1: a share of all steps."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
@@ -51,13 +59,20 @@ class SELMConfig(DPOConfig):
 
 # Keys of the recipe's training section that are not arguments of the trainer.
 _NOT_ARGUMENTS = {
-    *("accelerate_config", "num_processes", "global_batch_size"),
-    *("reference", "lora", "alpha"),
+    *("accelerate_config", "num_processes", "global_batch_size", "tokens_per_micro_batch"),
+    *("per_device_train_batch_size", "reference", "lora", "alpha"),
 }
 
 
-def training_arguments(recipe: Recipe, t: int, output_dir: Path, world_size: int) -> SELMConfig:
-    """The recipe's training section for iteration t; the global batch holds on any world size."""
+def training_arguments(
+    recipe: Recipe, t: int, output_dir: Path, world_size: int, lengths: Sequence[int]
+) -> SELMConfig:
+    """The recipe's training section for iteration t; the global batch holds on any world size.
+
+    Args:
+        lengths: one per row, in tokens: what decides the number of micro-batches if the recipe
+            gives them a number of tokens.
+    """
     chosen: dict[str, Any] = {
         key: value
         for key, value in recipe.training.model_dump().items()
@@ -69,9 +84,29 @@ def training_arguments(recipe: Recipe, t: int, output_dir: Path, world_size: int
         seed=recipe.seed + t,  # another order of rows in each iteration
         learning_rate=recipe.iteration(t).learning_rate,
         alpha=recipe.alpha(t),
-        gradient_accumulation_steps=gradient_accumulation_steps(recipe, world_size),
         use_cpu=not torch.cuda.is_available(),  # transformers asks for it before it takes bf16
         bf16=recipe.model.dtype == "bfloat16",
         fp16=recipe.model.dtype == "float16",
+        **_micro_batches(recipe, t, world_size, lengths),
         **chosen,
     )
+
+
+def _micro_batches(
+    recipe: Recipe, t: int, world_size: int, lengths: Sequence[int]
+) -> dict[str, int]:
+    """How a step is cut, by rows or by tokens."""
+    training, rows = recipe.training, rows_per_process(recipe, world_size)
+    if training.tokens_per_micro_batch is None:
+        return {
+            "per_device_train_batch_size": training.per_device_train_batch_size,
+            "gradient_accumulation_steps": gradient_accumulation_steps(recipe, world_size),
+        }
+    epochs = math.ceil(training.trl_overrides().get("num_train_epochs") or 1)
+    seeds = range(recipe.seed + t, recipe.seed + t + epochs)
+    number = micro_batches_for(training.tokens_per_micro_batch, lengths, rows, world_size, seeds)
+    return {
+        "rows_per_step": rows,
+        "gradient_accumulation_steps": number,
+        "per_device_train_batch_size": math.ceil(rows / number),  # for the reference pass
+    }

@@ -65,3 +65,9 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
             example["explored_ids"] = ids(row["explored"], "explored")
         example["explored_role"] = ROLES[role]
     return example
+
+
+def length(example: Row) -> int:
+    """Tokens of an example, its prompt counted once."""
+    responses = (example[key] for key in ("chosen_ids", "rejected_ids", "explored_ids"))
+    return len(example["prompt_ids"]) + sum(map(len, responses))

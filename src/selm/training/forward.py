@@ -126,13 +126,6 @@ def in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]
     ]
 
 
-def num_tokens(example: dict[str, Any], shared: bool) -> int:
-    """What decides an example's part of a batch's work: its tokens, or its longest sequence."""
-    responses = [len(response) for _, response in in_order([example])]
-    prompt = len(example["prompt_ids"])
-    return prompt + sum(responses) if shared else prompt + max(responses)
-
-
 def forward(model: torch.nn.Module, batch: Batch) -> Any:
     """One forward of all 2B + E sequences.
 

@@ -1,5 +1,7 @@
 """The language model's head only where a response token is scored, without keeping its logits."""
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
@@ -12,8 +14,9 @@ def target_log_probs(
 ) -> torch.Tensor:
     """log softmax(head(hidden[scored]))[targets], in fp32.
 
-    The head is called as a module, so that adapters and the hooks of ZeRO and FSDP have their part.
-    Its logits are computed again in the backward: memory is that of one chunk.
+    The head is called as a module, so that adapters and the hooks of ZeRO and FSDP have their part,
+    and called once: sharded weights are gathered by all processes together, however many chunks
+    each of them has. Logits are computed again in the backward: memory is that of one chunk.
 
     Args:
         hidden: (T, d), every position of the row.
@@ -23,12 +26,18 @@ def target_log_probs(
     Returns:
         (N,).
     """
-    chunks = zip(hidden[scored].split(CHUNK), targets.split(CHUNK), strict=True)
-    return torch.cat(
-        [checkpoint(_log_probs, head, *chunk, use_reentrant=False) for chunk in chunks]
-    )
+    logits_of: Callable[[torch.Tensor], torch.Tensor] = head.forward
 
+    def log_probs(chunk: torch.Tensor, chunk_targets: torch.Tensor) -> torch.Tensor:
+        """In torch's fused form: fewer passes over the logits than gather and logsumexp take."""
+        return -cross_entropy(logits_of(chunk).float(), chunk_targets, reduction="none")
 
-def _log_probs(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """In torch's fused form: fewer passes over the logits than gather and logsumexp take."""
-    return -cross_entropy(head(hidden).float(), targets, reduction="none")
+    def in_chunks(hidden: torch.Tensor) -> torch.Tensor:
+        chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+        return torch.cat([checkpoint(log_probs, *chunk, use_reentrant=False) for chunk in chunks])
+
+    head.forward = in_chunks
+    try:
+        return head(hidden[scored])
+    finally:
+        head.forward = logits_of

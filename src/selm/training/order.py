@@ -1,60 +1,131 @@
-"""In which order rows are trained on: random steps, and within a step rows of like length together.
+"""In which order rows are trained on, and how a step is cut into micro-batches.
 
-A step's gradient is the mean over its rows, so the order within it is free. Sorted, the rows of a
-micro-batch need little padding, and the processes have rows of like length at the same time: none
-waits for another.
+Steps are stretches of a random order. A step's gradient is the mean over its rows, so within it the
+order is free: sorted by length and dealt to the processes in turn, rows of a micro-batch need
+little padding, and no process waits for another. Cut by rows, all micro-batches have the same
+number; cut by tokens, long rows are alone, short ones many together, and memory is that of a budget
+instead of that of the longest rows.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 
 import torch
 from torch.utils.data import Sampler
 
 
-class LikeLengths(Sampler[int]):
-    """Row numbers, to be cut into batches and dealt to the processes in turn, as accelerate does.
+class MicroBatches(Sampler[list[int]]):
+    """Row numbers of each micro-batch, for accelerate to deal to the processes in turn.
 
-    The rows of each step are those of TRL's random order under the same seed.
+    The rows of each step are those of TRL's random order under the same seed; the last step is
+    filled up with the first rows of that order. At a time, all processes have micro-batches of the
+    same number of rows, as gathering their metrics demands.
 
     Args:
-        lengths: one per row.
-        batch_size: rows of a micro-batch of one process.
+        lengths: one per row, in tokens.
+        rows: of a step, per process.
         num_batches: micro-batches of a step, per process.
+        by_tokens: whether to cut a step into micro-batches of like numbers of tokens, not of rows.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, num_batches: int, processes: int, seed: int
+        self,
+        lengths: Sequence[int],
+        rows: int,
+        num_batches: int,
+        processes: int,
+        seed: int,
+        by_tokens: bool = False,
     ) -> None:
-        self.lengths, self.seed = lengths, seed
-        self.batch_size, self.num_batches, self.processes = batch_size, num_batches, processes
+        self.lengths, self.seed, self.by_tokens = lengths, seed, by_tokens
+        self.rows, self.num_batches, self.processes = rows, num_batches, processes
         self.epoch = 0
+        self.sampler = self  # where accelerate looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Another order in each epoch; the Trainer calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        steps = math.ceil(len(self.lengths) / (self.rows * self.processes))
+        return steps * self.num_batches * self.processes
 
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self), generator=generator).tolist()
-        step = self.batch_size * self.num_batches * self.processes
-        for start in range(0, len(order), step):
-            rows = sorted(order[start : start + step], key=lambda row: -self.lengths[row])
-            yield from deal(rows, self.batch_size, self.processes)
+    def __iter__(self) -> Iterator[list[int]]:
+        step_rows, seed = self.rows * self.processes, self.seed + self.epoch
+        for step in steps(len(self.lengths), step_rows, seed):
+            rows = sorted(step, key=lambda row: -self.lengths[row])
+            sizes = [self.rows // self.num_batches] * self.num_batches
+            if self.by_tokens:
+                longest = [self.lengths[row] for row in rows[:: self.processes]]
+                sizes = cut(longest, self.num_batches)
+            yield from deal(rows, sizes, self.processes)
 
 
-def deal(rows: Sequence[int], batch_size: int, processes: int) -> list[int]:
-    """Rows from long to short, so that cut into batches each process gets the same mixture.
+def steps(num_rows: int, step_rows: int, seed: int) -> list[list[int]]:
+    """The rows of every step of an epoch, the last one filled up from the beginning."""
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)).tolist()
+    filled = list(islice(cycle(order), math.ceil(num_rows / step_rows) * step_rows))
+    return [filled[start : start + step_rows] for start in range(0, len(filled), step_rows)]
 
-    >>> deal([8, 7, 6, 5, 4, 3, 2, 1], batch_size=2, processes=2)  # 8 6 | 7 5, then 4 2 | 3 1
-    [8, 6, 7, 5, 4, 2, 3, 1]
+
+def deal(rows: Sequence[int], sizes: Sequence[int], processes: int) -> Iterator[list[int]]:
+    """Micro-batches of each process in turn; sizes are those of one process's.
+
+    >>> list(deal([8, 7, 6, 5, 4, 3, 2, 1], sizes=[1, 3], processes=2))
+    [[8], [7], [6, 4, 2], [5, 3, 1]]
     """
-    at_once = batch_size * processes
-    return [
-        row
-        for start in range(0, len(rows), at_once)
-        for process in range(processes)
-        for row in rows[start + process : start + at_once : processes]
-    ]
+    start = 0
+    for size in sizes:
+        at_once = rows[start : start + size * processes]
+        yield from (list(at_once[process::processes]) for process in range(processes))
+        start += size * processes
+
+
+def fill(lengths: Sequence[int], budget: int) -> list[int]:
+    """Sizes of micro-batches within a budget of tokens, were each row as long as its first.
+
+    A row that is longer than the budget is alone.
+
+    >>> fill([9, 4, 4, 2, 1, 1], budget=8)
+    [1, 2, 3]
+    """
+    sizes: list[int] = []
+    while (done := sum(sizes)) < len(lengths):
+        sizes.append(min(max(budget // lengths[done], 1), len(lengths) - done))
+    return sizes
+
+
+def cut(lengths: Sequence[int], num_batches: int) -> list[int]:
+    """Sizes of so many micro-batches, within the smallest budget for which they are enough.
+
+    >>> cut([9, 4, 4, 2, 1, 1], num_batches=3)
+    [1, 2, 3]
+    """
+    budgets = range(lengths[0] * len(lengths) + 1)
+    enough = bisect_left(
+        budgets, True, key=lambda budget: len(fill(lengths, budget)) <= num_batches
+    )
+    sizes = fill(lengths, enough)
+    while len(sizes) < num_batches:
+        most = sizes.index(max(sizes))
+        sizes[most : most + 1] = [sizes[most] - sizes[most] // 2, sizes[most] // 2]
+    return sizes
+
+
+def micro_batches_for(
+    budget: int, lengths: Sequence[int], rows: int, processes: int, seeds: Sequence[int]
+) -> int:
+    """How many micro-batches per process let every step of these epochs keep the budget.
+
+    Args:
+        rows: of a step, per process.
+        seeds: one per epoch.
+    """
+    number = 1
+    for seed in seeds:
+        for step in steps(len(lengths), rows * processes, seed):
+            longest = sorted((lengths[row] for row in step), reverse=True)[::processes]
+            number = max(number, len(fill(longest, budget)))
+    return number

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from selm.errors import UserError
 from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
-from selm.training.examples import tokenize
+from selm.training.examples import length, tokenize
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
 from selm.training.resume import check_resumable, last_complete_checkpoint
@@ -59,7 +58,8 @@ def num_tokens(examples: list[Row]) -> int:
 
 def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) -> SELMTrainer:
     """A trainer whose reference log-probs are computed."""
-    arguments = training_arguments(recipe, t, output_dir, _launched("WORLD_SIZE"))
+    lengths = [length(example) for example in examples]
+    arguments = training_arguments(recipe, t, output_dir, _launched("WORLD_SIZE"), lengths)
     if arguments.device.type == "cpu":  # `accelerate launch` leaves each process one thread
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(1, cores // _launched("LOCAL_WORLD_SIZE")))
@@ -74,7 +74,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
         model=load_policy(recipe, previous, sharded),
         ref_model=None if reference is None else load_policy(recipe, reference, sharded),
         args=arguments,
-        train_dataset=Dataset.from_list(whole_batches(examples, recipe.training.global_batch_size)),
+        train_dataset=Dataset.from_list(examples),
         processing_class=load_chat(previous, recipe.model).tokenizer,
         peft_config=lora_config(recipe.training.lora),
         reference_cache=cache_of(recipe, t),
@@ -99,18 +99,6 @@ def reference_path(recipe: Recipe, t: int, under_fsdp: bool) -> str | None:
 def tensorboard_folder(recipe: Recipe, t: int) -> Path:
     """Curves while the training goes on: `tensorboard --logdir runs/<run_name>/tensorboard`."""
     return artifacts.run_folder(recipe) / "tensorboard" / f"iter-{t}"
-
-
-def whole_batches(examples: list[Row], batch: int) -> list[Row]:
-    """The examples, and the first of them once more, so that every optimizer step has `batch` rows.
-
-    Left to themselves, the libraries fill or cut the last step in ways that depend on the number
-    of processes.
-
-    >>> whole_batches(["a", "b", "c"], 2)
-    ["a", "b", "c", "a"]
-    """
-    return examples + list(islice(cycle(examples), -len(examples) % batch))
 
 
 def _launched(variable: str) -> int:

@@ -2,7 +2,7 @@
 
 The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `_get_train_sampler`, `_prepare_inputs`,
+`_set_signature_columns_if_needed`, `get_train_dataloader`, `_prepare_inputs`,
 `_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `_metrics`.
 """
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from accelerate.utils import tqdm
 from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
 from selm.chat import make_chat
 from selm.training.config import SELMConfig
-from selm.training.examples import tokenize
+from selm.training.examples import length, tokenize
 from selm.training.forward import (
     METRICS_OF_LOGITS,
     PAIR_KEYS,
@@ -27,11 +27,10 @@ from selm.training.forward import (
     choose,
     explored_logps,
     forward,
-    num_tokens,
     pair_part,
 )
 from selm.training.objective import optimism_loss
-from selm.training.order import LikeLengths
+from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
 from selm.training.shared_prefix import prepare
 
@@ -105,17 +104,28 @@ class SELMTrainer(DPOTrainer):
         reference = {key: inputs[key].to(self.args.device) for key in REF_COLUMNS if key in inputs}
         return super()._prepare_inputs(inputs) | reference
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int] | None:
+    def get_train_dataloader(self) -> DataLoader:
         """Rows of like length together within each step, unless another order is asked for."""
-        if self.args.train_sampling_strategy != "random":
-            return super()._get_train_sampler(train_dataset)
-        return LikeLengths(
-            [num_tokens(row, self.shared) for row in self.train_dataset],
-            batch_size=self._train_batch_size,
-            num_batches=self.args.gradient_accumulation_steps,
-            processes=self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        arguments = self.args
+        if arguments.train_sampling_strategy != "random":
+            return super().get_train_dataloader()
+        num_batches = arguments.gradient_accumulation_steps
+        micro_batches = MicroBatches(
+            [length(row) for row in self.train_dataset],
+            rows=arguments.rows_per_step or self._train_batch_size * num_batches,
+            num_batches=num_batches,
+            processes=arguments.world_size,
+            seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+            by_tokens=arguments.rows_per_step is not None,
         )
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=micro_batches,
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            pin_memory=arguments.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Add the reference's log-probs of all three responses, one column each."""
@@ -168,7 +178,20 @@ class SELMTrainer(DPOTrainer):
                 self._metrics["train" if self.model.training else "eval"].pop(key)
         if self.args.alpha > 0:
             loss = loss + self._optimism(loss.detach(), output.log_probs.sum(dim=1), inputs)
+        if self.args.rows_per_step is not None and self.model.training:
+            loss = loss * self._weigh(len(inputs["explored_role"]))
         return (loss, pair_output) if return_outputs else loss
+
+    def _weigh(self, rows: int) -> float:
+        """A micro-batch's rows over their mean number; its metrics are multiplied by that here.
+
+        The Trainer takes the mean over micro-batches, so loss and metrics become means over rows.
+        """
+        weight = rows * self.args.gradient_accumulation_steps / self.args.rows_per_step
+        for key, values in self._metrics["train"].items():
+            if key != "num_tokens":  # a running count
+                values[-1] *= weight
+        return weight
 
     def _optimism(self, dpo_loss: torch.Tensor, logps: torch.Tensor, inputs: Batch) -> torch.Tensor:
         """The batch's mean optimism term; its parts go to the metrics."""
