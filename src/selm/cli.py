@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selm import artifacts
+from selm.alone import lock
 from selm.errors import OutsideError, UserError
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
@@ -121,7 +122,7 @@ class Stage:
             artifacts.push(self.run, self.kind, self.t)
 
     def begin(self) -> None:
-        """Check the inputs, save the resolved recipe, start this attempt's log file.
+        """Check the inputs, keep others out, save the resolved recipe, start a log file.
 
         Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
         """
@@ -130,12 +131,14 @@ class Stage:
             while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
             return
+        script = SCRIPTS[self.kind]
+        label = script if self.t is None else f"iter-{self.t}-{script}"
+        logs = artifacts.run_folder(self.recipe) / "logs"
+        self._lock = lock(logs / f"{label}.lock")
         resolved = artifacts.run_folder(self.recipe) / "recipe.yaml"
         if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
             artifacts.write_text(resolved, self.recipe.as_yaml())
-        script = SCRIPTS[self.kind]
-        label = script if self.t is None else f"iter-{self.t}-{script}"
-        log_to(artifacts.run_folder(self.recipe) / "logs", label)
+        log_to(logs, label)
         if self.recipe.hub.push:
             self._prepare_hub()
 

@@ -1,6 +1,10 @@
 """`kill -9` in the middle of a stage, then the same command: the same result as without."""
 
+import fcntl
 import json
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,8 @@ from transformers import AutoModelForCausalLM
 from selm import artifacts, data
 
 pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def rows(project, kind: str) -> list:
@@ -83,3 +89,56 @@ def test_train(project_copy, finished) -> None:
     log = json.loads((checkpoint / "training_log.json").read_text())
     for one, other in zip(log, wanted_log, strict=True):
         assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_train_ends_with_its_launcher(project_copy, processes: int) -> None:
+    """Only the launcher is killed; its processes do not go on behind the next one's back."""
+    config = {1: "single", 2: "ddp"}[processes]
+    slow = project_copy.with_overrides(
+        "training.save_steps=1",
+        "training.num_train_epochs=50",
+        f"training.num_processes={processes}",
+        f"training.accelerate_config=accelerate_configs/{config}.yaml",
+    )
+    partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
+    launcher = subprocess.Popen(
+        slow.command("train", 2), cwd=REPOSITORY, env=slow.all_environment()
+    )
+    until = time.monotonic() + 300
+    while not any(partial.glob("checkpoint-*/trainer_state.json")):
+        assert launcher.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    lock = slow.folder / "logs" / "iter-2-train.lock"
+    assert not is_free(lock)
+    launcher.kill()
+    launcher.wait()
+    until = time.monotonic() + 10
+    while not is_free(lock):
+        assert time.monotonic() < until, "it trains on"
+        time.sleep(0.01)
+
+
+def test_a_stage_is_made_by_one_process_at_a_time(project, tmp_path: Path) -> None:
+    slow = project.with_overrides("generation.shard_size=1")
+    slow.stage("evaluate", 0)
+    first = subprocess.Popen(
+        slow.command("generate", 1), cwd=REPOSITORY, env=slow.all_environment()
+    )
+    while not shards(slow, "responses"):
+        assert first.poll() is None
+        time.sleep(0.001)
+    second = slow.stage("generate", 1)
+    assert second.returncode == 1
+    assert f"process {first.pid} on {socket.gethostname()} makes this already" in second.stderr
+    assert first.wait() == 0
+    assert len(rows(slow, "responses")) == 12
