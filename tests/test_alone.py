@@ -1,7 +1,6 @@
 """One process at a time: who holds a lock, who lets go of it, and who waits."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,43 +12,56 @@ import pytest
 from selm import alone
 from selm.errors import OutsideError
 
+HOLD = """
+import os, pathlib, sys, time
+from selm.alone import lock
 
-def test_the_second_is_told_who_was_first(tmp_path: Path) -> None:
-    first = alone.lock(tmp_path / "logs" / "a.lock")
-    me = f"process {os.getpid()} on {socket.gethostname()}"
-    with pytest.raises(OutsideError, match=f"a.lock: {me} makes this already"):
-        alone.lock(tmp_path / "logs" / "a.lock")
-    first.close()
-    alone.lock(tmp_path / "logs" / "a.lock").close()
+held = lock(pathlib.Path(sys.argv[1]))
+if os.fork():
+    print("held", flush=True)
+time.sleep(60)
+"""
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [
-            *(sys.executable, "-c"),
-            "import sys, pathlib, time; from selm.alone import lock\n"
-            "held = lock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)",
-            str(tmp_path / "a.lock"),
-        ],
-        stdout=subprocess.PIPE,
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".locks" / "a"
+
+
+@pytest.fixture
+def holder(path: Path):
+    """Another process that holds the lock; a child of it outlives it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, start_new_session=True
     )
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-    with pytest.raises(OutsideError, match=f"process {holder.pid} "):
-        alone.lock(tmp_path / "a.lock")
-    holder.send_signal(signal.SIGKILL)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    yield process
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+def test_the_second_is_told_who_was_first(path: Path, holder: subprocess.Popen[bytes]) -> None:
+    it = f"process {holder.pid} on {socket.gethostname()}"
+    with pytest.raises(OutsideError, match=f"{path}: {it} makes this already"):
+        alone.lock(path)
+
+
+def test_a_killed_process_holds_nothing(path: Path, holder: subprocess.Popen[bytes]) -> None:
+    """Nor do its children."""
+    holder.kill()
     holder.wait()
-    alone.lock(tmp_path / "a.lock").close()
+    alone.lock(path).close()
+    assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
-def test_a_lost_machine_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_machine_is_waited_for(
+    path: Path, holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its lock goes away after a while; one that stays is another machine at work."""
-    path = tmp_path / "a.lock"
-    held = alone.lock(path)
     path.write_text("process 7 on node-7\n")
     monkeypatch.setattr(alone, "PATIENCE", 0.1)
     with pytest.raises(OutsideError, match="process 7 on node-7 makes this already"):
         alone.lock(path)
     monkeypatch.setattr(alone, "PATIENCE", 30)
-    threading.Timer(0.5, held.close).start()
+    threading.Timer(0.5, holder.kill).start()
     alone.lock(path).close()
-    assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"

@@ -39,8 +39,10 @@ def lock(path: Path) -> TextIO:
 
 def _try(file: TextIO) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(
+            file, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # not flock: forked children would share it
+    except (BlockingIOError, PermissionError):
         return False
     return True
 

@@ -133,12 +133,12 @@ class Stage:
             return
         script = SCRIPTS[self.kind]
         label = script if self.t is None else f"iter-{self.t}-{script}"
-        logs = artifacts.run_folder(self.recipe) / "logs"
-        self._lock = lock(logs / f"{label}.lock")
-        resolved = artifacts.run_folder(self.recipe) / "recipe.yaml"
+        folder = artifacts.run_folder(self.recipe)
+        self._lock = lock(folder.parent / ".locks" / f"{folder.name}-{label}")
+        resolved = folder / "recipe.yaml"
         if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
             artifacts.write_text(resolved, self.recipe.as_yaml())
-        log_to(logs, label)
+        log_to(folder / "logs", label)
         if self.recipe.hub.push:
             self._prepare_hub()
 

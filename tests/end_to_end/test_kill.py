@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -92,9 +93,9 @@ def test_train(project_copy, finished) -> None:
 
 
 def is_free(lock: Path) -> bool:
-    with lock.open() as file:
+    with lock.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
     return True
@@ -110,15 +111,15 @@ def test_train_ends_with_its_launcher(project_copy, processes: int) -> None:
         f"training.num_processes={processes}",
         f"training.accelerate_config=accelerate_configs/{config}.yaml",
     )
-    partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
+    partial = slow.folder / "iter-1" / ".checkpoint.partial" / "steps"
     launcher = subprocess.Popen(
-        slow.command("train", 2), cwd=REPOSITORY, env=slow.all_environment()
+        slow.command("train", 1), cwd=REPOSITORY, env=slow.all_environment()
     )
     until = time.monotonic() + 300
     while not any(partial.glob("checkpoint-*/trainer_state.json")):
         assert launcher.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    lock = slow.folder / "logs" / "iter-2-train.lock"
+    lock = slow.output_dir / ".locks" / "tiny-iter-1-train"
     assert not is_free(lock)
     launcher.kill()
     launcher.wait()
@@ -128,7 +129,7 @@ def test_train_ends_with_its_launcher(project_copy, processes: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_stage_is_made_by_one_process_at_a_time(project, tmp_path: Path) -> None:
+def test_a_stage_is_made_by_one_process_at_a_time(project) -> None:
     slow = project.with_overrides("generation.shard_size=1")
     slow.stage("evaluate", 0)
     first = subprocess.Popen(
@@ -137,7 +138,9 @@ def test_a_stage_is_made_by_one_process_at_a_time(project, tmp_path: Path) -> No
     while not shards(slow, "responses"):
         assert first.poll() is None
         time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
     second = slow.stage("generate", 1)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert f"process {first.pid} on {socket.gethostname()} makes this already" in second.stderr
     assert first.wait() == 0
