@@ -53,8 +53,10 @@ DISK_BYTES_PER_SECOND = 1e9
 BYTES_PER_TOKEN_OF_TEXT = 5
 VLLM_SHARE = 0.9  # of a GPU's memory
 VLLM_SEQUENCES = 256  # that vLLM decodes at a time, at most
-STEP_SECONDS = 0.02  # what transformers takes for a token beside arithmetic and memory
+STEP_SECONDS, STEP_SECONDS_PER_LAYER = 0.005, 0.0005  # of transformers' Python, for a token
 HEAD_CHUNK = 512  # positions whose logits exist at one time (`training/shared_prefix.py`)
+PER_MICRO_BATCH = 20  # bytes per weight that are moved: casts, its gradient, the sum of gradients
+WITH_ADAPTERS = 1.7  # times a pass without: LoRA's many small products, measured at 135M
 GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one time, at most
 PAIRRM_PARAMETERS = 435e6
 PAIRRM_TOKENS = 2048  # of one comparison, at most
@@ -66,6 +68,7 @@ class Device:
 
     mfu, decode_mfu: the share of `tflops` that training and decoding reach.
     start_seconds: until a stage works: imports, CUDA, vLLM's start; reading weights not counted.
+    layer_seconds: what a layer takes for a micro-batch beside arithmetic: calls of its kernels.
     other_gb: what a process takes beside tensors: libraries, CUDA's context.
     trainer_gb: what training takes beside them, more than other stages: its libraries, and on a
         CPU the matrix kernels that are compiled for each number of tokens.
@@ -78,12 +81,13 @@ class Device:
     mfu: float = 0.4
     decode_mfu: float = 0.2
     start_seconds: float = 60
+    layer_seconds: float = 0.002
     other_gb: float = 1.5
     trainer_gb: float = 0.0
     gaps: float = 0.1
 
 
-# A core of an AMD EPYC with AVX-512 BF16 does 0.08 TFLOPS of training (bench/plan_cost.py), so
+# A core of an AMD EPYC with AVX-512 BF16 does 0.09 TFLOPS of training (bench/plan_cost.py), so
 # that `mfu` is 1 here.
 _CORES = len(os.sched_getaffinity(0))
 _MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
@@ -96,11 +100,12 @@ DEVICES = {
     "rtx3090": Device(24, 71, 936),
     "cpu": Device(
         _MEMORY_GB,
-        0.08 * _CORES,
+        0.09 * _CORES,
         gb_per_second=10,
         mfu=1.0,
-        decode_mfu=1.0,
+        decode_mfu=0.9,
         start_seconds=4,
+        layer_seconds=0.02,
         other_gb=0.5,
         trainer_gb=0.3,
         gaps=0.05,
@@ -384,13 +389,18 @@ def _training(recipe: Recipe, t: int) -> Cost:
     trained = _trained(recipe, shape)
     state_bytes = trained * (14 if strategy(recipe) == "zero3" else 12)
     computed = tokens * 2 * shape.multiplied * (_passes(recipe) + 1 / _epochs(recipe))
+    computed *= 2 if recipe.model.dtype == "float32" else 1  # at half the speed
     steps = -(-rows // recipe.training.global_batch_size) * _epochs(recipe)
     copies = num_processes(recipe) if strategy(recipe) in ("zero3", "fsdp2") else 1
+    moved = steps * 28 * trained / copies  # weights, gradients and moments by the optimizer
+    micro_batches = _micro_batches(recipe, tokens, steps)
+    moved += micro_batches * PER_MICRO_BATCH * trained
     written = _saves(recipe, steps) * state_bytes + 2 * shape.parameters
     seconds = (
         hardware.start_seconds
         + computed / (_training_devices(recipe) * hardware.tflops * 1e12 * hardware.mfu)
-        + steps * 28 * trained / copies / (hardware.gb_per_second * GB)
+        + moved / (hardware.gb_per_second * GB)
+        + micro_batches * shape.layers * hardware.layer_seconds
         + (2 * shape.parameters + written) / DISK_BYTES_PER_SECOND
     )
     return Cost(
@@ -403,14 +413,23 @@ def _training(recipe: Recipe, t: int) -> Cost:
     )
 
 
+def _micro_batches(recipe: Recipe, tokens: float, steps: float) -> float:
+    """Of one process, one after the other."""
+    training, processes = recipe.training, num_processes(recipe)
+    if training.tokens_per_micro_batch is not None:
+        return max(tokens / processes / training.tokens_per_micro_batch, steps)
+    return steps * gradient_accumulation_steps(recipe, processes)
+
+
 def _epochs(recipe: Recipe) -> float:
     return float(recipe.training.trl_overrides().get("num_train_epochs") or 1)
 
 
-def _passes(recipe: Recipe) -> int:
-    """Forwards' worth of a training step: 1 forward, 2 backward, 1 recomputed."""
-    backward = 2 if recipe.training.lora is None else 1
-    return 1 + backward + _checkpoints(recipe)
+def _passes(recipe: Recipe) -> float:
+    """Forwards' worth of a training step: 1 forward, 2 backward (LoRA: 1), 1 recomputed."""
+    if recipe.training.lora is not None:
+        return WITH_ADAPTERS * (2 + _checkpoints(recipe))
+    return 3 + _checkpoints(recipe)
 
 
 def _checkpoints(recipe: Recipe) -> bool:
@@ -444,7 +463,8 @@ def tokens_per_row(recipe: Recipe, explores: bool) -> float:
     rows = recipe.training.per_device_train_batch_size
     if recipe.training.tokens_per_micro_batch is not None:
         rows = max(1, round(recipe.training.tokens_per_micro_batch / once))
-    width = longest_of(given.prompt_tokens + given.response_tokens, rows * responses)
+    mean = given.prompt_tokens + given.response_tokens
+    width = (mean + longest_of(mean, rows * responses)) / 2  # a sum of two texts varies less
     return responses * min(width, limit)
 
 
@@ -594,7 +614,8 @@ def _transformers(
     limit, prompt = recipe.generation.max_tokens, recipe.estimate.prompt_tokens
     cache = batch * (prompt + limit) * shape.cache_bytes
     logits = batch * shape.vocab * 4 * 3
-    step = each / (hardware.gb_per_second * GB) + _decode(hardware, shape, batch) + STEP_SECONDS
+    step = each / (hardware.gb_per_second * GB) + _decode(hardware, shape, batch)
+    step += STEP_SECONDS + shape.layers * STEP_SECONDS_PER_LAYER
     prefill = _compute(hardware, shape, batch * prompt)
     longest = min(limit, longest_of(response, batch))
     seconds = answers / batch * (prefill + longest * step) + _start(hardware, shape)
