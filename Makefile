@@ -42,9 +42,9 @@ bench: export OMP_WAIT_POLICY := passive
 bench: setup
 	@.venv/bin/python $(folder_smollm2)/get_model.py
 	@mkdir -p runs/bench
-	.venv/bin/python bench/train_step.py --steps 3 --json runs/bench/train_step.json
-	.venv/bin/python bench/train_step.py --steps 2 --ablation --json runs/bench/ablation.json
-	.venv/bin/python bench/generate.py --workers 1 2 --json runs/bench/generate.json
+	.venv/bin/python bench/train_step.py --rows 4 --steps 2 --json runs/bench/train_step.json
+	.venv/bin/python bench/train_step.py --rows 4 --steps 1 --ablation --json runs/bench/ablation.json
+	.venv/bin/python bench/generate.py --workers 1 2 --rounds 1 --json runs/bench/generate.json
 	.venv/bin/python bench/pairrm.py --json runs/bench/pairrm.json
 	.venv/bin/python bench/tables.py runs/bench docs/results.md
 
