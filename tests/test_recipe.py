@@ -369,6 +369,11 @@ def test_tokens_of_a_micro_batch_replace_its_rows(tmp_path: Path) -> None:
         training_arguments(recipe, 1, tmp_path, world_size=3, lengths=lengths)
 
 
+def test_tokens_of_a_micro_batch_want_random_steps() -> None:
+    overrides = "training.tokens_per_micro_batch=90", "training.train_sampling_strategy=sequential"
+    assert refusal(*overrides).startswith("training.tokens_per_micro_batch: cuts steps of random")
+
+
 def test_batch_that_no_size_divides_says_what_would() -> None:
     assert "a multiple of the 3 processes" in refusal("training.num_processes=3")
     assert "a multiple of the 8 processes" in refusal("training.global_batch_size=100")

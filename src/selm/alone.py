@@ -48,5 +48,9 @@ def _try(file: TextIO) -> bool:
 
 
 def end_with_launcher() -> None:
-    """Be killed when `accelerate launch` is: a kill -9 leaves it no time to end its processes."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Be killed when `accelerate launch` is: a kill -9 leaves it no time to end its processes.
+
+    Without a launcher nothing is changed: a shell may end before what it has started.
+    """
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:  # which every launch sets
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from selm import artifacts
 from selm.alone import lock
@@ -86,6 +87,7 @@ class Stage:
     kind: str
     t: int | None
     started: float = field(default_factory=time.monotonic)
+    _lock: TextIO | None = None  # held until the process ends
 
     @property
     def recipe(self) -> Recipe:
@@ -133,12 +135,12 @@ class Stage:
             return
         script = SCRIPTS[self.kind]
         label = script if self.t is None else f"iter-{self.t}-{script}"
-        folder = artifacts.run_folder(self.recipe)
-        self._lock = lock(folder.parent / ".locks" / f"{folder.name}-{label}")
-        resolved = folder / "recipe.yaml"
+        run_folder = artifacts.run_folder(self.recipe)
+        self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
+        resolved = run_folder / "recipe.yaml"
         if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
             artifacts.write_text(resolved, self.recipe.as_yaml())
-        log_to(folder / "logs", label)
+        log_to(run_folder / "logs", label)
         if self.recipe.hub.push:
             self._prepare_hub()
 

@@ -54,7 +54,7 @@ BYTES_PER_TOKEN_OF_TEXT = 5
 VLLM_SHARE = 0.9  # of a GPU's memory
 VLLM_SEQUENCES = 256  # that vLLM decodes at a time, at most
 STEP_SECONDS, STEP_SECONDS_PER_LAYER = 0.005, 0.0005  # of transformers' Python, for a token
-HEAD_CHUNK = 512  # positions whose logits exist at one time (`training/shared_prefix.py`)
+HEAD_CHUNK = 512  # positions whose logits exist at one time (`training/head.py`)
 PER_MICRO_BATCH = 20  # bytes per weight that are moved: casts, its gradient, the sum of gradients
 WITH_ADAPTERS = 1.7  # times a pass without: LoRA's many small products, measured at 135M
 GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one time, at most
@@ -459,13 +459,17 @@ def tokens_per_row(recipe: Recipe, explores: bool) -> float:
     responses = 2 + THIRD_RESPONSES * explores
     if is_shared(recipe):
         return min(given.prompt_tokens, limit) + responses * _response(recipe)
-    once = given.prompt_tokens + responses * given.response_tokens
     rows = recipe.training.per_device_train_batch_size
     if recipe.training.tokens_per_micro_batch is not None:
-        rows = max(1, round(recipe.training.tokens_per_micro_batch / once))
+        rows = max(1, round(recipe.training.tokens_per_micro_batch / _once(recipe, responses)))
     mean = given.prompt_tokens + given.response_tokens
     width = (mean + longest_of(mean, rows * responses)) / 2  # a sum of two texts varies less
     return responses * min(width, limit)
+
+
+def _once(recipe: Recipe, responses: float) -> float:
+    """Tokens of a row, its prompt counted once: what `tokens_per_micro_batch` counts."""
+    return recipe.estimate.prompt_tokens + responses * recipe.estimate.response_tokens
 
 
 def _response(recipe: Recipe) -> float:
@@ -480,8 +484,8 @@ def fullest_batch(recipe: Recipe, explores: bool) -> float:
         return _fullest(recipe, explores, recipe.training.per_device_train_batch_size)
     if not is_shared(recipe):  # the budget counts a prompt once
         given, responses = recipe.estimate, 3 if explores else 2
-        once = given.prompt_tokens + responses * given.response_tokens
-        budget *= responses * (given.prompt_tokens + given.response_tokens) / once
+        repeated = responses * (given.prompt_tokens + given.response_tokens)
+        budget *= repeated / _once(recipe, responses)
     return max(budget, _fullest(recipe, explores, rows=1))
 
 

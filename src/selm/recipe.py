@@ -597,11 +597,22 @@ def _function_file(section: str, ranking: Ranking) -> str:
     return file
 
 
-def _check_sense(recipe: Recipe) -> None:
-    """Combinations that no single key can refuse."""
+def _check_batch(recipe: Recipe) -> None:
     if recipe.training.tokens_per_micro_batch is None:
         gradient_accumulation_steps(recipe, num_processes(recipe))
+        return
     rows_per_process(recipe, num_processes(recipe))
+    order = recipe.training.trl_overrides().get("train_sampling_strategy", "random")
+    if order != "random":
+        raise UserError(
+            f"training.tokens_per_micro_batch: cuts steps of random rows; set it to null, or take "
+            f"training.train_sampling_strategy: {order} away"
+        )
+
+
+def _check_sense(recipe: Recipe) -> None:
+    """Combinations that no single key can refuse."""
+    _check_batch(recipe)
     _check_lora(recipe.training)
     generation = recipe.generation
     if generation.num_samples > 1 and generation.temperature == 0:
