@@ -109,6 +109,7 @@ def environment() -> dict[str, str]:
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "1000",
         "LRU_CACHE_CAPACITY": "128",
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
         "MALLOC_MMAP_THRESHOLD_": "4294967296",

@@ -16,8 +16,10 @@ if [ -d .venv ]; then
   PATH="$PWD/.venv/bin:$PATH"
 fi
 
-# Threads that spin while they wait slow each other down as soon as anything else runs.
+# Threads that spin while they wait slow each other down as soon as anything else runs. A few
+# microseconds are the exception: to sleep and be woken takes longer than many a matrix product.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
 # Training on a CPU frees and allocates the same large tensors at every step. Left to itself glibc
 # gives each back to the kernel and has it zeroed again, which costs a third of the step's time.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}"

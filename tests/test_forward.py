@@ -1,6 +1,8 @@
 """The shared path computes what the padded one does, in fp32, for every family it is offered to."""
 
 import copy
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +132,31 @@ def test_with_lora(family: str) -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
     assert_same(*wrapped)
+
+
+def test_with_every_weight_sharded_by_fsdp2(tmp_path: Path) -> None:
+    """Two processes with other rows each: their log-probs, and the mean of their gradients."""
+    padded, model = padded_and_shared(make("llama"))
+    parts = [examples()[:2], examples()[2:]]
+    given = {
+        "config": CONFIGS["llama"],
+        "weights": model.state_dict(),
+        "batches": [SELMCollator(0, shared=True)(rows) for rows in parts],
+    }
+    torch.save(given, tmp_path / "input.pt")
+    launcher = ["torchrun", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [*launcher, Path(__file__).parent / "sharded_gradients.py", tmp_path],
+        check=True,
+        timeout=300,
+    )
+    found = torch.load(tmp_path / "output.pt")
+    for rows, sums in zip(parts, found["sums"], strict=True):
+        wanted = log_probs(padded, False, rows)
+        torch.testing.assert_close(sums, wanted.detach(), rtol=1e-4, atol=1e-5)
+        (wanted.mean() / len(parts)).backward()
+    wanted_gradients = {name: parameter.grad for name, parameter in padded.named_parameters()}
+    torch.testing.assert_close(found["gradients"], wanted_gradients, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
 from selm import data
 from selm.errors import UserError
-from selm.generation import Engine, Response, load_engine, sample_seed
+from selm.generation import Engine, Response, load_engine, sample_seed, transformers
 from selm.generation.respond import respond
 from selm.generation.transformers import GumbelNoise, TransformersEngine
 from selm.recipe import Recipe, load_recipe
@@ -51,6 +52,39 @@ def test_samples_depend_on_prompt_and_seed_alone(tiny_recipe: str, top_p: float)
     assert together[0] != together[-1]  # the same prompt, another seed
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rows_that_have_ended_leave_the_batch(
+    tiny_recipe: str, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those that stay are answered as if nobody had left."""
+    overrides = [f"generation.temperature={temperature}", "generation.max_tokens=24"]
+    engine = engine_of(load_recipe(tiny_recipe, overrides))
+    prompts = [ids for ids in prompts_of(engine) for _ in range(5)]
+    seeds = range(len(prompts))
+    monkeypatch.setattr(transformers, "TOKENS_AT_A_TIME", 24)
+    to_the_end = engine.generate(prompts, seeds)
+    ended_early = [response.num_tokens <= 16 for response in to_the_end]
+    assert any(ended_early) and not all(ended_early)
+
+    rows: list[int] = []
+    count = lambda module, args, kwargs: rows.append(len(kwargs["input_ids"]))  # noqa: E731
+    engine.policy.register_forward_pre_hook(count, with_kwargs=True)
+    monkeypatch.setattr(transformers, "TOKENS_AT_A_TIME", 8)
+    assert engine.generate(prompts, seeds) == to_the_end
+    assert rows[0] == len(prompts) and rows == sorted(rows, reverse=True)
+    assert rows[-1] == ended_early.count(False)
+
+
+def test_a_model_with_a_state_in_place_of_a_cache_answers_in_one_go(tiny_recipe: str) -> None:
+    engine = engine_of(load_recipe(tiny_recipe, ["generation.max_tokens=24"]))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
+    vocabulary = engine.policy.config.vocab_size
+    engine.policy = MambaForCausalLM(MambaConfig(vocab_size=vocabulary, **shape)).eval()
+    lengths = [response.num_tokens for response in engine.generate(prompts_of(engine), [0] * 6)]
+    assert max(lengths) == 24
+
+
 def test_an_answer_stops_at_a_stop_token_or_at_the_limit(tiny_recipe: str) -> None:
     engine = engine_of(load_recipe(tiny_recipe, ["generation.temperature=1.0"]))
     tokenizer = engine.chat.tokenizer
@@ -69,12 +103,16 @@ def test_an_answer_stops_at_a_stop_token_or_at_the_limit(tiny_recipe: str) -> No
         assert "<|im_end|>" not in response.text
 
 
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
 def test_gumbel_noise_samples_the_softmax_distribution() -> None:
     """20,000 draws over five tokens. The chi-square statistic with four degrees of freedom is
     above 18.5 once in a thousand seeds; the seeds are fixed."""
     num_draws = 20_000
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5])
-    noise = GumbelNoise(range(num_draws))
+    noise = GumbelNoise(generators(num_draws))
     scores = noise(torch.empty(num_draws, 0), logits.expand(num_draws, -1))
     counts = torch.bincount(scores.argmax(dim=-1), minlength=5).double()
     expected = logits.double().softmax(dim=-1) * num_draws
@@ -83,7 +121,7 @@ def test_gumbel_noise_samples_the_softmax_distribution() -> None:
 
 def test_gumbel_noise_never_draws_what_top_p_excluded() -> None:
     logits = torch.tensor([[0.0, -torch.inf, 0.0]]).expand(500, -1)
-    drawn = GumbelNoise(range(500))(torch.empty(500, 0), logits).argmax(dim=-1)
+    drawn = GumbelNoise(generators(500))(torch.empty(500, 0), logits).argmax(dim=-1)
     assert set(drawn.tolist()) == {0, 2}
 
 

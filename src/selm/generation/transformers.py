@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import pad as pad_right
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
+    Cache,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -16,6 +18,8 @@ from selm.chat import load_chat
 from selm.errors import UserError
 from selm.generation import Response
 from selm.recipe import Generation, Model
+
+TOKENS_AT_A_TIME = 8  # between two looks at which answers have ended
 
 
 class TransformersEngine:
@@ -54,14 +58,51 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _batch(self, prompts: list[list[int]], seeds: list[int]) -> list[Response]:
+        """Every few tokens, rows whose answers have ended leave the batch.
+
+        Its longest answer is two or three times as long as the mean: all rows computed to that end
+        would be mostly padding.
+        """
         width = max(len(ids) for ids in prompts)
         pad = self.chat.tokenizer.pad_token_id
-        input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
+        ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        answers: list[list[int]] = [[]] * len(prompts)
+        unfinished = list(range(len(prompts)))
+        cache = None
+        while unfinished:
+            going_on = [generators[row] for row in unfinished]
+            ids, cache = self._go_on(ids, mask, cache, width + self.settings.max_tokens, going_on)
+            for row, answer in zip(unfinished, ids[:, width:].tolist(), strict=True):
+                answers[row] = answer
+            stay = [i for i, row in enumerate(unfinished) if not self._ended(answers[row])]
+            unfinished = [unfinished[i] for i in stay]
+            if unfinished:
+                ids = ids[stay]
+                mask = pad_right(mask[stay], (0, ids.shape[1] - mask.shape[1]), value=1)
+                cache.reorder_cache(torch.tensor(stay, device=self.device))
+        return [self._response(answer) for answer in answers]
+
+    def _go_on(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Cache | None,
+        longest: int,
+        generators: list[torch.Generator],
+    ) -> tuple[torch.Tensor, Cache]:
+        """Some more tokens for each row of `ids`, of which the cache knows all but the last."""
+        left = longest - ids.shape[1]
+        # mamba and its like cannot go on from a cache
+        tokens = left if self.policy._is_stateful else min(left, TOKENS_AT_A_TIME)
         output = self.policy.generate(
-            input_ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            max_new_tokens=self.settings.max_tokens,
+            ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=tokens,
+            return_dict_in_generate=True,
             do_sample=False,
             # greedy here: what is random is drawn in the processors, row by row
             temperature=None,
@@ -70,18 +111,22 @@ class TransformersEngine:
             num_beams=1,
             repetition_penalty=1.0,
             eos_token_id=self.stop_ids,
-            pad_token_id=pad,
-            logits_processor=self._sampling(seeds),
+            pad_token_id=self.chat.tokenizer.pad_token_id,
+            logits_processor=self._sampling(generators),
         )
-        return [self._response(ids) for ids in output[:, width:].tolist()]
+        return output.sequences, output.past_key_values
 
-    def _sampling(self, seeds: list[int]) -> LogitsProcessorList:
+    def _sampling(self, generators: list[torch.Generator]) -> LogitsProcessorList:
         if self.settings.temperature == 0:
             return LogitsProcessorList()
         warpers = [TemperatureLogitsWarper(self.settings.temperature)]
         if self.settings.top_p < 1:
             warpers.append(TopPLogitsWarper(self.settings.top_p))
-        return LogitsProcessorList([*warpers, GumbelNoise(seeds)])
+        return LogitsProcessorList([*warpers, GumbelNoise(generators)])
+
+    def _ended(self, answer: list[int]) -> bool:
+        stopped = any(token in self.stop_ids for token in answer)
+        return stopped or len(answer) == self.settings.max_tokens
 
     def _response(self, ids: list[int]) -> Response:
         """Cut at the first stop token; what follows it is padding."""
@@ -97,8 +142,8 @@ class GumbelNoise(LogitsProcessor):
     Each row draws from a generator of its own, so its sample does not depend on its batch.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise = torch.stack(
