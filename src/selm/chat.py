@@ -17,10 +17,9 @@ from pathlib import Path
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from selm.data import Message
 from selm.errors import UserError
 from selm.recipe import Model
-
-Message = dict[str, str]
 
 _PROBE = "PROBE"
 

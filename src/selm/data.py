@@ -20,6 +20,7 @@ from selm.errors import UserError
 from selm.recipe import Recipe, is_local_path, portion
 
 Row = dict[str, Any]
+Message = dict[str, str]  # {"role": ..., "content": ...}
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from selm.chat import Message
+from selm.data import Message
 from selm.recipe import PAIRRM, Ranking
 
 Prompt = Sequence[Message]

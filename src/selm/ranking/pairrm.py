@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from selm.chat import Message
+from selm.data import Message
 from selm.errors import UserError
 from selm.ranking import Columns, Matrix, Prompt, scores_of
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
