@@ -54,6 +54,7 @@ BYTES_PER_TOKEN_OF_TEXT = 5
 VLLM_SHARE = 0.9  # of a GPU's memory
 VLLM_SEQUENCES = 256  # that vLLM decodes at a time, at most
 STEP_SECONDS, STEP_SECONDS_PER_LAYER = 0.005, 0.0005  # of transformers' Python, for a token
+TOKENS_AT_A_TIME = 8  # after which ended answers leave a batch (`generation/transformers.py`)
 HEAD_CHUNK = 512  # positions whose logits exist at one time (`training/head.py`)
 PER_MICRO_BATCH = 20  # bytes per weight that are moved: casts, its gradient, the sum of gradients
 WITH_ADAPTERS = 1.7  # times a pass without: LoRA's many small products, measured at 135M
@@ -612,17 +613,19 @@ def _vllm(recipe: Recipe, shape: Shape, answers: int, response: float) -> tuple[
 def _transformers(
     recipe: Recipe, shape: Shape, answers: int, response: float
 ) -> tuple[Memory, float]:
-    """A batch goes on until its longest answer ends."""
+    """A batch goes on until its longest answer ends; rows leave it soon after they have ended."""
     hardware, batch = device(recipe), min(recipe.generation.batch_size, answers)
     each = (4 if recipe.model.dtype == "float32" else 2) * shape.parameters
     limit, prompt = recipe.generation.max_tokens, recipe.estimate.prompt_tokens
     cache = batch * (prompt + limit) * shape.cache_bytes
     logits = batch * shape.vocab * 4 * 3
-    step = each / (hardware.gb_per_second * GB) + _decode(hardware, shape, batch)
-    step += STEP_SECONDS + shape.layers * STEP_SECONDS_PER_LAYER
-    prefill = _compute(hardware, shape, batch * prompt)
+    step = each / (hardware.gb_per_second * GB) + STEP_SECONDS
+    step += shape.layers * STEP_SECONDS_PER_LAYER
     longest = min(limit, longest_of(response, batch))
-    seconds = answers / batch * (prefill + longest * step) + _start(hardware, shape)
+    computed = min(longest, response + TOKENS_AT_A_TIME / 2)
+    one_batch = _compute(hardware, shape, batch * prompt) + longest * step
+    one_batch += computed * _decode(hardware, shape, batch)
+    seconds = answers / batch * one_batch + _start(hardware, shape)
     return _peak(hardware, weights=each, activations=logits, cache=cache), seconds
 
 
