@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,22 +135,20 @@ def test_with_lora(family: str) -> None:
     assert_same(*wrapped)
 
 
-def test_with_every_weight_sharded_by_fsdp2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second with tied embeddings
+def test_with_every_weight_sharded_by_fsdp2(family: str, tmp_path: Path) -> None:
     """Two processes with other rows each: their log-probs, and the mean of their gradients."""
-    padded, model = padded_and_shared(make("llama"))
+    padded, model = padded_and_shared(make(family))
     parts = [examples()[:2], examples()[2:]]
     given = {
-        "config": CONFIGS["llama"],
+        "config": CONFIGS[family],
         "weights": model.state_dict(),
         "batches": [SELMCollator(0, shared=True)(rows) for rows in parts],
     }
     torch.save(given, tmp_path / "input.pt")
-    launcher = ["torchrun", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [*launcher, Path(__file__).parent / "sharded_gradients.py", tmp_path],
-        check=True,
-        timeout=300,
-    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).parent / "sharded_gradients.py"
+    subprocess.run([*launcher, script, tmp_path], check=True, timeout=300)
     found = torch.load(tmp_path / "output.pt")
     for rows, sums in zip(parts, found["sums"], strict=True):
         wanted = log_probs(padded, False, rows)

@@ -1,7 +1,10 @@
 """The transformers engine with the tiny model: what a prompt is answered depends on it alone."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +76,22 @@ def test_rows_that_have_ended_leave_the_batch(
     assert engine.generate(prompts, seeds) == to_the_end
     assert rows[0] == len(prompts) and rows == sorted(rows, reverse=True)
     assert rows[-1] == ended_early.count(False)
+
+
+@pytest.mark.parametrize("setting", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_a_checkpoint_may_ask_for_another_cache(
+    setting: dict[str, Any], tiny_recipe: str, tmp_path: Path
+) -> None:
+    recipe = load_recipe(tiny_recipe, ["generation.max_tokens=24"])
+    shutil.copytree(recipe.model.name_or_path, tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    other = load_recipe(
+        tiny_recipe, ["generation.max_tokens=24", f"model.name_or_path={tmp_path / 'model'}"]
+    )
+    engines = [engine_of(recipe), engine_of(other)]
+    answers = [engine.generate(prompts_of(engine), [0] * len(TEXTS)) for engine in engines]
+    assert answers[0] == answers[1]
 
 
 def test_a_model_with_a_state_in_place_of_a_cache_answers_in_one_go(tiny_recipe: str) -> None:
