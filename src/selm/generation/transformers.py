@@ -40,7 +40,7 @@ class TransformersEngine:
         except OSError as error:
             raise UserError(f"{path}: no model can be loaded: {error}") from error
         self.policy.eval()
-        # a checkpoint may ask for no cache, or for one of a fixed size; `_batch` needs one that grows
+        # whatever the checkpoint asks for, `_batch` needs a cache, and one that grows
         self.policy.generation_config.update(use_cache=True, cache_implementation=None)
         self.stop_ids = self.chat.stop_ids(self.policy.generation_config)
         context = self.policy.config.get_text_config().max_position_embeddings
