@@ -35,11 +35,8 @@ test: setup
 	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
 	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests -n 2 --dist loadfile
 
-# Short versions, in the settings of scripts/run.sh; wants an idle machine.
-bench: export MALLOC_MMAP_THRESHOLD_ := 4294967296
-bench: export MALLOC_TRIM_THRESHOLD_ := 17179869184
-bench: export OMP_WAIT_POLICY := passive
-bench: export GOMP_SPINCOUNT := 1000
+# Short versions; wants an idle machine.
+bench: export BASH_ENV := $(CURDIR)/scripts/cpu_settings.sh
 bench: setup
 	@.venv/bin/python $(folder_smollm2)/get_model.py
 	@mkdir -p runs/bench

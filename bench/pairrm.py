@@ -9,7 +9,7 @@ weights in one process, in turns; tokenising counts. The default shape is a smal
 two minutes on two idle cores; `large` has PairRM's own 0.4B parameters (minutes for a pair).
 
 On a CPU half of the difference is memory: the original's larger tensors are given back to the
-kernel and zeroed again at every operation. Under the settings of scripts/run.sh glibc keeps them;
+kernel and zeroed again at every operation. With scripts/cpu_settings.sh glibc keeps them;
 `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 python bench/pairrm.py`
 measures what remains, which is mostly the padding.
 

@@ -3,8 +3,8 @@
     python bench/plan_cost.py            # 5 to 10 minutes on two idle cores
     python bench/plan_cost.py 135M       # only the cases whose name holds this
 
-Each case runs a stage's real command on the quickstart's data in a temporary folder, with the
-settings of `scripts/run.sh`. Memory is the largest resident set of the stage's processes. The tiny
+Each case runs a stage's real command on the quickstart's data in a temporary folder, with
+`scripts/cpu_settings.sh`. Memory is the largest resident set of the stage's processes. The tiny
 model is the 135M model's architecture with random weights: 6 layers of 192 units.
 """
 
@@ -28,6 +28,7 @@ EXPLORE = "iterations=[{objective: selm, learning_rate: 1.0e-6}]"
 LORA = "training.lora={r: 16, target_modules: all-linear}"
 ONE_ROW = "training.per_device_train_batch_size=1"
 
+AS_IN_A_RUN = ["bash", "-c", 'source scripts/cpu_settings.sh; exec "$@"', "bash"]
 LAUNCH = ["accelerate", "launch", "--config_file", "accelerate_configs/single.yaml"]
 
 # (name, artifact, overrides)
@@ -90,7 +91,7 @@ def measure(kind: str, settings: list[str]) -> tuple[float, float]:
     }[kind]
     started = time.monotonic()
     process = subprocess.Popen(
-        [*command, RECIPE, "--iteration", "1", *settings],
+        [*AS_IN_A_RUN, *command, RECIPE, "--iteration", "1", *settings],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -105,17 +106,8 @@ def measure(kind: str, settings: list[str]) -> tuple[float, float]:
 
 
 def environment() -> dict[str, str]:
-    """As in `scripts/run.sh`; `python` and `accelerate` are those of this process."""
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_WAIT_POLICY": "passive",
-        "GOMP_SPINCOUNT": "1000",
-        "LRU_CACHE_CAPACITY": "128",
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
-        "MALLOC_MMAP_THRESHOLD_": "4294967296",
-        "MALLOC_TRIM_THRESHOLD_": "17179869184",
-        "MALLOC_TOP_PAD_": "67108864",
-    }
+    """`python` and `accelerate` are those of this process."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ would take 37 and 24 GB. `--piece N` sends N rows at a time through every way; (
 wide as the whole step's longest, which is the same work. The default is 2 on a CPU and all on a
 GPU; the memory that is printed is that of a piece.
 
-On a CPU take glibc's settings of scripts/run.sh, which all ways gain from:
-`MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184`.
+On a CPU `source scripts/cpu_settings.sh` first, which all ways gain from.
 """
 
 import argparse

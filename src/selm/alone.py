@@ -39,9 +39,8 @@ def lock(path: Path) -> TextIO:
 
 def _try(file: TextIO) -> bool:
     try:
-        fcntl.lockf(
-            file, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # not flock: forked children would share it
+        # not flock: forked children would share it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True
