@@ -96,7 +96,7 @@ def report(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
     if arguments.json:
         machine = {"machine": platform.machine(), "cores": os.cpu_count()}
         what = {"ways": facts, "prompts": arguments.prompts, "overrides": arguments.overrides}
-        arguments.json.write_text(json.dumps(what | machine, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(what | machine, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,9 @@ def write_model(folder: Path, shape: str, rows: Sequence[Row]) -> None:
         f"{name}_prefix_id": len(pieces) + 1 + n
         for n, name in enumerate(("source", "cand1", "cand2"))
     }
-    (folder / "config.json").write_text(json.dumps(config.to_dict() | ids | {"n_tasks": 1}))
+    (folder / "config.json").write_text(
+        json.dumps(config.to_dict() | ids | {"n_tasks": 1}), encoding="utf-8"
+    )
     torch.manual_seed(0)
     save_file(PairRM(config, n_tasks=1).state_dict(), folder / "model.safetensors")
 
@@ -198,7 +200,7 @@ def report(
             "glibc_keeps_memory": "MALLOC_TRIM_THRESHOLD_" in os.environ,
             "torch": torch.__version__,
         }
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ Facts = dict[str, Any]
 
 def main() -> None:
     folder, page = map(Path, sys.argv[1:])
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        facts = json.loads((folder / f"{name}.json").read_text())
+        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         text = between(text, name, "\n".join(table(facts)))
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
     print(f"{page}: {', '.join(TABLES)}")
 
 

@@ -27,7 +27,7 @@ def read(files: Sequence[Path]) -> list[Row]:
     """Rows with one user turn, which every way renders alike."""
     rows = []
     for file in files:
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             row = data.normalise(json.loads(line))
             if isinstance(row, dict) and row["chosen"] is not None and len(row["prompt"]) == 1:
                 rows.append((row["prompt"][0]["content"], (row["chosen"], row["rejected"])))

@@ -231,14 +231,14 @@ def peak(way: Way, examples: Examples) -> int:
         way(examples)
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # give back what earlier work has left
-    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the high-water mark
     before = _status("VmRSS")
     way(examples)
     return _status("VmHWM") - before
 
 
 def _status(key: str) -> int:
-    text = Path("/proc/self/status").read_text()
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", text)[1])
 
 
@@ -275,7 +275,7 @@ def report(
         print(f"{name:40}{facts['median']:12.2f}   {spread} in single steps")
     if arguments.json:
         text = json.dumps(as_json(found, ratios, steps, arguments), indent=1)
-        arguments.json.write_text(text + "\n")
+        arguments.json.write_text(text + "\n", encoding="utf-8")
 
 
 def all_ratios(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -20,7 +20,7 @@ def main() -> None:
 
     from selm.report import headline
 
-    metrics = json.loads((stage.folder / "metrics.json").read_text())
+    metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
 
 
@@ -32,8 +32,12 @@ def write(stage: Stage) -> None:
 
     with stage.writing() as record:
         figures.draw(metrics, results, record.folder)
-        (record.folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-        (record.folder / "report.md").write_text(report.markdown(stage.recipe, metrics, results))
+        (record.folder / "metrics.json").write_text(
+            json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
+        )
+        (record.folder / "report.md").write_text(
+            report.markdown(stage.recipe, metrics, results), encoding="utf-8"
+        )
         record.rows = len(metrics["iterations"])
 
 

@@ -63,7 +63,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = [_row(f"{request} {topic}.") for topic in TOPICS for request in REQUESTS]
     for name, part in (("train", rows[:24]), ("test", rows[24:])):
         lines = [json.dumps(row) for row in part]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(folder)
 
 
@@ -107,5 +107,5 @@ def tiny_recipe(tiny_model: str, tiny_data: str, tmp_path_factory: pytest.TempPa
         "output_dir": str(folder / "runs"),
     }
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     return str(path)

@@ -142,14 +142,14 @@ def digest(drawn: dict[str, NDArray[np.float32]]) -> str:
 def write_encoder(folder: Path) -> None:
     """The encoder's own folder, config.json and tokenizer as DeBERTa-v3's, without weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(ENCODER))
+    (folder / "config.json").write_text(json.dumps(ENCODER), encoding="utf-8")
     write_tokenizer(folder)
 
 
 def write_tokenizer(folder: Path) -> None:
     shutil.copyfile(SENTENCEPIECE, folder / "spm.model")
     config = {"do_lower_case": False, "vocab_type": "spm", "tokenizer_class": "DebertaV2Tokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def write_package(
@@ -160,7 +160,7 @@ def write_package(
 
     folder.mkdir(parents=True, exist_ok=True)
     config = package_config(limits, n_tasks, str(encoder))
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(weights(n_tasks), folder / "model.safetensors")
     return folder
 
@@ -170,7 +170,7 @@ def write_transformers(folder: Path, n_tasks: int = 1) -> Path:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(transformers_config(n_tasks)))
+    (folder / "config.json").write_text(json.dumps(transformers_config(n_tasks)), encoding="utf-8")
     write_tokenizer(folder)
     save_file(weights(n_tasks), folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -51,14 +51,14 @@ def test_a_killed_process_holds_nothing(path: Path, holder: subprocess.Popen[byt
     holder.kill()
     holder.wait()
     alone.lock(path).close()
-    assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert path.read_text(encoding="utf-8") == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_lost_machine_is_waited_for(
     path: Path, holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lock goes away after a while; one that stays is another machine at work."""
-    path.write_text("process 7 on node-7\n")
+    path.write_text("process 7 on node-7\n", encoding="utf-8")
     monkeypatch.setattr(alone, "PATIENCE", 0.1)
     with pytest.raises(OutsideError, match="process 7 on node-7 makes this already"):
         alone.lock(path)

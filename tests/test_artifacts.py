@@ -23,13 +23,13 @@ REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in can
 def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
     """Overrides in, a run in a folder of its own out: offline DPO, then SELM, own reward."""
     shutil.copytree(tiny_data, tmp_path / "data")
-    (tmp_path / "reward.py").write_text(REWARD)
-    tree = yaml.safe_load(Path(tiny_recipe).read_text())
+    (tmp_path / "reward.py").write_text(REWARD, encoding="utf-8")
+    tree = yaml.safe_load(Path(tiny_recipe).read_text(encoding="utf-8"))
     tree["data"]["name_or_path"] = str(tmp_path / "data")
     tree["ranking"] |= {"ranker": "function", "name_or_path": f"{tmp_path}/reward.py:reward"}
     tree["output_dir"] = str(tmp_path / "runs")
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
     def make(*overrides: str) -> Run:
         lineage._content.cache_clear()  # every stage is a process of its own
@@ -40,7 +40,7 @@ def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
 
 def write(run: Run, kind: str, t: int | None, text: str = "content") -> None:
     with writing(run, kind, t) as record:
-        (record.folder / "file.txt").write_text(text)
+        (record.folder / "file.txt").write_text(text, encoding="utf-8")
         record.rows, record.dropped = 3, {"tie": 1}
 
 
@@ -177,21 +177,21 @@ def test_a_stale_artifact_says_what_changed(run_with) -> None:
 
 def test_changed_content_of_data_and_reward_files_counts(run_with, tmp_path: Path) -> None:
     write_all(run_with())
-    (tmp_path / "reward.py").write_text(REWARD.replace("len(text)", "-len(text)"))
+    (tmp_path / "reward.py").write_text(REWARD.replace("len(text)", "-len(text)"), encoding="utf-8")
     assert stale(run_with()) == AFTER_PREFERENCES_1 | EVALUATIONS
     why = state(run_with().recipe, "preferences", 1).why
     assert why == "recipe changed: the content of ranking"
-    (tmp_path / "reward.py").write_text(REWARD)
+    (tmp_path / "reward.py").write_text(REWARD, encoding="utf-8")
     assert stale(run_with()) == set()
     train = tmp_path / "data" / "train.jsonl"
-    train.write_text(train.read_text().replace("Paris", "Perth"))
+    train.write_text(train.read_text(encoding="utf-8").replace("Paris", "Perth"), encoding="utf-8")
     assert {"iter-1/responses", "iter-2/responses"} <= stale(run_with())
     assert state(run_with().recipe, "responses", 1).why == "recipe changed: the content of data"
 
 
 def test_what_a_judge_is_asked_counts_and_not_where_or_how_fast(run_with, tmp_path: Path) -> None:
     template = tmp_path / "judge.txt"
-    template.write_text("{prompt} {response_a} {response_b}")
+    template.write_text("{prompt} {response_a} {response_b}", encoding="utf-8")
     judge = ["ranking.ranker=judge", "ranking.name_or_path=m", f"ranking.judge.template={template}"]
     write_all(run_with(*judge))
     ways = ["base_url=http://other:1/v1", "concurrency=1", "timeout_seconds=1", "api_key_env=KEY"]
@@ -202,20 +202,20 @@ def test_what_a_judge_is_asked_counts_and_not_where_or_how_fast(run_with, tmp_pa
         for change in ("name_or_path=n", "judge.temperature=1", "judge.max_tokens=7")
     }
     assert set(map(frozenset, stale_by.values())) == {frozenset(AFTER_PREFERENCES_1 | EVALUATIONS)}
-    template.write_text("{prompt} {response_a} {response_b}!")
+    template.write_text("{prompt} {response_a} {response_b}!", encoding="utf-8")
     why = state(run_with(*judge).recipe, "preferences", 1).why
     assert why == "recipe changed: the content of ranking.judge.template"
 
 
 def test_the_content_of_a_reward_models_folder_counts(run_with, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     model = ["ranking.ranker=reward_model", f"ranking.name_or_path={tmp_path / 'model'}"]
     write_all(run_with(*model))
     assert stale(run_with(*model, "ranking.tokens_per_batch=7")) == set()
     for change in ("dtype=bfloat16", "output_key=score", "trust_remote_code=true"):
         assert stale(run_with(*model, f"ranking.{change}")) == AFTER_PREFERENCES_1 | EVALUATIONS
-    (tmp_path / "model" / "config.json").write_text("{ }")
+    (tmp_path / "model" / "config.json").write_text("{ }", encoding="utf-8")
     assert state(run_with(*model).recipe, "preferences", 1).why.endswith("the content of ranking")
 
 
@@ -224,7 +224,7 @@ def test_the_members_of_an_ensemble_count(run_with, tmp_path: Path) -> None:
     ensemble = ["ranking.ranker=ensemble", f"ranking.rankers=[{{ranker: random}}, {function}]"]
     write_all(run_with(*ensemble))
     assert stale(run_with(*ensemble)) == set()
-    (tmp_path / "reward.py").write_text(REWARD + "\n")
+    (tmp_path / "reward.py").write_text(REWARD + "\n", encoding="utf-8")
     assert stale(run_with(*ensemble)) == AFTER_PREFERENCES_1 | EVALUATIONS
     why = state(run_with(*ensemble).recipe, "preferences", 1).why
     assert why == "recipe changed: the content of ranking.rankers.1"
@@ -232,11 +232,11 @@ def test_the_members_of_an_ensemble_count(run_with, tmp_path: Path) -> None:
 
 def test_changed_content_of_the_chat_template_counts(run_with, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
-    template.write_text("{{ messages }}")
+    template.write_text("{{ messages }}", encoding="utf-8")
     override = f"model.chat_template={template}"
     write_all(run_with(override))
     assert stale(run_with(override)) == set()
-    template.write_text("{{ messages }} ")
+    template.write_text("{{ messages }} ", encoding="utf-8")
     assert "iter-1/responses" in stale(run_with(override))
     why = state(run_with(override).recipe, "responses", 1).why
     assert why == "recipe changed: the content of model.chat_template"
@@ -268,7 +268,7 @@ def test_a_damaged_artifact_is_not_current(run_with) -> None:
     run = run_with()
     write_all(run)
     file = folder(run.recipe, "preferences", 2) / "file.txt"
-    file.write_text("con")
+    file.write_text("con", encoding="utf-8")
     assert state(run.recipe, "preferences", 2).why.startswith("damaged: file.txt")
     file.unlink()
     assert stale(run) == AFTER_PREFERENCES_2
@@ -294,10 +294,12 @@ def test_a_failing_stage_leaves_what_was_there(run_with) -> None:
     assert state(run.recipe, "responses", 1).why == "missing"
     write_all(run)
     with pytest.raises(ZeroDivisionError), writing(run, "responses", 1) as record:
-        (record.folder / "file.txt").write_text("half")
+        (record.folder / "file.txt").write_text("half", encoding="utf-8")
         raise ZeroDivisionError
     assert stale(run) == set()
-    assert (folder(run.recipe, "responses", 1) / "file.txt").read_text() == "content"
+    assert (folder(run.recipe, "responses", 1) / "file.txt").read_text(
+        encoding="utf-8"
+    ) == "content"
 
 
 def test_a_kill_between_the_renames_is_recovered_from(run_with) -> None:
@@ -311,7 +313,7 @@ def test_a_kill_between_the_renames_is_recovered_from(run_with) -> None:
     assert state(run.recipe, "responses", 1).why == "missing"
     write(run, "responses", 1, "new")
     assert state(run.recipe, "responses", 1).current
-    assert (target / "file.txt").read_text() == "new"
+    assert (target / "file.txt").read_text(encoding="utf-8") == "new"
     assert os.listdir(target.parent) == ["responses"]
 
 
@@ -329,7 +331,7 @@ def test_leftovers_of_a_killed_stage_do_not_get_into_the_artifact(run_with) -> N
     run = run_with()
     building = folder(run.recipe, "responses", 1).parent / ".responses.tmp"
     building.mkdir(parents=True)
-    (building / "leftover.txt").write_text("half")
+    (building / "leftover.txt").write_text("half", encoding="utf-8")
     write(run, "responses", 1)
     files = artifacts.read_manifest(run.recipe, "responses", 1)["files"]
     assert list(files) == ["file.txt"]
@@ -339,12 +341,12 @@ def test_finished_shards_are_kept_for_the_same_work_only(run_with) -> None:
     def shard(*overrides: str) -> Path:
         return partial_folder(run_with(*overrides), "responses", 1) / "shard.parquet"
 
-    shard().write_text("rows")
+    shard().write_text("rows", encoding="utf-8")
     assert shard().is_file()
     assert shard("training.alpha=0.5", "generation.shard_size=2").is_file()
     assert not shard("generation.temperature=0.5").is_file()
     assert not shard().is_file()  # the other work's shards are not mixed with these
-    shard().write_text("rows")
+    shard().write_text("rows", encoding="utf-8")
     write(run_with(), "responses", 1)
     assert not shard().is_file()  # the artifact has them all
 
@@ -352,7 +354,7 @@ def test_finished_shards_are_kept_for_the_same_work_only(run_with) -> None:
 def test_finished_shards_of_an_older_input_are_thrown_away(run_with) -> None:
     run = run_with()
     write(run, "responses", 1)
-    (partial_folder(run, "preferences", 1) / "shard.parquet").write_text("rows")
+    (partial_folder(run, "preferences", 1) / "shard.parquet").write_text("rows", encoding="utf-8")
     assert (partial_folder(run, "preferences", 1) / "shard.parquet").is_file()
     write(run, "responses", 1, "other content")
     assert not (partial_folder(run, "preferences", 1) / "shard.parquet").is_file()
@@ -361,7 +363,9 @@ def test_finished_shards_of_an_older_input_are_thrown_away(run_with) -> None:
 def test_manifests_chain_back_to_the_base_model(run_with) -> None:
     run = run_with()
     write_all(run)
-    manifest = json.loads((folder(run.recipe, "checkpoint", 2) / "manifest.json").read_text())
+    manifest = json.loads(
+        (folder(run.recipe, "checkpoint", 2) / "manifest.json").read_text(encoding="utf-8")
+    )
     assert set(manifest["inputs"]) == {"iter-1/checkpoint", "iter-2/preferences"}
     for key, digest in manifest["inputs"].items():
         there = artifacts.run_folder(run.recipe) / key / "manifest.json"

@@ -298,7 +298,9 @@ def test_an_end_of_turn_that_is_no_special_token_stays_out_of_the_text() -> None
 
 def test_load_chat_takes_the_recipes_template(tiny_model: str, tmp_path) -> None:
     template = tmp_path / "own.jinja"
-    template.write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    template.write_text(
+        "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", encoding="utf-8"
+    )
     chat = load_chat(tiny_model, Model(name_or_path=tiny_model, chat_template=str(template)))
     assert chat.tokenizer.decode(chat.prompt_ids(said("Hi"))) == "Hi<|im_end|>"
 
@@ -373,7 +375,9 @@ def test_templates_that_mark_the_answer_for_training_give_the_same_prompts(
 
 def test_the_qwen3_recipes_template_is_qwens_own_without_thinking() -> None:
     chat = make_chat(
-        with_template(Path("recipes/qwen3-1.7b/no_thinking.jinja").read_text(), *CHATML)
+        with_template(
+            Path("recipes/qwen3-1.7b/no_thinking.jinja").read_text(encoding="utf-8"), *CHATML
+        )
     )
     for messages in CONVERSATIONS.values():
         own = tokenizer_zoo.qwen3().apply_chat_template(

@@ -76,7 +76,7 @@ def test_a_folder_without_weights_is_found(tiny_recipe: str, model_copy: Path) -
 
 
 def test_a_trouble_of_several_checks_is_told_once(tiny_recipe: str, model_copy: Path) -> None:
-    (model_copy / "tokenizer.json").write_text("{")
+    (model_copy / "tokenizer.json").write_text("{", encoding="utf-8")
     said = found(tiny_recipe, f"model.name_or_path={model_copy}")
     told = [text for well, text in said.values() if not well]
     assert "no tokenizer can be loaded" in told[0]
@@ -86,7 +86,9 @@ def test_a_trouble_of_several_checks_is_told_once(tiny_recipe: str, model_copy: 
 def test_two_bos_are_found(tiny_recipe: str, tmp_path: Path) -> None:
     template = tmp_path / "twice.jinja"
     template.write_text(
-        "{{ bos_token }}{{ bos_token }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+        "{{ bos_token }}{{ bos_token }}"
+        "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}",
+        encoding="utf-8",
     )
     text = problem(tiny_recipe, "tokens", f"model.chat_template={template}")
     assert "starts with two BOS" in text
@@ -107,7 +109,7 @@ def test_lengths_that_the_estimates_do_not_expect_are_named(tiny_recipe: str) ->
 def test_columns_and_splits_that_are_not_there_are_found(tiny_recipe: str, tmp_path: Path) -> None:
     rows = [{"question": "Hi"}] * 20
     data = tmp_path / "odd.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     said = found(tiny_recipe, f"data.name_or_path={data}")
     assert "has the columns question; wanted: prompt" in said["data"][1]
     assert said["lengths"] == (False, "not checked, see above")
@@ -122,7 +124,9 @@ def test_a_wrong_number_of_rows_is_found(tiny_recipe: str) -> None:
 
 def test_prompts_alone_want_several_samples(tiny_recipe: str, tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"
-    data.write_text("".join(json.dumps({"prompt": f"Hi {i}"}) + "\n" for i in range(20)))
+    data.write_text(
+        "".join(json.dumps({"prompt": f"Hi {i}"}) + "\n" for i in range(20)), encoding="utf-8"
+    )
     only = f"data.name_or_path={data}"
     assert "has prompts only" in problem(tiny_recipe, "data", only)
     said = found(tiny_recipe, only, "generation.num_samples=2", "generation.temperature=1")
@@ -136,7 +140,7 @@ def test_a_judges_missing_key_and_a_rankers_missing_function_are_found(
     monkeypatch.chdir(REPOSITORY)
     judge = "ranking={ranker: judge, name_or_path: gpt, judge: {api_key_env: NO_SUCH_KEY}}"
     assert "NO_SUCH_KEY is not set" in problem(tiny_recipe, "rankers", judge)
-    (tmp_path / "reward.py").write_text("")
+    (tmp_path / "reward.py").write_text("", encoding="utf-8")
     function = f"ranking={{ranker: function, name_or_path: '{tmp_path}/reward.py:reward'}}"
     assert "reward" in problem(tiny_recipe, "rankers", function)
 
@@ -151,9 +155,9 @@ def test_a_push_without_a_token_is_found(
 
 
 def test_a_model_too_large_for_disk_and_memory_is_found(tiny_recipe: str, model_copy: Path) -> None:
-    config = json.loads((model_copy / "config.json").read_text())
+    config = json.loads((model_copy / "config.json").read_text(encoding="utf-8"))
     huge = {"hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 400}
-    (model_copy / "config.json").write_text(json.dumps(config | huge))
+    (model_copy / "config.json").write_text(json.dumps(config | huge), encoding="utf-8")
     said = found(tiny_recipe, f"model.name_or_path={model_copy}")
     assert "name a folder on a larger disk" in said["disk"][1]
     assert "will hardly fit" in said["memory"][1]

@@ -251,10 +251,12 @@ def test_a_folders_config_counts_and_a_mixture_of_experts_has_no_estimate(tmp_pa
     config = llama(ROUND, "meta").config
     config.save_pretrained(tmp_path)
     assert shape_of(str(tmp_path)) == ROUND
-    written = json.loads((tmp_path / "config.json").read_text())
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     other = tmp_path / "experts"
     other.mkdir()
-    (other / "config.json").write_text(json.dumps(written | {"num_local_experts": 8}))
+    (other / "config.json").write_text(
+        json.dumps(written | {"num_local_experts": 8}), encoding="utf-8"
+    )
     assert shape_of(str(other)) is None
     recipe = zephyr(f"model.name_or_path={other}")
     assert "no estimates: the size of" in script(Run(recipe, ZEPHYR))
@@ -270,7 +272,7 @@ def test_a_model_that_nobody_knows_has_no_estimate_until_its_config_is_in_the_ca
     assert "unknown (`hf download some/model config.json`" in before.stdout
     cache = tmp_path / "hub" / "models--some--model"
     (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("abc")
+    (cache / "refs" / "main").write_text("abc", encoding="utf-8")
     llama(SMOLLM2, "meta").config.save_pretrained(cache / "snapshots" / "abc")
     after = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "# train: 15,284 rows" in after.stdout
@@ -278,7 +280,7 @@ def test_a_model_that_nobody_knows_has_no_estimate_until_its_config_is_in_the_ca
 
 def test_rows_of_a_local_file_are_counted_and_of_others_asked_for(tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
-    data.write_text('{"prompt": "Hi"}\n' * 25 + "\n")
+    data.write_text('{"prompt": "Hi"}\n' * 25 + "\n", encoding="utf-8")
     own = [f"data.name_or_path={data}", "data.train_rows=null"]
     recipe = load_recipe(ZEPHYR, own)
     held_out = 3  # the last tenth, rounded up

@@ -31,12 +31,12 @@ def recipe_of(tiny_recipe: str, tmp_path: Path):
     def make(content: Any, *overrides: str, file: str = "own.jsonl") -> Recipe:
         path = content if isinstance(content, Path) else tmp_path / file
         if isinstance(content, str):
-            path.write_text(content)
+            path.write_text(content, encoding="utf-8")
         elif isinstance(content, list):
-            path.write_text("".join(json.dumps(row) + "\n" for row in content))
-        tree = yaml.safe_load(Path(tiny_recipe).read_text())
+            path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        tree = yaml.safe_load(Path(tiny_recipe).read_text(encoding="utf-8"))
         own = tmp_path / "recipe.yaml"
-        own.write_text(yaml.safe_dump(tree))
+        own.write_text(yaml.safe_dump(tree), encoding="utf-8")
         return load_recipe(own, [f"data.name_or_path={path}", *overrides])
 
     return make
@@ -161,7 +161,9 @@ def test_a_single_file_holds_out_its_last_tenth(recipe_of) -> None:
 
 
 def test_a_file_in_the_home_folder_is_a_file(recipe_of, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "home.jsonl").write_text("".join(json.dumps(pair(f"p{i}")) + "\n" for i in "abcd"))
+    (tmp_path / "home.jsonl").write_text(
+        "".join(json.dumps(pair(f"p{i}")) + "\n" for i in "abcd"), encoding="utf-8"
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(data.held_out(recipe_of(Path("~/home.jsonl")))[0]) == 1
 
@@ -265,7 +267,7 @@ def test_an_artifact_loads_as_a_dataset_of_one_split(kind: str, tmp_path: Path) 
     features, row = SAVED[kind]
     split = "test" if kind == "evaluation" else "train"
     data.save([row] * 3, features, tmp_path / f"{split}.parquet")
-    (tmp_path / "manifest.json").write_text('{"stage": "any"}')
+    (tmp_path / "manifest.json").write_text('{"stage": "any"}', encoding="utf-8")
     loaded = load_dataset(str(tmp_path))
     assert list(loaded) == [split]
     assert loaded[split].features == features

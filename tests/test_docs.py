@@ -19,7 +19,7 @@ DOCUMENTS = sorted(
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_make_command_has_a_target(document: str) -> None:
-    text = (REPOSITORY / document).read_text()
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^\s*|`)make ([a-z0-9][a-z0-9<>-]*)", text, re.MULTILINE))
     names = ("zephyr", "llama3", "phi3", "qwen3", "smollm2")
     targets = {t.replace("<name>", name) for t, name in product(named, names)}
@@ -32,7 +32,7 @@ def test_every_make_command_has_a_target(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_and_script_leads_somewhere(document: str) -> None:
-    text = (REPOSITORY / document).read_text()
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
     folder = (REPOSITORY / document).parent
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (folder / link).exists(), f"{document}: {link}"
@@ -43,7 +43,7 @@ def test_every_link_and_script_leads_somewhere(document: str) -> None:
 
 
 def test_the_page_on_recipes_names_every_key() -> None:
-    text = (REPOSITORY / "docs/recipes.md").read_text()
+    text = (REPOSITORY / "docs/recipes.md").read_text(encoding="utf-8")
     keys = _section_keys(Recipe)
     sections = {key.rpartition(".")[0] for key in keys if "." in key}
     for key in set(keys) - sections:

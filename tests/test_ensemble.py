@@ -20,7 +20,10 @@ def member(tmp_path: Path):
 
     def make(expression: str, name: str = "own") -> Ranking:
         path = tmp_path / f"{name}.py"
-        path.write_text(f"def reward(prompt, candidates, **columns):\n    return {expression}\n")
+        path.write_text(
+            f"def reward(prompt, candidates, **columns):\n    return {expression}\n",
+            encoding="utf-8",
+        )
         return Ranking(ranker="function", name_or_path=f"{path}:reward")
 
     return make
@@ -87,7 +90,7 @@ def test_a_members_error_names_it(member) -> None:
 
 
 def test_a_judge_may_be_a_member(member, tmp_path: Path) -> None:
-    (tmp_path / "template.txt").write_text(TEMPLATE)
+    (tmp_path / "template.txt").write_text(TEMPLATE, encoding="utf-8")
     with serving() as server:
         judge = Judge(base_url=server.url, template=str(tmp_path / "template.txt"))
         section = Ranking(

@@ -85,7 +85,9 @@ def test_a_checkpoint_may_ask_for_another_cache(
     recipe = load_recipe(tiny_recipe, ["generation.max_tokens=24"])
     shutil.copytree(recipe.model.name_or_path, tmp_path / "model")
     path = tmp_path / "model" / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | setting), encoding="utf-8"
+    )
     other = load_recipe(
         tiny_recipe, ["generation.max_tokens=24", f"model.name_or_path={tmp_path / 'model'}"]
     )

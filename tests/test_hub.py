@@ -231,5 +231,5 @@ def test_commits_of_branches_are_read_from_the_cache(
     }
     for folder, commit in commits.items():
         (tmp_path / folder / "refs").mkdir(parents=True)
-        (tmp_path / folder / "refs" / "main").write_text(commit)
+        (tmp_path / folder / "refs" / "main").write_text(commit, encoding="utf-8")
     assert artifacts._revisions(recipe) == {"model": "c1", "data": "c2", "ranking": "c3"}

@@ -36,7 +36,7 @@ SECRET = "sk-Secret123"
 def ranking_for(tmp_path: Path):
     """A server or a URL, and keys of `ranking.judge`; the section of a recipe out."""
     template = tmp_path / "template.txt"
-    template.write_text(TEMPLATE)
+    template.write_text(TEMPLATE, encoding="utf-8")
 
     def make(server: ChatServer | str, **judge: Any) -> Ranking:
         url = server if isinstance(server, str) else server.url
@@ -434,7 +434,7 @@ def test_the_key_must_be_there_and_is_never_written(ranker_for, monkeypatch, tmp
         assert "the environment variable SOME_KEY is not set" in message
         monkeypatch.setenv("SOME_KEY", SECRET)
         score(ranker_for(server, api_key_env="SOME_KEY"), ["a", "bb"])
-    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    written = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) == 2
     assert not any(SECRET in text for text in written)
 
@@ -480,13 +480,13 @@ def test_a_verdict_cut_by_a_kill_is_asked_again(ranker_for, tmp_path: Path) -> N
     with serving() as server:
         score(ranker_for(server), ["a", "bb", "ccc"])
         (log,) = (tmp_path / "verdicts").iterdir()
-        text = log.read_text()
-        log.write_text(text[:-20])
+        text = log.read_text(encoding="utf-8")
+        log.write_text(text[:-20], encoding="utf-8")
         assert len(VerdictLog(tmp_path / "verdicts")) == 5
         assert score(ranker_for(server), ["a", "bb", "ccc"]) == [[0.0, 0.5, 1.0]]
         assert len(server.bodies) == 7
     assert len(VerdictLog(tmp_path / "verdicts")) == 6
-    assert log.read_text() == text[:-20]  # each process writes a file of its own
+    assert log.read_text(encoding="utf-8") == text[:-20]  # each process writes a file of its own
 
 
 @pytest.mark.parametrize("change", ["model", "template", "temperature", "max_tokens", "text"])
@@ -498,7 +498,7 @@ def test_a_changed_question_is_a_new_one(ranking_for, tmp_path: Path, change: st
         if change == "model":
             ranking = ranking.model_copy(update={"name_or_path": "another"})
         elif change == "template":
-            Path(judge.template).write_text("Please. " + TEMPLATE)
+            Path(judge.template).write_text("Please. " + TEMPLATE, encoding="utf-8")
         elif change != "text":
             judge = judge.model_copy(update={change: 7})
             ranking = ranking.model_copy(update={"judge": judge})
@@ -556,7 +556,7 @@ def test_a_judge_who_decides_by_the_place_alone_is_seen_through(
 def test_a_judge_that_cannot_work_is_refused_before_anything_runs(
     tiny_recipe: str, tmp_path: Path, override: str, message: str
 ) -> None:
-    (tmp_path / "empty.txt").write_text("Who wins? {response_b}")
+    (tmp_path / "empty.txt").write_text("Who wins? {response_b}", encoding="utf-8")
     judge = ["ranking.ranker=judge", "ranking.name_or_path=m"]
     override = override.replace("{empty}", str(tmp_path / "empty.txt"))
     with pytest.raises(UserError, match=message) as caught:

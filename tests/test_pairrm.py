@@ -299,7 +299,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         "has no tokenizer.json or spm.model",
     ),
     "broken tokenizer": (
-        lambda folder: (folder / "tokenizer.json").write_text("{}"),
+        lambda folder: (folder / "tokenizer.json").write_text("{}", encoding="utf-8"),
         "tokenizer.json: cannot be read",
     ),
     "broken sentencepiece": (
@@ -307,20 +307,22 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         "spm.model: cannot be read",
     ),
     "broken config": (
-        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"),
         "config.json: not valid JSON",
     ),
     "config is a number": (
-        lambda folder: (folder / "config.json").write_text("3"),
+        lambda folder: (folder / "config.json").write_text("3", encoding="utf-8"),
         "config.json: not valid JSON",
     ),
     "another model": (
-        lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
+        lambda folder: (folder / "config.json").write_text(
+            '{"model_type": "llama"}', encoding="utf-8"
+        ),
         "config.json: model_type is 'llama': this is no PairRM",
     ),
     "another ranker": (
         lambda folder: (folder / "config.json").write_text(
-            '{"model_type": "deberta", "ranker_type": "summareranker"}'
+            '{"model_type": "deberta", "ranker_type": "summareranker"}', encoding="utf-8"
         ),
         "config.json: ranker_type is 'summareranker': this is no PairRM",
     ),
@@ -346,7 +348,7 @@ def test_wrong_files_are_named_in_one_line(wrong: str, layout: str, tmp_path: Pa
 def test_marker_ids_that_do_not_fit_the_tokenizer_are_named(tmp_path: Path) -> None:
     small.write_transformers(tmp_path)
     config = small.transformers_config(1) | {"cand1_prefix_id": 7}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UserError, match=r"cand1_prefix_id is 7, but <\|candidate1\|> is 1202"):
         PairRMRanker(str(tmp_path))
 

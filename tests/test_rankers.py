@@ -26,7 +26,7 @@ def function_file(tmp_path: Path):
     """Source in, `path/to/file.py:reward` out."""
 
     def write(source: str) -> str:
-        (tmp_path / "own.py").write_text(source)
+        (tmp_path / "own.py").write_text(source, encoding="utf-8")
         return f"{tmp_path / 'own.py'}:reward"
 
     return write
@@ -63,7 +63,7 @@ def test_scores_that_make_no_sense_are_the_users_mistake(
 def test_a_missing_function_is_named(function_file, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"own\.py has no function 'reward'"):
         FunctionRanker(function_file("reward = 3\n"))
-    (tmp_path / "own.txt").write_text("")
+    (tmp_path / "own.txt").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="is not a Python file"):
         FunctionRanker(f"{tmp_path / 'own.txt'}:reward")
 
@@ -161,7 +161,9 @@ def test_the_datasets_columns_reach_the_function(
         | {"level": 10 * i if i else None, "when": "2024-05-29T00:00:00", "notes": {"by": "me"}}
         for i in range(10)
     ]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     overrides = [f"data.name_or_path={tmp_path / 'own.jsonl'}", "ranking.ranker=function"]
     recipe = load_recipe(tiny_recipe, [*overrides, f"ranking.name_or_path={name}"])
     found, _ = data.training_portion(recipe, 1)
@@ -312,7 +314,8 @@ def test_the_summary_counts_rows_that_were_dropped_too(recipe_with, tmp_path: Pa
 def test_an_ensembles_members_are_compared_on_the_same_rows(recipe_with, tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(
         "def long(prompt, candidates):\n    return [len(text) for text in candidates]\n"
-        "def short(prompt, candidates):\n    return [-len(text) for text in candidates]\n"
+        "def short(prompt, candidates):\n    return [-len(text) for text in candidates]\n",
+        encoding="utf-8",
     )
     functions = [f"{tmp_path}/two.py:{name}" for name in ("long", "short", "long")]
     members = ", ".join(f"{{ranker: function, name_or_path: {f}}}" for f in functions)

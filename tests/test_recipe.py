@@ -108,7 +108,8 @@ def test_override_of_a_section_leaves_its_yaml_alias_alone(tmp_path: Path) -> No
     path.write_text(
         "run_name: a\nmodel: {name_or_path: m/m}\ndata: {name_or_path: d/d}\n"
         "iterations: [{objective: selm, learning_rate: 1e-6}]\n"
-        "ranking: &judge {ranker: random}\nevaluation: {ranking: *judge}\n"
+        "ranking: &judge {ranker: random}\nevaluation: {ranking: *judge}\n",
+        encoding="utf-8",
     )
     recipe = load_recipe(path, ["ranking.ranker=pairrm", "ranking.name_or_path=p/p"])
     assert (recipe.ranking.ranker, recipe.judge().ranker) == ("pairrm", "random")
@@ -320,7 +321,7 @@ def test_function_ranker_needs_a_file_and_a_function() -> None:
 )
 def test_broken_recipe_file_is_named(text: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     message = refusal(path=path)
     assert message.startswith(f"{path}: ")
     assert what in message
@@ -381,7 +382,7 @@ def test_batch_that_no_size_divides_says_what_would() -> None:
 
 def test_accelerate_config_without_processes_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("distributed_type: MULTI_GPU\n")
+    config.write_text("distributed_type: MULTI_GPU\n", encoding="utf-8")
     assert "no num_processes" in refusal(f"training.accelerate_config={config}")
     assert load(f"training.accelerate_config={config}", "training.num_processes=8")
 

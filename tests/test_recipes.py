@@ -112,7 +112,7 @@ def test_the_recipes_of_the_make_targets_are_there() -> None:
 def test_recipe_loads_and_survives_being_saved(path: str, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     saved = tmp_path / "recipe.yaml"
-    saved.write_text(recipe.as_yaml())
+    saved.write_text(recipe.as_yaml(), encoding="utf-8")
     assert load_recipe(saved) == recipe
 
 
@@ -320,7 +320,7 @@ def test_plan_script_imports_no_torch() -> None:
 
 @pytest.mark.parametrize("path", ALL)
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
-    header = Path(path).read_text().split("run_name:")[0]
+    header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert re.search(r"make (quickstart|\w+-(selm|dpo|random))\b", header)
     assert "README.md" in header
@@ -328,7 +328,7 @@ def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
 
 @pytest.mark.parametrize("model", [*PAPER, "qwen3-1.7b", "smollm2-135m-instruct"])
 def test_readme_says_what_to_see_and_where_it_differs(model: str) -> None:
-    readme = Path("recipes", model, "README.md").read_text()
+    readme = Path("recipes", model, "README.md").read_text(encoding="utf-8")
     assert "## What you should see" in readme
     assert "## Where this differs from the paper" in readme
     for target in re.findall(r"^    make (\S+)", readme, re.MULTILINE):

@@ -117,7 +117,7 @@ def recipe(tmp_path: Path):
     """dpo, then selm: iteration 1 has no preferences and no optimism term."""
     for file in ("data.jsonl", "reward.py"):
         (tmp_path / file).touch()
-    (tmp_path / "accelerate.yaml").write_text("num_processes: 1\n")
+    (tmp_path / "accelerate.yaml").write_text("num_processes: 1\n", encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(
         textwrap.dedent(f"""\
         run_name: tiny
@@ -128,7 +128,8 @@ def recipe(tmp_path: Path):
           - {{objective: selm, learning_rate: 1.0}}
         ranking: {{ranker: function, name_or_path: "{tmp_path}/reward.py:reward"}}
         training: {{accelerate_config: {tmp_path}/accelerate.yaml}}
-        """)
+        """),
+        encoding="utf-8",
     )
     return load_recipe(tmp_path / "recipe.yaml")
 

@@ -136,11 +136,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def give_own_code(folder: Path, head: torch.nn.Linear) -> None:
-    (folder / "own_code.py").write_text(OWN_CODE)
-    config = json.loads((folder / "config.json").read_text())
+    (folder / "own_code.py").write_text(OWN_CODE, encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["auto_map"] = {"AutoModelForSequenceClassification": "own_code.OwnRewardModel"}
     config["architectures"] = ["OwnRewardModel"]
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     weights = load_file(folder / "model.safetensors")
     del weights["score.weight"]
     weights |= {"rewards.weight": head.weight.data, "rewards.bias": head.bias.data}
@@ -336,7 +336,7 @@ def test_code_of_its_own_for_another_transformers_is_named(folders, tmp_path: Pa
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     source = OWN_CODE.replace("LlamaPreTrainedModel\n", "LlamaPreTrainedModel, OfAnotherVersion\n")
-    (tmp_path / "own_code.py").write_text(source)
+    (tmp_path / "own_code.py").write_text(source, encoding="utf-8")
     message = refusal(ranking_of(str(tmp_path), "armo"))
     assert "cannot be loaded: cannot import name 'OfAnotherVersion'" in message
 

@@ -348,7 +348,7 @@ def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path)
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if text is not None:
-            (folder / "trainer_state.json").write_text(text)
+            (folder / "trainer_state.json").write_text(text, encoding="utf-8")
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 

@@ -124,7 +124,7 @@ def zephyr() -> PreTrainedTokenizerBase:
     with TemporaryDirectory() as folder:
         model = shipped("mistral_common", "data/tokenizer.model.v1")
         copyfile(model, Path(folder, "tokenizer.model"))
-        Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = ZEPHYR_TEMPLATE
     return tokenizer
@@ -207,7 +207,7 @@ def _add_bos(tokenizer: Tokenizer, bos: str) -> None:
 
 
 def _trl_template(name: str) -> str:
-    return shipped("trl", f"chat_templates/{name}.jinja").read_text()
+    return shipped("trl", f"chat_templates/{name}.jinja").read_text(encoding="utf-8")
 
 
 def shipped(package: str, path: str) -> Path:

@@ -146,9 +146,11 @@ def convert_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 
 
 def edit_json(path: Path, drop: tuple[str, ...], **changes: object) -> None:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in content.items() if key not in drop}
-    path.write_text(json.dumps(kept | changes, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(
+        json.dumps(kept | changes, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def same_answers(gguf: Path, folder: Path) -> bool:

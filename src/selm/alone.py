@@ -23,10 +23,10 @@ def lock(path: Path) -> TextIO:
         OutsideError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
+    file = path.open("a+", encoding="utf-8")
     until = time.monotonic() + PATIENCE
     while not _try(file):
-        holder = path.read_text().strip() or "another process"
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
         elsewhere = not holder.endswith(f" on {socket.gethostname()}")
         if not elsewhere or time.monotonic() > until:
             raise OutsideError(f"{path}: {holder} makes this already; wait for it or end it")

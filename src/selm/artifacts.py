@@ -65,7 +65,7 @@ def policy_path(recipe: Recipe, t: int) -> str:
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
     """The manifest of an artifact that is known to be there."""
-    return json.loads(file(recipe, kind, t, "manifest.json").read_text())
+    return json.loads(file(recipe, kind, t, "manifest.json").read_text(encoding="utf-8"))
 
 
 def state(
@@ -322,7 +322,9 @@ def _card(recipe: Recipe, kind: str, t: int | None, manifests: Mapping[str, byte
     from selm import cards
 
     if kind == "checkpoint" and t is not None:
-        log = json.loads((folder(recipe, kind, t) / "training_log.json").read_text())
+        log = json.loads(
+            (folder(recipe, kind, t) / "training_log.json").read_text(encoding="utf-8")
+        )
         facts = json.loads(manifests["."])
         return cards.model_card(recipe, t, facts, log, _sources(recipe, kind, t, facts))
     of_iterations = {}
@@ -391,14 +393,14 @@ def verdicts_folder(recipe: Recipe) -> Path:
 
 
 def _read_text(path: Path) -> str | None:
-    return path.read_text() if path.is_file() else None
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename: readers see the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

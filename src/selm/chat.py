@@ -153,7 +153,7 @@ def load_chat(path: str, model: Model) -> Chat:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
     if model.chat_template is not None:
-        tokenizer.chat_template = Path(model.chat_template).read_text()
+        tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
     if tokenizer.chat_template is None:
         raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
     return make_chat(tokenizer)

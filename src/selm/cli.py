@@ -138,7 +138,7 @@ class Stage:
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
         resolved = run_folder / "recipe.yaml"
-        if not resolved.is_file() or resolved.read_text() != self.recipe.as_yaml():
+        if not resolved.is_file() or resolved.read_text(encoding="utf-8") != self.recipe.as_yaml():
             artifacts.write_text(resolved, self.recipe.as_yaml())
         log_to(run_folder / "logs", label)
         if self.recipe.hub.push:

@@ -189,7 +189,7 @@ def shape_of(name_or_path: str, revision: str = "main") -> Shape | None:
     path = _config_path(name_or_path, revision)
     if path is None:
         return None
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     return _shape(config.get("text_config", config))
 
 
@@ -356,7 +356,9 @@ def strategy(recipe: Recipe) -> str:
 
 @lru_cache
 def _strategy(accelerate_config: Path) -> str:
-    kind = str(yaml.safe_load(accelerate_config.read_text()).get("distributed_type", "NO"))
+    kind = str(
+        yaml.safe_load(accelerate_config.read_text(encoding="utf-8")).get("distributed_type", "NO")
+    )
     known = {"NO": "single", "FSDP": "fsdp2", "DEEPSPEED": "zero3"}
     return known.get(kind, "ddp")
 

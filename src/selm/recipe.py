@@ -324,7 +324,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
@@ -481,7 +481,7 @@ def _annotations(path: Path, class_name: str) -> dict[str, str]:
     """Annotated names in a class's body, as its source text has them."""
     classes = [
         node
-        for node in ast.parse(path.read_text()).body
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef) and node.name == class_name
     ]
     return {
@@ -550,7 +550,7 @@ def _check_files(recipe: Recipe) -> None:
 
 
 def _check_template(key: str, path: str) -> None:
-    text = Path(path).expanduser().read_text()
+    text = Path(path).expanduser().read_text(encoding="utf-8")
     missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
     if missing:
         raise UserError(f"{key}: {path} does not say where {' and '.join(missing)} shall stand")
@@ -738,7 +738,7 @@ def accelerate_setting(training: Training, key: str) -> Any:
     Raises:
         UserError: nothing.
     """
-    config = yaml.safe_load(Path(training.accelerate_config).read_text())
+    config = yaml.safe_load(Path(training.accelerate_config).read_text(encoding="utf-8"))
     if not isinstance(config, dict) or key not in config:
         fix = "add it there"
         if key == "num_processes":

@@ -59,7 +59,9 @@ def load(recipe: Recipe) -> Results:
             if kind == "preferences"
         },
         logs={
-            t: training_steps(json.loads(file(kind, t, "training_log.json").read_text()))
+            t: training_steps(
+                json.loads(file(kind, t, "training_log.json").read_text(encoding="utf-8"))
+            )
             for kind, t in done
             if kind == "checkpoint"
         },

@@ -33,7 +33,7 @@ def main(ways: dict[str, list[str]], out: Path, words: list[str]) -> None:
             batches = trainer.get_train_dataloader().batch_sampler
             facts["rows_of_micro_batches"] = [len(batch) for batch in batches]
             facts["losses"] = [e["loss"] for e in trainer.state.log_history if "loss" in e]
-            (out / name / "facts.json").write_text(json.dumps(facts))
+            (out / name / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -42,4 +42,4 @@ if __name__ == "__main__":
 
         # An extension for inference on CPUs, which DeepSpeed would compile first: half a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3:])
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]), sys.argv[3:])

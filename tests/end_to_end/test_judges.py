@@ -35,7 +35,7 @@ def manifest(project, kind: str, t: int) -> dict:
 @pytest.fixture
 def judged(project_copy, tmp_path: Path):
     """The URL of a judge and further overrides in; the finished run, to be ranked by it, out."""
-    (tmp_path / "judge.txt").write_text(TEMPLATE)
+    (tmp_path / "judge.txt").write_text(TEMPLATE, encoding="utf-8")
 
     def make(url: str, *overrides: str):
         return project_copy.with_overrides(
@@ -103,7 +103,7 @@ def test_a_judge_serves_a_whole_run_and_its_report(judged, monkeypatch, tmp_path
     assert SECRET not in done.stdout + done.stderr
     written = [path for path in project.output_dir.rglob("*") if path.is_file()]
     assert not any(SECRET.encode() in path.read_bytes() for path in written)
-    metrics = json.loads((project.folder / "report" / "metrics.json").read_text())
+    metrics = json.loads((project.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     base, last = metrics["iterations"][0], metrics["iterations"][-1]
     assert base["reward_mean"] == 0.5  # the base model against itself
     assert last["win_rate_vs_base"] is not None
@@ -146,7 +146,8 @@ def test_a_function_that_raises_ends_the_stage_with_one_line(project_copy, tmp_p
         "    calls.append(prompt_id)\n"
         "    if len(calls) == 6:\n"
         "        raise KeyError('gone')\n"
-        "    return [len(text) for text in candidates]\n"
+        "    return [len(text) for text in candidates]\n",
+        encoding="utf-8",
     )
     project = project_copy.with_overrides(
         "ranking.ranker=function", f"ranking.name_or_path={path}:reward", "ranking.shard_size=2"
@@ -202,7 +203,7 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
     command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8"]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
             command, stdout=output, stderr=output, env=os.environ | quiet, start_new_session=True
         )
@@ -217,14 +218,14 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
 def wait_until_healthy(url: str, server: subprocess.Popen, log: Path) -> None:
     started = time.monotonic()
     while time.monotonic() - started < 300:
-        assert server.poll() is None, log.read_text()[-3000:]
+        assert server.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
                 if response.status == 200:
                     return
         except OSError:
             time.sleep(0.5)
-    raise AssertionError(f"{url} does not answer: {log.read_text()[-3000:]}")
+    raise AssertionError(f"{url} does not answer: {log.read_text(encoding='utf-8')[-3000:]}")
 
 
 @pytest.mark.vllm
@@ -239,7 +240,7 @@ def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path
     """
     smollm2 = REPOSITORY / "models" / "smollm2-135m-instruct"
     real = (smollm2 / "config.json").is_file()
-    (tmp_path / "judge.txt").write_text(TEMPLATE)
+    (tmp_path / "judge.txt").write_text(TEMPLATE, encoding="utf-8")
     template = "recipes/judge.txt" if real else str(tmp_path / "judge.txt")
 
     def judged(url: str, model: str):
@@ -250,7 +251,9 @@ def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path
     with vllm_server(str(smollm2) if real else tiny_model, tmp_path / "server.log") as url:
         for t in (0, 1):
             done = judged(url, "judge").stage("evaluate", t)
-            assert done.returncode == 0, done.stderr + (tmp_path / "server.log").read_text()[-3000:]
+            assert done.returncode == 0, (
+                done.stderr + (tmp_path / "server.log").read_text(encoding="utf-8")[-3000:]
+            )
         project = judged(url, "judge")
         facts = manifest(project, "evaluation", 1)["rankers"]["judge judge"]
         judged(url, "another").stage("evaluate", 0)  # the base against itself: nothing is asked

@@ -50,7 +50,8 @@ def test_rank(project_copy, finished, tmp_path: Path) -> None:
         "def score(prompt, candidates):\n"
         "    time.sleep(0.2)\n"
         "    print(prompt[-1]['content'], file=calls, flush=True)\n"
-        "    return [float(len(text)) for text in candidates]\n"
+        "    return [float(len(text)) for text in candidates]\n",
+        encoding="utf-8",
     )
     slow = project_copy.with_overrides(
         "ranking.ranker=function",
@@ -61,7 +62,7 @@ def test_rank(project_copy, finished, tmp_path: Path) -> None:
     assert slow.stage("rank", 1).returncode == 0
     found = rows(slow, "preferences")
     assert len({row["prompt_id"] for row in found}) == len(found)
-    calls = Path(f"{slow_ranker}.calls").read_text().splitlines()
+    calls = Path(f"{slow_ranker}.calls").read_text(encoding="utf-8").splitlines()
     assert 12 <= len(calls) <= 12 + 2, "more than the shard in work was ranked twice"
 
     undisturbed = slow.with_overrides("run_name=undisturbed")
@@ -78,7 +79,7 @@ def test_train(project_copy, finished) -> None:
     slow = project_copy.with_overrides("training.save_steps=1")
     checkpoint = slow.folder / "iter-2" / "checkpoint"
     wanted = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
-    wanted_log = json.loads((checkpoint / "training_log.json").read_text())
+    wanted_log = json.loads((checkpoint / "training_log.json").read_text(encoding="utf-8"))
     (checkpoint / "manifest.json").unlink()
     partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
     slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/trainer_state.json")))
@@ -87,13 +88,13 @@ def test_train(project_copy, finished) -> None:
     assert "resuming from" in again.stdout
     found = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-    log = json.loads((checkpoint / "training_log.json").read_text())
+    log = json.loads((checkpoint / "training_log.json").read_text(encoding="utf-8"))
     for one, other in zip(log, wanted_log, strict=True):
         assert one.get("loss") == pytest.approx(other.get("loss"), abs=1e-5)
 
 
 def is_free(lock: Path) -> bool:
-    with lock.open("a") as file:
+    with lock.open("a", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,7 +44,7 @@ esac
 def job(project, tmp_path: Path):
     """Starts the job: one iteration of eight rows, generated slowly enough to be interrupted."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     small = project.with_overrides(
         "iterations=[{objective: selm, learning_rate: 0.001}]",
@@ -82,24 +82,24 @@ def test_a_requeued_job_goes_on_where_it_was(job, tmp_path: Path) -> None:
     partial = project.folder / "iter-1" / ".responses.partial"
     first = start("first")
     while len(list(partial.glob("shard-*.parquet"))) < 2:
-        assert first.poll() is None, (tmp_path / "first").read_text()
+        assert first.poll() is None, (tmp_path / "first").read_text(encoding="utf-8")
         time.sleep(0.01)
     first.send_signal(signal.SIGUSR1)
     assert first.wait(timeout=60) == 0
-    assert (tmp_path / "srun.log.requeued").read_text() == f"{os.getpid()}\n"
+    assert (tmp_path / "srun.log.requeued").read_text(encoding="utf-8") == f"{os.getpid()}\n"
     assert not Path(f"/tmp/selm-ray-{os.getpid()}").exists(), "Ray was not stopped"
     kept = [path.stat().st_ino for path in (base, *sorted(partial.glob("shard-*.parquet")))]
     assert 3 <= len(kept) < 9
 
     again = start("again")
-    assert again.wait(timeout=300) == 0, (tmp_path / "again").read_text()
-    said = (tmp_path / "again").read_text()
+    assert again.wait(timeout=300) == 0, (tmp_path / "again").read_text(encoding="utf-8")
+    said = (tmp_path / "again").read_text(encoding="utf-8")
     assert f"{base.parent}: already done" in said
     assert re.search(r"generating: .*resumed", said)
     assert base.stat().st_ino == kept[0]
     for kind, t in stages(project.recipe):
         assert artifacts.state(project.recipe, kind, t).current, (kind, t)
     assert not Path(f"/tmp/selm-ray-{os.getpid()}").exists()
-    on_nodes = (tmp_path / "srun.log").read_text().splitlines()
+    on_nodes = (tmp_path / "srun.log").read_text(encoding="utf-8").splitlines()
     assert sum(" accelerate launch --config_file" in line for line in on_nodes) == 1
     assert sum(line.endswith("launch_node.sh ray") for line in on_nodes) == 2

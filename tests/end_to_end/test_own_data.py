@@ -14,7 +14,7 @@ ONE_ITERATION = "iterations=[{objective: selm, learning_rate: 1e-4}]"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return f"data.name_or_path={path}"
 
 
@@ -28,7 +28,7 @@ def test_one_file_of_pairs_runs_through(project, tmp_path: Path) -> None:
     done = mine.run()
     assert done.returncode == 0, done.stderr
     assert "report.md" in done.stdout.splitlines()[-1]
-    metrics = json.loads((mine.folder / "report" / "metrics.json").read_text())
+    metrics = json.loads((mine.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     assert [entry["n"] for entry in metrics["iterations"]] == [2, 2]
     preferred = data.read(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
     assert {row["prompt"][0]["content"] for row in preferred} <= {r["prompt"] for r in rows[:18]}

@@ -22,7 +22,7 @@ def test_a_whole_run_is_ranked_and_judged_by_pairrm(project, ranker_folder: Path
     mine = project.with_overrides("ranking.ranker=pairrm", f"ranking.name_or_path={ranker_folder}")
     done = mine.run()
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((mine.folder / "report" / "metrics.json").read_text())
+    metrics = json.loads((mine.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["ranker"] == metrics["judge"] == "pairrm"
     base = data.read(artifacts.folder(mine.recipe, "evaluation", 0) / "test.parquet")
     texts = {row["prompt_id"]: row["response"] for row in base}

@@ -261,7 +261,9 @@ def test_a_report_can_be_made_without_the_weights(story, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert not [line for line in story.hub.log[seen:] if "model.safetensors" in line]
     found, wanted = (p.folder / "report" / "metrics.json" for p in (third, story.second))
-    assert json.loads(found.read_text()) == json.loads(wanted.read_text())
+    assert json.loads(found.read_text(encoding="utf-8")) == json.loads(
+        wanted.read_text(encoding="utf-8")
+    )
 
 
 def test_another_recipe_is_refused_with_the_keys(story, tmp_path: Path) -> None:
@@ -441,7 +443,9 @@ def test_what_another_run_has_pushed_is_not_overwritten(pushing, hub) -> None:
     assert pushing.stage("generate", 1).returncode == 0
     before = hub.files("datasets", "me/tiny-responses")
     path = pushing.folder / "iter-1/responses/manifest.json"
-    path.write_text(path.read_text().replace('"rows": 12', '"rows": 13'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"rows": 12', '"rows": 13'), encoding="utf-8"
+    )
     refused = pushing.stage("generate", 1)
     assert refused.returncode == 2
     assert "me/tiny-responses (iter-1) is on the Hub already" in refused.stderr

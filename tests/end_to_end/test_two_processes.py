@@ -44,7 +44,7 @@ WAYS = {
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """accelerate_configs/zero3.yaml, but no weight is so small that every process keeps it."""
     folder = tmp_path_factory.mktemp("zero3")
-    config = yaml.safe_load((CONFIGS / "zero3.yaml").read_text())
+    config = yaml.safe_load((CONFIGS / "zero3.yaml").read_text(encoding="utf-8"))
     given = config["deepspeed_config"]
     deepspeed = {
         "zero_optimization": {
@@ -56,13 +56,13 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), "auto"),
         **dict.fromkeys(("gradient_accumulation_steps", "gradient_clipping"), "auto"),
     }
-    (folder / "deepspeed.json").write_text(json.dumps(deepspeed))
+    (folder / "deepspeed.json").write_text(json.dumps(deepspeed), encoding="utf-8")
     config["deepspeed_config"] = {
         "deepspeed_config_file": str(folder / "deepspeed.json"),
         "zero3_init_flag": given["zero3_init_flag"],
     }
     del config["mixed_precision"]  # accelerate wants it in the one file or in the other
-    (folder / "zero3.yaml").write_text(yaml.safe_dump(config))
+    (folder / "zero3.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder / "zero3.yaml"
 
 
@@ -79,7 +79,7 @@ def trained(
     folders = {}
     for name, (config, processes, ways) in launches.items():
         folders[name] = tmp_path_factory.mktemp(name)
-        (folders[name] / "ways.json").write_text(json.dumps(ways))
+        (folders[name] / "ways.json").write_text(json.dumps(ways), encoding="utf-8")
         launch(finished, config, processes, folders[name])
     return folders
 
@@ -105,7 +105,7 @@ def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
 
 
 def facts(folder: Path, way: str) -> dict[str, Any]:
-    return json.loads((folder / way / "facts.json").read_text())
+    return json.loads((folder / way / "facts.json").read_text(encoding="utf-8"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

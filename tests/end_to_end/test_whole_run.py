@@ -38,7 +38,9 @@ def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:
         assert artifacts.state(finished.recipe, kind, t).current, (kind, t)
     left = {path.name for path in finished.folder.rglob("*") if path.name.startswith(".")}
     assert not left, "a partial or temporary folder was left"
-    assert (finished.folder / "recipe.yaml").read_text() == finished.recipe.as_yaml()
+    assert (finished.folder / "recipe.yaml").read_text(
+        encoding="utf-8"
+    ) == finished.recipe.as_yaml()
     assert (finished.folder / "plan.sh").is_file()
 
 
@@ -46,7 +48,7 @@ def test_each_stage_has_a_log_of_its_attempt(finished) -> None:
     logs = {path.name for path in (finished.folder / "logs").iterdir()}
     assert len(logs) == len(stages(finished.recipe))
     assert {"iter-0-evaluate.1.log", "iter-2-train.1.log", "report.1.log"} <= logs
-    text = (finished.folder / "logs" / "iter-1-generate.1.log").read_text()
+    text = (finished.folder / "logs" / "iter-1-generate.1.log").read_text(encoding="utf-8")
     assert "responses: written, 12 rows" in text
 
 
@@ -70,7 +72,9 @@ def test_each_prompt_is_generated_for_once_and_in_order(finished) -> None:
 
 
 def test_training_changed_the_policy_and_logged_both_terms(finished) -> None:
-    log = json.loads((finished.folder / "iter-1/checkpoint/training_log.json").read_text())
+    log = json.loads(
+        (finished.folder / "iter-1/checkpoint/training_log.json").read_text(encoding="utf-8")
+    )
     steps = [entry for entry in log if "loss/dpo" in entry]
     assert len(steps) == 3
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4), "it starts at its reference"
@@ -85,9 +89,9 @@ def test_training_changed_the_policy_and_logged_both_terms(finished) -> None:
 
 def test_the_report_is_whole(finished) -> None:
     report = finished.folder / "report"
-    metrics = json.loads((report / "metrics.json").read_text())
+    metrics = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
     assert [entry["iteration"] for entry in metrics["iterations"]] == [0, 1, 2]
-    text = (report / "report.md").read_text()
+    text = (report / "report.md").read_text(encoding="utf-8")
     for picture in report.glob("*.png"):
         assert f"({picture.name})" in text
         assert picture.stat().st_size > 5_000
@@ -117,7 +121,7 @@ def test_only_what_depends_on_a_lost_checkpoint_is_redone(project_copy) -> None:
 
 def test_a_failing_stage_stops_the_run_and_names_the_command(project, tmp_path: Path) -> None:
     reward = tmp_path / "my reward.py"
-    reward.write_text("def score(prompt, candidates):\n    return [1.0]\n")
+    reward.write_text("def score(prompt, candidates):\n    return [1.0]\n", encoding="utf-8")
     broken = project.with_overrides(
         "ranking.ranker=function", f"ranking.name_or_path={reward}:score"
     )

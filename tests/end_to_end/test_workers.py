@@ -34,7 +34,7 @@ def shards(project, kind: str) -> list[Path]:
 
 def at_a_shard(folder: Path) -> list[int]:
     """Process ids of the workers that are at work; Ray makes a process's title say what it does."""
-    logs = "".join(log.read_text() for log in folder.glob("worker-*.log"))
+    logs = "".join(log.read_text(encoding="utf-8") for log in folder.glob("worker-*.log"))
     there = [int(pid) for pid in re.findall(r"process (\d+) on", logs)]
     return [pid for pid in there if "ray::_Worker.work" in psutil.Process(pid).cmdline()]
 
@@ -81,7 +81,8 @@ def test_ranking_is_the_same_with_two_workers_and_a_death(project_copy, tmp_path
         "    if dies.is_file() and dies.read_text() == prompt[-1]['content']:\n"
         "        dies.unlink()\n"
         "        os.kill(os.getpid(), 9)\n"
-        "    return [float(len(text)) for text in candidates]\n"
+        "    return [float(len(text)) for text in candidates]\n",
+        encoding="utf-8",
     )
     own = ("ranking.ranker=function", f"ranking.name_or_path={reward}:score")
     alone = project_copy.with_overrides(*own, "ranking.shard_size=2")
@@ -91,7 +92,7 @@ def test_ranking_is_the_same_with_two_workers_and_a_death(project_copy, tmp_path
 
     dies = tmp_path / "dies"
     responses = data.read(artifacts.folder(alone.recipe, "responses", 1) / "train.parquet")
-    dies.write_text(responses[5]["prompt"][-1]["content"])
+    dies.write_text(responses[5]["prompt"][-1]["content"], encoding="utf-8")
     two = replace(alone.with_overrides("ranking.workers=2"), environment={"DIES_ONCE": str(dies)})
     done = two.stage("rank", 1)
     assert done.returncode == 0, done.stderr
@@ -138,7 +139,7 @@ def test_what_fails_in_a_worker_reaches_the_user(
 ) -> None:
     before = {path.name for path in Path("/tmp").glob("selm-ray-*")}
     script = tmp_path / "script.py"
-    script.write_text(FAILURES)
+    script.write_text(FAILURES, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script, how, tmp_path], capture_output=True, text=True, check=False
     )

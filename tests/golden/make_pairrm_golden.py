@@ -104,7 +104,7 @@ def train_tokenizer() -> None:
     """Unigram with byte pieces, the special tokens' names and ids of DeBERTa-v3."""
     import sentencepiece
 
-    rows = [json.loads(line) for line in TEXT.read_text().splitlines()]
+    rows = [json.loads(line) for line in TEXT.read_text(encoding="utf-8").splitlines()]
     texts = [message["content"] for row in rows for message in row["chosen"]]
     lines = [line for text in texts for line in text.split("\n")] + list(UNICODE[2:3])
     with small.SENTENCEPIECE.open("wb") as file:

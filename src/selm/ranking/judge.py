@@ -67,7 +67,7 @@ class JudgeRanker:
     def __init__(self, ranking: Ranking, verdicts: Path | None, pause_seconds: float = 1.0) -> None:
         self.model = ranking.name_or_path or ""
         self.settings = ranking.judge
-        self.template = Path(ranking.judge.template).expanduser().read_text()
+        self.template = Path(ranking.judge.template).expanduser().read_text(encoding="utf-8")
         self.verdicts = VerdictLog(verdicts)
         self.pause_seconds = pause_seconds
         self._endpoint: Endpoint | None = None
@@ -216,7 +216,7 @@ class VerdictLog(Mapping[str, Verdict]):
         with self._lock:
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a") as file:
+                with self._path.open("a", encoding="utf-8") as file:
                     file.write(line)
             self._found[key] = verdict
 
@@ -224,7 +224,7 @@ class VerdictLog(Mapping[str, Verdict]):
 def _read_log(path: Path) -> dict[str, Verdict]:
     """A kill can cut the last line short: what has no line end is no verdict."""
     found = {}
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             entry = json.loads(line)
             key = entry.pop("key")

@@ -164,7 +164,7 @@ def _file(folder: Path, names: Sequence[str]) -> Path:
 def _config(folder: Path) -> dict[str, Any]:
     file = _file(folder, ("config.json",))
     try:
-        config = dict(json.loads(file.read_text()))
+        config = dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: not valid JSON for a model: {error}") from error
     kinds = {
