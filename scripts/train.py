@@ -47,6 +47,7 @@ def main() -> None:
             artifacts.move_files(final, record.folder)
             record.rows, record.dropped = len(examples), dropped
             record.tokens = num_tokens(examples)
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ them is left in FOLDER/output.pt. accelerate starts FSDP2 on GPUs alone, so this
 `fully_shard`, which is what accelerate calls.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -23,8 +24,17 @@ from selm.training.shared_prefix import prepare
 
 
 def main(folder: Path) -> None:
-    head.CHUNK = 16  # as with real responses, processes have different numbers of chunks
     distributed.init_process_group("gloo")
+    compute(folder)
+    # The model holds the group, whose threads hold tensors: all of it goes before the interpreter
+    # does, or such a thread may ask for it too late, which aborts the process.
+    gc.collect()
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def compute(folder: Path) -> None:
+    head.CHUNK = 16  # as with real responses, processes have different numbers of chunks
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     given = torch.load(folder / "input.pt", weights_only=False)
     model = AutoModelForCausalLM.from_config(given["config"], attn_implementation="sdpa")
@@ -45,7 +55,6 @@ def main(folder: Path) -> None:
         gradients[name] = parameter.grad.full_tensor()
     if rank == 0:
         torch.save({"sums": gathered, "gradients": gradients}, folder / "output.pt")
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     Phi3Config,
     PretrainedConfig,
@@ -21,11 +23,13 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
+from selm.errors import UserError
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.flex import flex
 from selm.training.forward import FAMILIES, SELMCollator, choose, forward, pair_part
 from selm.training.layout import Example, lay_out
+from selm.training.notes import notes
 from selm.training.shared_prefix import by_blocks, prepare
 
 VOCABULARY, WINDOW = 96, 64
@@ -79,7 +83,8 @@ def padded_and_shared(model: PreTrainedModel) -> tuple[PreTrainedModel, PreTrain
 
 def make(family: str) -> PreTrainedModel:
     torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation="sdpa")
+    config = copy.deepcopy(CONFIGS[family])
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
 
 
 def log_probs(model: Any, shared: bool, rows: list[dict[str, Any]]) -> torch.Tensor:
@@ -234,7 +239,7 @@ def test_auto_takes_the_shared_path_where_it_can_and_says_why_not() -> None:
     other = make("llama")
     other.config.model_type = "gpt_neox"
     assert choose(arguments(), other) == (False, "not tested with models of type gpt_neox")
-    with pytest.raises(ValueError, match=r"training.forward: shared: .* set it to padded"):
+    with pytest.raises(UserError, match=r"training.forward: shared: .* set it to padded"):
         choose(arguments(forward="shared"), other)
 
 
@@ -244,3 +249,58 @@ def test_a_window_that_is_too_short_is_refused_in_the_attention_too() -> None:
     prepare(model)
     with pytest.raises(ValueError, match="a sliding window of 8"):
         log_probs(model, True, examples())
+
+
+class OwnLlama(LlamaForCausalLM):
+    """As code from the Hub would: it calls itself llama, and computes its attention by itself."""
+
+
+class OwnAttention(torch.nn.Module):
+    """Would not see the shared path's layout."""
+
+
+def test_only_transformers_own_classes_take_the_shared_path() -> None:
+    own = OwnLlama(CONFIGS["llama"])
+    assert own.config.model_type == "llama"
+    shared, why = choose(arguments(), own)
+    assert not shared and why == f"OwnLlama is no class of transformers ({__name__})"
+    with pytest.raises(UserError, match="OwnLlama is no class of transformers"):
+        choose(arguments(forward="shared"), own)
+    inside = make("llama")
+    assert choose(arguments(), inside)[0]
+    inside.model.layers[1].self_attn = OwnAttention()
+    shared, why = choose(arguments(), inside)
+    assert not shared and "OwnAttention is no class of transformers" in why
+
+
+GEMMA = Gemma2Config(**SHAPE, head_dim=8, attn_logit_softcapping=5.0, final_logit_softcapping=5.0)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_soft_capping_is_never_lost_without_a_word(implementation: str) -> None:
+    """The shared path refuses it; eager computes it; of sdpa a note says that it does not."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(GEMMA, attn_implementation=implementation)
+    exact = copy.deepcopy(model)
+    exact.set_attn_implementation("eager")
+    assert choose(arguments(), model) == (False, "not tested with models of type gemma2")
+    with pytest.raises(UserError, match="gemma2; set it to padded"):
+        choose(arguments(forward="shared"), model)
+    said = notes(model.config)
+    assert (implementation == "sdpa") == any("attn_logit_softcapping of 5" in s for s in said)
+    add_fused_lm_head(model)
+    row = examples()[0]
+    found = log_probs(model, False, [row])[0]
+    ids = torch.tensor([row["prompt_ids"] + row["chosen_ids"]])
+    wanted = exact(ids).logits.log_softmax(-1)[0, len(row["prompt_ids"]) - 1 : -1]
+    wanted = wanted[range(len(row["chosen_ids"])), row["chosen_ids"]].sum()
+    assert (found - wanted).abs() < 1e-4 or said
+
+
+def test_dropout_in_attention_is_said_and_left_to_the_padded_path() -> None:
+    assert notes(CONFIGS["llama"]) == []
+    config = LlamaConfig(**SHAPE, attention_dropout=0.25)
+    assert "attention_dropout of 0.25 is on in training" in notes(config)[0]
+    model = AutoModelForCausalLM.from_config(config)
+    shared, why = choose(arguments(), model)
+    assert not shared and "attention_dropout of 0.25" in why

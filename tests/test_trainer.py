@@ -342,6 +342,32 @@ def test_arguments_that_selm_cannot_serve_are_refused(
         SELMConfig(output_dir=str(tmp_path), **_arguments() | settings)
 
 
+def test_a_training_of_one_step_trains(make_trainer: Any, policy: Any) -> None:
+    """A warm-up's first step has a learning rate of 0, so it is never the only one."""
+    before = copy.deepcopy(policy)
+    trainer = make_trainer(
+        policy,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,  # more rows than there are
+        num_train_epochs=1,
+        warmup_steps=0.1,
+        lr_scheduler_type="cosine",
+    )
+    trainer.train()
+    assert trainer.state.max_steps == 1
+    assert trainer.state.log_history[0]["learning_rate"] == 0.1
+    assert (policy.lm_head.weight - before.lm_head.weight).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "wanted"),
+    [(0.1, 1, 0), (0.1, 2, 1), (0.1, 10, 1), (0.1, 11, 2), (0.9, 3, 2), (0.0, 5, 0), (7, 5, 7)],
+)
+def test_a_warm_up_leaves_a_step(warmup: float, steps: int, wanted: int, tmp_path: Path) -> None:
+    arguments = SELMConfig(output_dir=str(tmp_path), **_arguments() | {"warmup_steps": warmup})
+    assert arguments.get_warmup_steps(steps) == wanted
+
+
 def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
     assert last_complete_checkpoint(tmp_path) is None
     for step, text in ((9, json.dumps({})), (10, json.dumps({})), (20, '{"cut'), (30, None)):
@@ -390,22 +416,23 @@ def test_a_steps_micro_batches_hold_rows_of_like_length(make_trainer: Any, polic
     assert [lengths[row] for row in rows] == sorted(lengths, reverse=True)
 
 
+# Ways to cut a step of twelve rows: in one piece, in equal parts, in parts of unequal rows.
+CUTS: tuple[dict[str, Any], ...] = (
+    {"per_device_train_batch_size": 12},
+    {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4},
+    {"rows_per_step": 12, "gradient_accumulation_steps": 5},
+)
+
+
+@pytest.mark.parametrize("losses", [["sigmoid"], ["sigmoid", "sft"]])
 def test_micro_batches_by_tokens_make_the_same_step(
-    make_trainer: Any, policy: Any, tmp_path: Path
+    losses: list[str], make_trainer: Any, policy: Any
 ) -> None:
-    """One step over twelve rows in one piece, in equal parts, and in parts of unequal rows."""
-    twins = [copy.deepcopy(policy) for _ in range(3)]
-    settings = (
-        {"per_device_train_batch_size": 12},
-        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4},
-        {
-            "rows_per_step": 12,
-            "gradient_accumulation_steps": 5,
-        },
-    )
+    """`sft` too, which is a mean over tokens: over those of the step, not of the micro-batch."""
+    twins = [copy.deepcopy(policy) for _ in CUTS]
     found = []
-    for twin, setting in zip(twins, settings, strict=True):
-        trainer = make_trainer(twin, max_steps=1, **setting)
+    for twin, setting in zip(twins, CUTS, strict=True):
+        trainer = make_trainer(twin, max_steps=1, loss_type=losses, **setting)
         if "rows_per_step" in setting:
             sizes = [len(batch) for batch in trainer.get_train_dataloader().batch_sampler]
             assert len(set(sizes)) > 1 and sum(sizes) == 12, sizes
@@ -420,3 +447,13 @@ def test_micro_batches_by_tokens_make_the_same_step(
         for key, value in logged.items():
             if key.startswith(of_rows):
                 assert value == pytest.approx(found[0][key], rel=1e-4, abs=1e-6), key
+
+
+def test_aot_compares_within_a_micro_batch(make_trainer: Any, policy: Any) -> None:
+    """As docs/recipes.md says: how a step is cut is part of that loss."""
+    found = []
+    for setting in CUTS[:2]:
+        trainer = make_trainer(copy.deepcopy(policy), max_steps=1, loss_type=["aot"], **setting)
+        trainer.train()
+        found.append(trainer.state.log_history[0]["loss"])
+    assert abs(found[0] - found[1]) > 1e-3

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from selm import artifacts
+from selm import artifacts, memory
 from selm.alone import lock
-from selm.errors import OutsideError, UserError
+from selm.errors import OutsideError, SharedError, UserError
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
 
@@ -68,14 +68,24 @@ def _run(arguments: argparse.Namespace) -> Run:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Call main; a user's mistake becomes one line on stderr and exit 2, the Hub's exit 1."""
+    """Call main; a user's mistake becomes one line on stderr and exit 2, the Hub's exit 1.
+
+    So does lack of memory, which exits with 1 too.
+    """
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main_process() or not isinstance(error, SharedError):
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OutsideError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        line = memory.said(error, Path(sys.argv[0]).stem)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The two exceptions that end a script with one line instead of a traceback."""
+"""The exceptions that end a script with one line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -7,6 +7,10 @@ class UserError(Exception):
     Scripts print its text as one line, without a traceback, and exit with 2. The text names the
     file or the key, and the fix.
     """
+
+
+class SharedError(UserError):
+    """A mistake that all processes of a training find at the same moment: the main one says it."""
 
 
 class OutsideError(Exception):

@@ -56,6 +56,15 @@ class SELMConfig(DPOConfig):
         if self.ld_alpha is not None:
             raise ValueError("ld_alpha compares two lengths; SELM scores three responses: unset it")
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """The parent's, but a share of the steps leaves at least one that is none of the warm-up.
+
+        The first step of a warm-up has a learning rate of 0: were it the only one, nothing would
+        be trained.
+        """
+        steps = super().get_warmup_steps(num_training_steps)
+        return steps if self.warmup_steps >= 1 else min(steps, num_training_steps - 1)
+
 
 # Keys of the recipe's training section that are not arguments of the trainer.
 _NOT_ARGUMENTS = {

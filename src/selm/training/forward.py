@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from selm.errors import UserError
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.layout import lay_out
@@ -22,6 +23,9 @@ Batch = dict[str, Any]
 
 # Model types whose shared path is tested against the padded one.
 FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
+
+# Packages whose modules are no more than layers: weights, norms, 4-bit weights, adapters.
+_LAYERS = ("torch.nn.", "bitsandbytes.", "peft.")
 
 # Metrics of TRL that need more of the logits than the log-probs.
 METRICS_OF_LOGITS = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
@@ -34,25 +38,48 @@ def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
     """Whether to take the shared path, and why.
 
     Raises:
-        ValueError: `shared` was asked for and this model cannot.
+        UserError: `shared` was asked for and this model cannot.
     """
     setting, max_length = arguments.forward, arguments.max_length
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    obstacle = None
-    if config.model_type not in FAMILIES:
-        obstacle = f"not tested with models of type {config.model_type}"
-    elif window is not None and (max_length is None or max_length > window):
-        obstacle = f"max_length {max_length} exceeds the sliding window of {window}"
-    elif arguments.use_weighting:
+    obstacle = _of_model(model) or _of_window(model, max_length)
+    if obstacle is None and arguments.use_weighting:
         obstacle = "use_weighting needs more than log-probs"
     if setting == "shared" and obstacle:
-        raise ValueError(f"training.forward: shared: {obstacle}; set it to padded")
+        raise UserError(f"training.forward: shared: {obstacle}; set it to padded")
     if setting == "auto" and obstacle is None and model.device.type != "cpu":
         obstacle = "not measured on a GPU yet"
     if setting == "padded" or obstacle:
         return False, obstacle or "as the recipe says"
     return True, "each prompt once, no padding"
+
+
+def _of_model(model: PreTrainedModel) -> str | None:
+    """Why this model cannot take the shared path: it is not the code that was tested, say.
+
+    A class from elsewhere may call itself llama and compute its attention by itself.
+    """
+    config = model.config.get_text_config()
+    foreign = next((type(m) for m in model.modules() if not _is_known(type(m).__module__)), None)
+    if foreign is not None:
+        return f"{foreign.__name__} is no class of transformers ({foreign.__module__})"
+    if config.model_type not in FAMILIES:
+        return f"not tested with models of type {config.model_type}"
+    dropout = getattr(config, "attention_dropout", 0.0)
+    if dropout:
+        return f"attention_dropout of {dropout:g} falls on each response for itself in padded alone"
+    return None
+
+
+def _is_known(module: str) -> bool:
+    """transformers.models, not transformers_modules, which is code from the Hub."""
+    return module.startswith(("transformers.models.", "transformers.activations", *_LAYERS))
+
+
+def _of_window(model: PreTrainedModel, max_length: int | None) -> str | None:
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if window is not None and (max_length is None or max_length > window):
+        return f"max_length {max_length} exceeds the sliding window of {window}"
+    return None
 
 
 @dataclass
@@ -126,8 +153,11 @@ def in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]
     ]
 
 
-def forward(model: torch.nn.Module, batch: Batch) -> Any:
+def forward(model: torch.nn.Module, batch: Batch, router: bool = False) -> Any:
     """One forward of all 2B + E sequences.
+
+    Args:
+        router: of a mixture of experts: also its load-balancing loss, over all of them.
 
     Returns:
         `log_probs` (2B + E, S - 1) of response tokens, 0 elsewhere, S being the width of
@@ -142,6 +172,7 @@ def forward(model: torch.nn.Module, batch: Batch) -> Any:
             labels=labels,
             use_cache=False,
             fused_lm_head=True,
+            **({"output_router_logits": True} if router else {}),
         )
     output = model(
         input_ids=batch["row_ids"],

@@ -1,24 +1,57 @@
 """Where an interrupted training goes on, and whether this launch can."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
 
 from selm.errors import UserError
+from selm.training.finite import all_finite, first_not_finite
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest `checkpoint-<step>` that was written to its end; unfinished ones are skipped.
+    """The latest `checkpoint-<step>` to go on from; of each that is passed over a line says why."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    for path in found:
+        why = why_not(path)
+        if why is None:
+            return path
+        print(f"{path}: not gone on from, {why}")
+    return None
+
+
+def why_not(saved: Path) -> str | None:
+    """What keeps a training from going on here: not written to its end, damaged, or diverged.
 
     transformers writes trainer_state.json last, so it is whole exactly if everything else is.
+    What DeepSpeed and FSDP shard was looked at before it was written.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next((path for path in found if _is_json(path / "trainer_state.json")), None)
+    if not _is_json(saved / "trainer_state.json"):
+        return "it was not written to its end"
+    try:
+        name = first_not_finite(saved)
+        if (saved / "optimizer.pt").is_file():
+            state = torch.load(saved / "optimizer.pt", "cpu", weights_only=True, mmap=True)["state"]
+            if not all_finite(_tensors(state.values())):
+                name = "its optimizer's state"
+    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+        return f"it is damaged ({' '.join(str(error).split())[:80] or type(error).__name__})"
+    return None if name is None else f"{name} is not finite: the policy had diverged"
+
+
+def _tensors(of_weights: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:
+    for means in of_weights:
+        yield from (value for value in means.values() if isinstance(value, torch.Tensor))
 
 
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return False
     return True
 

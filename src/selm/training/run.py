@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -22,6 +23,7 @@ from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
 from selm.training.examples import length, tokenize
+from selm.training.finite import require_finite_files
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
 from selm.training.resume import check_resumable, last_complete_checkpoint
@@ -111,7 +113,9 @@ def _launched(variable: str) -> int:
 
 def train(trainer: SELMTrainer) -> None:
     """All steps, from the last complete checkpoint of an earlier attempt if there is one."""
-    resume = last_complete_checkpoint(Path(trainer.args.output_dir))
+    folder = Path(trainer.args.output_dir)
+    found = [last_complete_checkpoint(folder) if trainer.is_world_process_zero() else None]
+    resume = broadcast_object_list(found)[0]  # one decision for all, one look at the files
     if resume is not None:
         sharded_by = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP"}
         kind = sharded_by.get(trainer.accelerator.distributed_type, "none")
@@ -163,6 +167,7 @@ def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> P
             trainer.model.to(getattr(torch, recipe.model.dtype))
         trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
+        require_finite_files(folder)
         (folder / "training_args.bin").unlink(missing_ok=True)
         log = json.dumps(trainer.state.log_history, indent=1)
         artifacts.write_text(folder / "training_log.json", log + "\n")

@@ -2,8 +2,9 @@
 
 The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `get_train_dataloader`, `_prepare_inputs`,
-`_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `_metrics`.
+`_set_signature_columns_if_needed`, `get_train_dataloader`, `get_batch_samples`, `_prepare_inputs`,
+`_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `training_step`,
+`_save_checkpoint`, `_metrics`, `loss_weights`, `aux_loss_enabled`.
 """
 
 from typing import Any
@@ -19,6 +20,13 @@ from trl.models import prepare_deepspeed
 from selm.chat import make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import length, tokenize
+from selm.training.finite import (
+    all_finite,
+    diverged,
+    in_optimizer,
+    overflowed,
+    require_finite_reference,
+)
 from selm.training.forward import (
     METRICS_OF_LOGITS,
     PAIR_KEYS,
@@ -29,11 +37,14 @@ from selm.training.forward import (
     forward,
     pair_part,
 )
+from selm.training.notes import notes
 from selm.training.objective import optimism_loss
 from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
+from selm.training.router import check_router
 from selm.training.shared_prefix import prepare
 
+SFT = "sft"  # the one loss of TRL that is a mean over tokens
 REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
 
 
@@ -64,6 +75,8 @@ class SELMTrainer(DPOTrainer):
         chat = make_chat(processing_class)
         self.reference_cache = reference_cache
         self.shared, why = choose(args, model)
+        self._loss_of_step = torch.zeros(())
+        check_router(args, model.config)
         if self.shared:
             for each in (model, kwargs.get("ref_model")):
                 if each is not None:
@@ -78,7 +91,10 @@ class SELMTrainer(DPOTrainer):
         )
         path = "shared" if self.shared else "padded"
         self.accelerator.print(f"forward: {path} ({why})")
+        for note in notes(model.config, self.shared):
+            self.accelerator.print(f"note: {note}")
         self.ref_model = None  # its log-probs are in the dataset now
+        self._weights = tuple(self.loss_weights)
 
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: SELMConfig, dataset_name: str
@@ -131,7 +147,9 @@ class SELMTrainer(DPOTrainer):
         """Add the reference's log-probs of all three responses, one column each."""
 
         def compute() -> Columns:
-            return self._reference_log_probs(dataset, batch_size)
+            columns = self._reference_log_probs(dataset, batch_size)
+            require_finite_reference(columns)
+            return columns
 
         cache = self.reference_cache
         columns = compute() if cache is None else cache.get(dataset, compute)
@@ -170,7 +188,8 @@ class SELMTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
         """The parent's loss on the pair, plus the optimism term on the explored response."""
-        output = forward(model, inputs)
+        output = forward(model, inputs, self.aux_loss_enabled)
+        self.loss_weights = self._weights_of(inputs)
         pair_inputs, pair_output = pair_part(inputs, output)
         loss = super()._compute_loss(lambda **_: pair_output, pair_inputs, return_outputs=False)
         if self.shared:
@@ -182,12 +201,42 @@ class SELMTrainer(DPOTrainer):
             loss = loss * self._weigh(len(inputs["explored_role"]))
         return (loss, pair_output) if return_outputs else loss
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """A step's micro-batches, each with its share of the chosen tokens if `sft` needs it.
+
+        Of all micro-batches of all processes; 1 is the mean share.
+        """
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if SFT in self.loss_types:
+            counts = torch.stack([_chosen_tokens(batch) for batch in batches]).float()
+            mean = self.accelerator.gather(counts.to(self.args.device)).mean().cpu()
+            for batch, share in zip(batches, (counts.cpu() / mean).tolist(), strict=True):
+                batch["sft_share"] = share
+        return batches, num_items
+
+    def _weights_of(self, inputs: Batch) -> list[float]:
+        """The losses' weights in this micro-batch: that of `sft` goes with its chosen tokens.
+
+        Its loss is a mean over tokens: so it is the mean over those of the step, however the step
+        is cut. `_weigh`, which goes by rows, is taken back.
+        """
+        share = inputs.get("sft_share", 1.0)
+        if self.args.rows_per_step is not None and "sft_share" in inputs:
+            share /= self._row_share(len(inputs["explored_role"]))
+        return [
+            weight * share if kind == SFT else weight
+            for kind, weight in zip(self.loss_types, self._weights, strict=True)
+        ]
+
+    def _row_share(self, rows: int) -> float:
+        return rows * self.args.gradient_accumulation_steps / self.args.rows_per_step
+
     def _weigh(self, rows: int) -> float:
         """A micro-batch's rows over their mean number; its metrics are multiplied by that here.
 
         The Trainer takes the mean over micro-batches, so loss and metrics become means over rows.
         """
-        weight = rows * self.args.gradient_accumulation_steps / self.args.rows_per_step
+        weight = self._row_share(rows)
         for key, values in self._metrics["train"].items():
             if key != "num_tokens":  # a running count
                 values[-1] *= weight
@@ -209,3 +258,31 @@ class SELMTrainer(DPOTrainer):
         for key, value in parts.items():
             self._metrics[mode][key].append(self.accelerator.gather(value).mean().item())
         return optimism
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The parent's; a step whose loss is not finite ends the training, in every process."""
+        loss = super().training_step(*args, **kwargs)
+        self._loss_of_step = self._loss_of_step.to(loss.device) + loss.detach()
+        if self.accelerator.sync_gradients:  # the step's last micro-batch
+            if not self._everywhere(all_finite([self._loss_of_step])):
+                step, rate = self.state.global_step + 1, self._get_learning_rate()
+                raise overflowed("the loss") if step == 1 else diverged("the loss", step, rate)
+            self._loss_of_step = torch.zeros(())
+        return loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The parent's, unless it would save, and soon go on from, what is not finite."""
+        held = (*self.model.parameters(), *in_optimizer(self.optimizer.state))
+        if not self._everywhere(all_finite(held)):
+            step, rate = self.state.global_step, self._get_learning_rate()
+            raise diverged("a weight or the optimizer's state", step, rate)
+        super()._save_checkpoint(model, trial)
+
+    def _everywhere(self, finite: bool) -> bool:
+        """Whether all processes say so: then all go on, else all end."""
+        return bool(self.accelerator.gather(torch.tensor([finite], device=self.args.device)).all())
+
+
+def _chosen_tokens(batch: Batch) -> torch.Tensor:
+    rows = len(batch["explored_role"])
+    return batch["completion_mask"][:rows, 1:].sum()

@@ -1,0 +1,43 @@
+"""Out of memory: what was too large, in one line, instead of a traceback."""
+
+# What libraries say where they raise no error of a class of its own, in lower case.
+_SAYINGS = (
+    "can't allocate memory",  # torch on a CPU
+    "out of memory",  # CUDA, NCCL
+    "bad_alloc",
+    "cannot allocate memory",
+    "alloc_failed",  # cuBLAS, cuDNN
+    "no available memory for the cache blocks",  # vLLM, as the next two
+    "less than desired gpu memory utilization",
+    "larger than the available kv cache memory",
+)
+
+_ENGINE = (
+    "lower generation.batch_size (transformers), generation.vllm.gpu_memory_utilization or "
+    "generation.vllm.max_model_len (vllm), or raise generation.tensor_parallel_size"
+)
+_RANKER = "ranking.tokens_per_batch or the number of ranking.workers"
+
+# By script: the keys of the recipe that decide on its memory.
+LOWER = {
+    "train": "lower training.per_device_train_batch_size or training.tokens_per_micro_batch, set "
+    "training.gradient_checkpointing=true, lower training.max_length, train an adapter "
+    "(training.lora={}), or shard over GPUs with accelerate_configs/zero3.yaml",
+    "generate": _ENGINE,
+    "rank": f"lower {_RANKER}",
+    "evaluate": f"{_ENGINE}; for the ranker lower {_RANKER}",
+}
+
+
+def said(error: BaseException, script: str) -> str | None:
+    """The line for an error that is lack of memory; None for any other.
+
+    >>> said(RuntimeError("CUDA error: out of memory"), "rank").split(": ")[0]
+    'out of memory'
+    >>> said(RuntimeError("shapes differ"), "rank")
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and not any(s in text.lower() for s in _SAYINGS):
+        return None
+    fix = LOWER.get(script, "give it a machine with more memory")
+    return f"out of memory: {fix}; finished work is kept. It says: {text[:300] or 'nothing more'}"
