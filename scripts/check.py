@@ -22,6 +22,7 @@ the tokenizer, the config and the data, no weights: seconds, once the data are d
 import sys
 
 from selm.cli import parse_run, run_main
+from selm.escape import one_line
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
 
     problems = 0
     for name, well, found in results(run):
-        print(f"{'ok     ' if well else 'PROBLEM'} {name:<9} {found}", flush=True)
+        print(f"{'ok     ' if well else 'PROBLEM'} {name:<9} {one_line(found)}", flush=True)
         problems += not well
     sys.exit(2 if problems else 0)
 

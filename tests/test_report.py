@@ -1,12 +1,14 @@
 """The report's arithmetic and text, on small values written by hand. No model, no run."""
 
+import re
 import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
-from selm import figures, report
+from selm import cards, figures, report
 from selm.recipe import load_recipe
 
 
@@ -200,3 +202,52 @@ def test_every_picture_that_the_report_shows_is_drawn(recipe, results, tmp_path)
     assert drawn == {f"{name}.png" for name in PICTURES}
     text = report.markdown(recipe, metrics, results)
     assert all(f"]({name})" in text for name in drawn)
+
+
+EVIL = (
+    "\x1b[31m </details><img src=http://evil/x> ![x](http://evil/x.png)\n# Forged\n```\n| a | b |"
+)
+
+
+def test_no_text_of_others_reaches_the_report_raw(recipe, results):
+    for rows in results.evaluations.values():
+        for one in rows:
+            one |= {"response": EVIL, "prompt": [{"role": "user", "content": EVIL}]}
+    manifest = results.manifests["preferences", 2]
+    manifest["rankers"] = {EVIL: {"verdicts": 12}}
+    manifest["dropped"] = {EVIL: 3}
+    manifest["summary"]["agreement"][0]["rankers"] = ["the dataset", EVIL]
+    manifest["versions"] = {"torch": EVIL}
+    text = report.markdown(recipe, report.metrics(recipe, results), results)
+    assert "\x1b" not in text
+    outside = re.sub(r"^(`{4,})text\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert "Forged" in outside
+    for raw in ("<img", "</details>", "](http://evil", "\n# Forged", "\n> # Forged", "| a | b |"):
+        assert not re.search(rf"(?<!\\){re.escape(raw)}", outside), raw
+
+
+def test_no_text_of_others_reaches_a_card_raw(recipe):
+    changes = {"name_or_path": 'a/model"\n: [x](http://evil) ```'}
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
+    manifest = {
+        **{"rows": 4, "seconds": 1.5, "dropped": {EVIL: 2}, "git_commit": None},
+        **{"versions": {"torch": EVIL}, "command": f"train '{EVIL}'", "inputs": {}},
+        "recipe": {"seed": 1, "data": {"name_or_path": EVIL}},
+    }
+    for card in (
+        cards.model_card(recipe, 1, manifest, [{"loss": 0.7}], {}),
+        cards.dataset_card(recipe, "preferences", {2: (manifest, {})}, has_report=False),
+    ):
+        assert "\x1b" not in card
+        assert yaml.safe_load(card.split("\n---\n")[0].removeprefix("---\n"))["tags"][0] == "selm"
+        outside = re.sub(r"^(`{3,})\w+\n.*?\n\1$", "", card, flags=re.DOTALL | re.MULTILINE)
+        outside = re.sub(r"(`+)[^`].*?[^`]\1(?!`)", "", outside)
+        assert "Forged" in outside
+        for raw in ("<img", "</details>", "](http://evil", "\n# Forged"):
+            assert not re.search(rf"(?<!\\){re.escape(raw)}", outside), raw
+
+
+def test_a_name_with_two_dollars_is_no_formula(recipe, results, tmp_path):
+    metrics = report.metrics(recipe, results) | {"run_name": "a $\\badcommand$ b"}
+    figures.draw(metrics, results, tmp_path)
+    assert (tmp_path / "reward_mean.png").stat().st_size > 0

@@ -7,10 +7,12 @@ commits that the artifacts it was made from have on the Hub (`Sources`).
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, constants
 
+from selm.escape import code, fenced, literal, one_line
 from selm.recipe import Recipe, is_local_path
 
 if TYPE_CHECKING:
@@ -125,15 +127,11 @@ The run's report: [report/report.md]({{ endpoint }}/datasets/{{ repo }}/blob/mai
 
 Settings that decide the content:
 
-```yaml
 {{ split.settings }}
-```
 
 Command:
 
-```bash
 {{ split.command }}
-```
 {% endfor %}
 ## Citation
 
@@ -178,15 +176,11 @@ tokenizer = AutoTokenizer.from_pretrained("{{ repo }}", revision="iter-{{ iterat
 {% endfor %}
 {{ seconds }} seconds.
 
-```bash
 {{ command }}
-```
 
 Recipe:
 
-```yaml
 {{ recipe }}
-```
 
 Versions: {{ versions }}
 
@@ -259,8 +253,8 @@ def _split(
         "data": _of_recipe(recipe, "data", manifest, sources),
         "sources": [_link(sources[key]) for key in manifest["inputs"] if key in sources],
         "versions": _versions(manifest),
-        "settings": yaml.safe_dump(settings, sort_keys=False).rstrip(),
-        "command": manifest["command"],
+        "settings": fenced(yaml.safe_dump(settings, sort_keys=False).rstrip(), "yaml"),
+        "command": fenced(str(manifest["command"]), "bash"),
     }
 
 
@@ -313,8 +307,8 @@ def model_card(
         dropped=_drops(manifest),
         metrics=first_and_last(log),
         seconds=manifest["seconds"],
-        command=manifest["command"],
-        recipe=recipe.as_yaml().rstrip(),
+        command=fenced(str(manifest["command"]), "bash"),
+        recipe=fenced(recipe.as_yaml().rstrip(), "yaml"),
         versions=_versions(manifest),
         citation=CITATION,
     )
@@ -361,12 +355,13 @@ def _of_recipe(recipe: Recipe, which: str, manifest: Manifest, sources: Sources)
     section = {"model": recipe.model, "data": recipe.data}[which]
     repo, revision = section.name_or_path, section.revision
     if not _is_on_hub(section):
-        return f"a local folder or file, `{repo}`"
+        return f"a local folder or file, {code(repo)}"
     manifests = [manifest, *(json.loads(there.manifest) for there in sources.values())]
     commits = [m["revisions"][which] for m in manifests if which in m.get("revisions", {})]
-    was = f", which was commit `{commits[0]}`" if commits else ""
+    was = f", which was commit {code(str(commits[0]))}" if commits else ""
     prefix = "datasets/" if which == "data" else ""
-    return f"[{repo}]({constants.ENDPOINT}/{prefix}{repo}) at `{revision}`{was}"
+    page = f"{constants.ENDPOINT}/{prefix}{quote(repo)}"
+    return f"[{literal(repo)}]({page}) at {code(revision)}{was}"
 
 
 def _policy(recipe: Recipe, t: int, manifest: Manifest, sources: Sources) -> str:
@@ -388,10 +383,11 @@ def _link(there: "Pushed") -> str:
 
 
 def _drops(manifest: Manifest) -> str:
-    drops = ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items())
+    drops = ", ".join(literal(f"{count} {reason}") for reason, count in manifest["dropped"].items())
     return drops or "none"
 
 
 def _versions(manifest: Manifest) -> str:
     versions = {**manifest["versions"], "git commit": manifest["git_commit"]}
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    found = (f"{name} {version}" for name, version in versions.items() if version)
+    return ", ".join(literal(one_line(text)) for text in found)

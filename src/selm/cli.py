@@ -15,6 +15,7 @@ from typing import TextIO
 from selm import artifacts, memory
 from selm.alone import lock
 from selm.errors import OutsideError, SharedError, UserError
+from selm.escape import one_line
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
 
@@ -76,10 +77,10 @@ def run_main(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         if is_main_process() or not isinstance(error, SharedError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OutsideError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError, ValueError) as error:
         line = memory.said(error, Path(sys.argv[0]).stem)
@@ -120,7 +121,7 @@ class Stage:
                 elif self.kind == "report":
                     artifacts.pull(self.recipe, self.kind, self.t)
             elif found.why != "missing":
-                print(f"{self.folder}: made again, {found.why}")
+                print(one_line(f"{self.folder}: made again, {found.why}"))
         return found.current
 
     def _check_access(self) -> None:
@@ -173,13 +174,14 @@ class Stage:
             yield record
         seconds = time.monotonic() - self.started
         drops = ", ".join(f"{count} {reason}" for reason, count in record.dropped.items())
-        print(
+        said = (
             f"{self.folder}: written, {record.rows} rows"
             + (f", {record.tokens:,} tokens" if record.tokens else "")
             + (f", dropped: {drops}" if drops else "")
             + (f", {record.note}" if record.note else "")
             + f", {seconds:.0f} s"
         )
+        print(one_line(said))  # names of files and of judges are in it
         self._push()
 
 

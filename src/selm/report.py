@@ -1,7 +1,6 @@
 """What a run came to: the numbers of metrics.json, and report.md around them."""
 
 import json
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from selm import artifacts, data
 from selm.data import Row
+from selm.escape import cell, code, fenced, literal, visible
 from selm.plan import SCRIPTS, evaluated_iterations, stages
 from selm.ranking import in_words
 from selm.recipe import Recipe
@@ -192,7 +192,7 @@ def markdown(recipe: Recipe, metrics: Metrics, results: Results) -> str:
         f"# {recipe.run_name}",
         f"{headline(metrics)}. {verdict(*metrics['iterations'][-1]['paired_difference_ci95'])}",
         _picture("mean held-out reward over iterations", "reward_mean.png"),
-        f"Model: `{recipe.model.name_or_path}`. Data: `{recipe.data.name_or_path}`. "
+        f"Model: {code(recipe.model.name_or_path)}. Data: {code(recipe.data.name_or_path)}. "
         f"Pairs ranked by: {metrics['ranker']}. Rewards given by: {metrics['judge']}.",
         "## Iterations",
         _iteration_table(metrics),
@@ -229,7 +229,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     | ---- | -: |
     | a\\|b | 12 |
     """
-    cells = [[escape_cell(cell) for cell in row] for row in [header, *rows]]
+    cells = [[cell(text) for text in row] for row in [header, *rows]]
     widths = [max(2, *map(len, column)) for column in zip(*cells, strict=True)]
     sides: list[Callable[..., str]] = [
         str.ljust if i < left else str.rjust for i in range(len(widths))
@@ -240,27 +240,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         for row in cells
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
-
-
-def escape_cell(text: str) -> str:
-    """Text that stays within one cell of a table.
-
-    >>> escape_cell("a | b")
-    'a \\\\| b'
-    """
-    return text.replace("|", "\\|").replace("\n", "<br>")
-
-
-def fenced(text: str, language: str = "text") -> str:
-    """A code block: newlines stay, nothing is rendered. Longer fences where the text has its own.
-
-    >>> print(fenced("hello"))
-    ```text
-    hello
-    ```
-    """
-    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{ticks}{language}\n{text}\n{ticks}"
 
 
 def wrapped(text: str, width: int = 96) -> str:
@@ -383,12 +362,12 @@ def _example_sections(evaluations: Mapping[int, Sequence[Row]]) -> list[str]:
     sections = ["At even distances in the order of their ids, with the greedy answers to them."]
     for number, prompt_id in enumerate(spread_ids(list(answered_by_all)), start=1):
         answers = {t: rows[prompt_id] for t, rows in by_id.items()}
-        sections += [f"### Prompt {number}", quoted(_prompt_text(answers[0]["prompt"]))]
+        sections += [f"### Prompt {number}", quoted(literal(_prompt_text(answers[0]["prompt"])))]
         for t, row in answers.items():
             who = "base" if t == 0 else f"iteration {t}"
             cut = ", cut at the limit" if row["finish_reason"] == "length" else ""
             facts = f"reward {row['reward']:.3f}, {row['num_tokens']} tokens{cut}"
-            sections += [f"**{who}** ({facts})", fenced(wrapped(row["response"]))]
+            sections += [f"**{who}** ({facts})", fenced(wrapped(visible(row["response"])))]
     return sections
 
 

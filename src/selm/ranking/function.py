@@ -1,17 +1,20 @@
 """The ranker that is a Python function of the user's: `path/to/file.py:function`."""
 
-import importlib.util
+import copy
 import inspect
 import math
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from inspect import Parameter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from selm.errors import UserError
 from selm.ranking import Columns, Prompt
+from selm.ranking.reward_file import blame, load
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class FunctionRanker:
@@ -25,7 +28,9 @@ class FunctionRanker:
 
     def __init__(self, name_or_path: str) -> None:
         self.name = name_or_path
-        self.function = _load(name_or_path)
+        self.file = Path(name_or_path.rpartition(":")[0])
+        self.function = load("ranking.name_or_path", name_or_path)
+        _check_signature(name_or_path, self.function)
         self.takes = _columns_taken(self.function)
 
     def score(
@@ -50,24 +55,52 @@ class FunctionRanker:
     ) -> list[float]:
         wanted = self.takes.of(self.name, {"prompt_id": prompt_id, **columns})
         try:
-            returned = self.function(prompt, list(texts), **wanted)
-        except Exception as error:  # whatever it is, it is the user's code
-            where = _blame(error, self.name)
+            # A copy: what the function does to the messages must not reach the preferences.
+            returned = self.function(copy.deepcopy(prompt), list(texts), **wanted)
+            if isinstance(returned, Iterator):  # a generator's code runs only now
+                returned = list(islice(returned, len(texts) + 1))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, SystemExit too, it is the user's code
+            where = blame(error, self.file)
             raise UserError(f"{self.name}: {where}, for the prompt {prompt_id}") from error
-        try:
-            numbers = [float(score) for score in returned]
-        except (TypeError, ValueError) as error:
-            got = repr(str(returned)[:80])
+        return self._checked(returned, len(texts), prompt_id)
+
+    def _checked(self, returned: Any, count: int, prompt_id: str) -> list[float]:
+        """As many finite numbers as there are candidates, or a UserError."""
+        numbers = _numbers(returned)
+        if numbers is None:
             raise UserError(
-                f"{self.name}: wanted one number per candidate, got {got} for {prompt_id}"
-            ) from error
-        if len(numbers) != len(texts):
+                f"{self.name}: wanted one number per candidate, got {_shown(returned)} for "
+                f"{prompt_id}"
+            )
+        if len(numbers) != count:
             raise UserError(
-                f"{self.name}: {len(numbers)} scores for {len(texts)} candidates of {prompt_id}"
+                f"{self.name}: {len(numbers)} scores for {count} candidates of {prompt_id}"
             )
         if any(not math.isfinite(number) for number in numbers):
             raise UserError(f"{self.name}: scores {numbers} for {prompt_id} are not all numbers")
         return numbers
+
+
+def _numbers(returned: Any) -> list[float] | None:
+    """None for what is no sequence of numbers; a dict and a set have no order of candidates."""
+    if isinstance(returned, str | bytes | Mapping | Set):
+        return None
+    try:
+        scores = list(returned)
+        if any(isinstance(score, str | bytes) for score in scores):
+            return None
+        return [float(score) for score in scores]
+    except Exception:  # numbers of any library, whose own errors these are
+        return None
+
+
+def _shown(returned: Any) -> str:
+    try:
+        return repr(str(returned)[:80])
+    except Exception:  # the user's objects are the user's code, too
+        return f"an object of the type {type(returned).__name__}"
 
 
 @dataclass(frozen=True)
@@ -108,12 +141,8 @@ def _columns_taken(function: Callable[..., Any]) -> Taken:
     >>> _columns_taken(lambda prompt, candidates, answer, level=0: [])
     Taken(everything=False, reserved=('prompt', 'candidates'), needed=('answer',), ...)
     """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # some functions written in C have none
-        parameters = []
-    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    first_two = [p for p in parameters if p.kind in positional][:2]
+    parameters = _parameters(function) or []
+    first_two = [p for p in parameters if p.kind in _POSITIONAL][:2]
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     others = [p for p in parameters if p.kind in named and p not in first_two]
     return Taken(
@@ -124,28 +153,31 @@ def _columns_taken(function: Callable[..., Any]) -> Taken:
     )
 
 
-def _load(name_or_path: str) -> Callable[..., Sequence[float]]:
-    file, _, function_name = name_or_path.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"ranking.name_or_path: {file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+def _parameters(function: Callable[..., Any]) -> list[Parameter] | None:
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever it is, it is the user's code
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return None
+
+
+def _check_signature(name: str, function: Callable[..., Any]) -> None:
+    """UserError for a function that cannot be called as `FunctionRanker` does."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    line = f" (line {code.co_firstlineno})" if code is not None else ""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise UserError(f"{name}: it is async{line}; wanted is a plain function")
+    parameters = _parameters(function)
+    if parameters is not None and not _takes_two_by_position(parameters):
         raise UserError(
-            f"ranking.name_or_path: {file} cannot be imported: {_blame(error, name_or_path)}"
-        ) from error
-    function = vars(module).get(function_name)
-    if not callable(function):
-        raise UserError(f"ranking.name_or_path: {file} has no function {function_name!r}")
-    return function
+            f"{name}: it takes {inspect.signature(function)}{line}; wanted is "
+            "(prompt, candidates, **columns), the first two by position"
+        )
 
 
-def _blame(error: Exception, name_or_path: str) -> str:
-    """`ZeroDivisionError: division by zero (line 2)`: the last line of the user's file that ran."""
-    file = Path(name_or_path.rpartition(":")[0]).absolute()
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
-    where = f" (line {lines[-1]})" if lines else ""
-    return " ".join(f"{type(error).__name__}: {error}".split()) + where
+def _takes_two_by_position(parameters: Sequence[Parameter]) -> bool:
+    """And needs no third one that has no name."""
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    takes_any = any(p.kind == Parameter.VAR_POSITIONAL for p in parameters)
+    further = [p for p in positional[2:] if p.kind == Parameter.POSITIONAL_ONLY]
+    unnamed = [p for p in further if p.default is Parameter.empty]
+    return (len(positional) >= 2 or takes_any) and not unnamed
