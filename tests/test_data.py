@@ -100,10 +100,9 @@ def test_prompt_ids_are_the_datasets_or_a_hash_of_the_prompt() -> None:
         (pair([]), "empty_prompt"),
         (pair(HI + answer("Hey.")), "prompt_does_not_end_with_user"),
         (pair("Hi", chosen=HI + answer("A"), rejected=TURNS + answer("B")), "another_prompt"),
-        (pair("Hi", chosen=answer("A"), rejected=[]), "another_prompt"),
-        (pair("Hi", chosen=TURNS, rejected=TURNS), "prompt_does_not_end_with_user"),
-        (pair([{"from": "human", "value": "Hi"}]), "messages_without_role_and_content"),
-        (pair([{"role": "user", "content": [{"text": "Hi"}]}]), "messages_without_role"),
+        (pair("Hi", chosen=answer("A"), rejected=[]), "empty_response"),
+        (pair("Hi", chosen=TURNS, rejected=TURNS), "dialogue_does_not_end_with_assistant"),
+        (pair([{"speaker": "human", "text": "Hi"}]), "messages_without_role_and_content"),
     ],
 )
 def test_a_row_that_cannot_be_used_has_a_reason(raw: dict[str, Any], reason: str) -> None:
@@ -187,12 +186,12 @@ def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path)
     [
         ([{"question": "Hi", "answer": "Ho"}] * 20, ["question, answer", "wanted: prompt"]),
         ([{"prompt": "Hi", "chosen": "Ho"}] * 20, ["prompt, chosen", "rejected come together"]),
-        ('{"prompt": "a"}\n{"prompt": \n', ["cannot be read"]),
+        ('{"prompt": "a"}\n{"prompt": \n' * 10, ["cannot be read", "row 2: row_is_no_json"]),
         ("", ["cannot be read: it is empty"]),
         ("\n\n", ["cannot be read"]),
         ([pair("only one")], ["0 training rows", "too few for 2 iterations"]),
         ([pair("")] * 20, ["nothing left", "empty_prompt"]),
-        ([pair([{"from": "human", "value": "Hi"}])] * 20, ["without_role_and_content"]),
+        ([pair([{"speaker": "human"}])] * 20, ["without_role_and_content"]),
     ],
 )
 def test_a_broken_file_is_named_with_what_is_wrong(recipe_of, rows: Any, words: list[str]) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from selm import artifacts, cards, data, lineage
 from selm.errors import OutsideError, UserError
-from selm.hub import API, Place, Pushed, _patiently, place, why_not
+from selm.hub import API, Place, Pushed, patiently, place, why_not
 from selm.plan import Run, script
 from selm.recipe import Recipe, load_recipe
 
@@ -128,7 +128,7 @@ def fails_with(*errors: Exception):
     ],
 )
 def test_what_may_pass_is_tried_again_and_printed(error: Exception, capsys) -> None:
-    assert _patiently("asking", fails_with(error, error), waits_seconds=(0, 0)) == 42
+    assert patiently("asking", fails_with(error, error), waits_seconds=(0, 0)) == 42
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith("hub: asking: ") and "attempt 2 of 3 failed" in lines[1]
@@ -137,7 +137,7 @@ def test_what_may_pass_is_tried_again_and_printed(error: Exception, capsys) -> N
 
 def test_patience_ends(capsys) -> None:
     with pytest.raises(OutsideError, match=r"^hub: asking: 503 as ordered, after 3 attempts$"):
-        _patiently("asking", fails_with(*[failure(503)] * 9), waits_seconds=(0, 0))
+        patiently("asking", fails_with(*[failure(503)] * 9), waits_seconds=(0, 0))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -147,19 +147,19 @@ def test_what_does_not_pass_is_not_tried_again(wrapped: bool, capsys) -> None:
         error = RuntimeError("while uploading")
         error.__cause__ = failure(403)
     with pytest.raises(OutsideError, match=r"^hub: asking: 403 as ordered$") as caught:
-        _patiently("asking", fails_with(error), waits_seconds=(0, 0))
+        patiently("asking", fails_with(error), waits_seconds=(0, 0))
     assert caught.value.status == 403
     assert capsys.readouterr().err == ""
 
 
 def test_a_server_may_ask_for_more_patience(capsys) -> None:
-    _patiently("asking", fails_with(failure(429, **{"Retry-After": "1"})), waits_seconds=(0,))
+    patiently("asking", fails_with(failure(429, **{"Retry-After": "1"})), waits_seconds=(0,))
     assert "next in 1 s" in capsys.readouterr().err
 
 
 def test_errors_of_ours_are_not_swallowed() -> None:
     with pytest.raises(KeyError):
-        _patiently("asking", fails_with(KeyError("a bug")), waits_seconds=(0,))
+        patiently("asking", fails_with(KeyError("a bug")), waits_seconds=(0,))
 
 
 def test_cards_describe_every_column() -> None:

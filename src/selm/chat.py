@@ -8,17 +8,18 @@ trained behind exactly the tokens that it is asked with, and is taught exactly o
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from selm.data import Message
 from selm.errors import UserError
+from selm.prompts import Message, tool_name
 from selm.recipe import Model
 
 _PROBE = "PROBE"
@@ -26,6 +27,17 @@ _PROBE = "PROBE"
 # What templates that write today's date get (Llama 3.2's own default): a run that goes on after
 # midnight must not train behind other tokens than it generated from.
 _TODAY = datetime(2024, 7, 26)
+
+
+Tools = Sequence[Mapping[str, Any]]
+
+
+class TemplateRefusal(UserError):
+    """The chat template does not take a prompt: that row is dropped, under `reason`."""
+
+    def __init__(self, message: str, reason: str = "refused_by_template") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,23 @@ class Chat:
     adds_bos: bool
     takes_system: bool
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of the conversation up to where the assistant's answer starts."""
-        return self._encode(self._prompt_text(messages))
+    def prompt_ids(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
+        """Tokens of the conversation up to where the assistant's answer starts.
+
+        Args:
+            tools: the functions that the prompt offers, as JSON schemas.
+
+        Raises:
+            TemplateRefusal: the template takes no such conversation, or writes no tools.
+        """
+        return self._encode(self._prompt_text(messages, tools))
 
     def response_ids(
-        self, messages: Sequence[Message], response: str, finished: bool = True
+        self,
+        messages: Sequence[Message],
+        response: str,
+        finished: bool = True,
+        tools: Tools | None = None,
     ) -> list[int]:
         """Tokens of a response behind `prompt_ids(messages)`, and one end-of-turn.
 
@@ -69,8 +92,8 @@ class Chat:
             finished: False if the response was cut at the length limit; it gets no end-of-turn.
         """
         response = self._without_specials(response)
-        prompt = self.prompt_ids(messages)
-        whole = self._encode(self._prompt_text(messages) + self.lead + response)
+        prompt = self.prompt_ids(messages, tools)
+        whole = self._encode(self._prompt_text(messages, tools) + self.lead + response)
         if whole[: len(prompt)] == prompt:
             ids = whole[len(prompt) :]
         else:  # the response's first characters merge into the prompt's last token
@@ -103,18 +126,29 @@ class Chat:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    def _prompt_text(self, messages: Sequence[Message]) -> str:
+    def _prompt_text(self, messages: Sequence[Message], tools: Tools | None = None) -> str:
         """Special tokens written in messages are removed: they would start turns, or the text."""
-        messages = [m | {"content": self._without_specials(m["content"])} for m in messages]
+        messages = [self._harmless(message) for message in messages]
+        tools = [self._harmless(tool) for tool in tools] if tools else None
         if not self.takes_system:
             messages = without_system(messages)
         try:
-            return render(self.tokenizer, messages, add_generation_prompt=True) + self.header
+            text = render(self.tokenizer, messages, add_generation_prompt=True, tools=tools)
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
-            raise UserError(
+            raise TemplateRefusal(
                 f"model.chat_template: it refuses a prompt of the roles {roles}: {error}"
             ) from error
+        _check_tools_written(text, messages, tools or [])
+        return text + self.header
+
+    def _harmless(self, value: Any) -> Any:
+        """Texts of a message or a tool, however deep, without special tokens."""
+        if isinstance(value, str):
+            return self._without_specials(value)
+        if isinstance(value, Mapping):
+            return {key: self._harmless(item) for key, item in value.items()}
+        return [self._harmless(item) for item in value] if isinstance(value, list) else value
 
     def _without_specials(self, text: str) -> str:
         """Remove special tokens written as text, also those that only a removal puts together."""
@@ -242,12 +276,27 @@ def without_system(messages: Sequence[Message]) -> Sequence[Message]:
     return [{"role": first["role"], "content": "\n\n".join(contents)}, *rest]
 
 
+def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -> None:
+    """Many templates leave tools and calls out: the policy would answer what it was not told."""
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    lost = [name for name in map(tool_name, [*tools, *calls]) if name not in text]
+    if lost:
+        raise TemplateRefusal(
+            f"model.chat_template: it does not write the tool {lost[0]!r} of a prompt",
+            "tools_not_in_template",
+        )
+
+
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    add_generation_prompt: bool,
+    tools: Tools | None = None,
 ) -> str:
     """The tokenizer's chat template, filled in. Raises jinja2.TemplateError if it refuses."""
     return tokenizer.apply_chat_template(
         list(messages),
+        tools=tools,
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
         strftime_now=_TODAY.strftime,

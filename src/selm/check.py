@@ -22,6 +22,7 @@ from selm import cost, data
 from selm.artifacts import run_folder
 from selm.chat import Chat, load_chat
 from selm.data import Row
+from selm.drops import in_words
 from selm.errors import OutsideError, UserError
 from selm.plan import Run, size_text, stages, warnings
 from selm.ranking import label
@@ -141,14 +142,15 @@ def tokens(preflight: Preflight) -> str:
 
 
 def _check_tokens(chat: Chat, later: Chat, row: Row) -> None:
-    messages, name = row["prompt"], row["prompt_id"]
-    prompt, label_ids = chat.prompt_ids(messages), chat.response_ids(messages, "Yes.")
+    messages, name, tools = row["prompt"], row["prompt_id"], row["tools"]
+    prompt = chat.prompt_ids(messages, tools)
+    label_ids = chat.response_ids(messages, "Yes.", tools=tools)
     bos = chat.tokenizer.bos_token_id
     if bos is not None and prompt[:2] == [bos, bos]:
         raise UserError(f"model.chat_template: the prompt {name} starts with two BOS")
     if label_ids.count(chat.end_of_turn) != 1 or label_ids[-1] != chat.end_of_turn:
         raise UserError(f"model.chat_template: a label of {name} has not one end of turn")
-    if later.prompt_ids(messages) != prompt:
+    if later.prompt_ids(messages, tools) != prompt:
         raise UserError(
             f"model.name_or_path: its tokenizer, saved and loaded again, gives other ids for {name}"
         )
@@ -179,7 +181,7 @@ def rows(preflight: Preflight) -> str:
     kind = "prompts only" if found[0]["chosen"] is None else "pairs"
     for t in range(1, len(preflight.recipe.iterations) + 1):
         data.check_objective(preflight.recipe, t, found)
-    drops = "".join(f", {count} dropped: {reason}" for reason, count in dropped.items())
+    drops = f", dropped: {in_words(dropped)}" if dropped else ""
     return f"{kind}; the first {len(found)} training and {len(held_out)} test rows{drops}"
 
 

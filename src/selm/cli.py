@@ -16,6 +16,8 @@ from selm import artifacts, memory
 from selm.alone import lock
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
+from selm.drops import in_words
+from selm.errors import OutsideError, UserError
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
 
@@ -175,6 +177,8 @@ class Stage:
         seconds = time.monotonic() - self.started
         drops = ", ".join(f"{count} {reason}" for reason, count in record.dropped.items())
         said = (
+        drops = in_words(record.dropped)
+        print(
             f"{self.folder}: written, {record.rows} rows"
             + (f", {record.tokens:,} tokens" if record.tokens else "")
             + (f", dropped: {drops}" if drops else "")

@@ -1,31 +1,39 @@
-"""Preference datasets in, whatever their form; rows with ids out. Also the schemas of our own.
+"""Preference datasets in; rows with ids out, portion by portion. Also the schemas of our own.
 
-A row is {"prompt_id": str, "prompt": messages, "chosen": str | None, "rejected": str | None,
-"columns": dict}: responses are plain text, None where the dataset has prompts only; `columns` holds
-what else the dataset says of the row.
+The way of a row: `data_files` says which files are read, `raw_rows` reads them row by row, `forms`
+makes rows of ours of them (see there), `drops` counts those that cannot be used.
 """
 
-import hashlib
 import json
-from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet as parquet
-from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import Features, List, ReadInstruction, Value
 
+from selm import data_files
+from selm.drops import Drops, in_words
 from selm.errors import UserError
+from selm.forms import WANTED, Row, lacking, normalise
+from selm.prompts import Message, prompt_hash
+from selm.raw_rows import NOT_UTF8, Raw, Table, table
 from selm.recipe import Recipe, is_local_path, portion
 
-Row = dict[str, Any]
-Message = dict[str, str]  # {"role": ..., "content": ...}
+__all__ = ["Message", "Row", "normalise"]
+
+# Of the rows that were read, at most this share may be dropped.
+_MOST_DROPPED = 0.9
+
+# ... and at most this share may be no rows at all: then the file is damaged, or another kind.
+_MOST_UNREADABLE = 0.1
 
 _MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
-# The columns of a dataset that `normalise` reads; all others travel along for function rankers.
-_OWN_COLUMNS = ("prompt_id", "prompt", "chosen", "rejected")
+# Where prompts have tools, the columns `prompt` and `tools`: calls and functions as JSON text.
+_MESSAGES_WITH_TOOLS = List(
+    {name: Value("string") for name in ("role", "content", "tool_calls", "name", "tool_call_id")}
+)
 
 # `columns`: the dataset's other columns as a JSON object, for each dataset has other ones; null
 # where it has none.
@@ -81,24 +89,23 @@ EVALUATION = Features(
 )
 
 
-def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
+def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
     """Rows of iteration t's portion, and how many were dropped for which reason."""
-    dataset = _split(recipe, "train")
+    rows = _split(recipe, "train")
     num_iterations = len(recipe.iterations)
-    if dataset.num_rows < num_iterations:
+    if rows.num_rows < num_iterations:
         raise UserError(
-            f"data: {_where(recipe)} has {dataset.num_rows} training rows, "
+            f"data: {_where(recipe)} has {rows.num_rows} training rows, "
             f"too few for {num_iterations} iterations"
         )
-    rows, dropped = _clean(recipe, dataset.select(portion(dataset.num_rows, t, num_iterations)))
-    check_objective(recipe, t, rows)
-    return rows, dropped
+    kept, dropped = _clean(recipe, rows.select(portion(rows.num_rows, t, num_iterations)))
+    check_objective(recipe, t, kept)
+    return kept, dropped
 
 
-def sample(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Counter[str]]:
+def sample(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Drops]:
     """The first rows of the split `train` or `test`, for a look at the data."""
-    dataset = _split(recipe, which)
-    return _clean(recipe, dataset.select(range(min(count, dataset.num_rows))))
+    return _clean(recipe, _split(recipe, which).select(range(count)))
 
 
 def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
@@ -117,175 +124,201 @@ def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
         )
 
 
-def held_out(recipe: Recipe) -> tuple[list[Row], Counter[str]]:
+def held_out(recipe: Recipe) -> tuple[list[Row], Drops]:
     """The first `evaluation.limit` rows of the test split."""
-    dataset = _split(recipe, "test")
+    rows = _split(recipe, "test")
     limit = recipe.evaluation.limit
-    if limit is not None:
-        dataset = dataset.select(range(min(limit, dataset.num_rows)))
-    return _clean(recipe, dataset)
+    return _clean(recipe, rows if limit is None else rows.select(range(limit)))
 
 
-def _split(recipe: Recipe, which: str) -> Dataset:
-    """One split. A single file has none: its last tenth is held out, the rest is for training."""
-    data = recipe.data
-    loaded = _load(recipe)
-    if Path(data.name_or_path).expanduser().is_file():
-        whole = loaded["train"]
-        first_test_row = whole.num_rows - -(-whole.num_rows // 10)
-        if which == "test":
-            return whole.select(range(first_test_row, whole.num_rows))
-        dataset = whole.select(range(first_test_row))
+def overlap(trained: Iterable[Row], held_out: Iterable[Row]) -> int:
+    """How many held-out prompts are among those that are trained on."""
+    known = {prompt_hash(row["prompt"], row["tools"]) for row in trained}
+    return sum(prompt_hash(row["prompt"], row["tools"]) in known for row in held_out)
+
+
+def _split(recipe: Recipe, which: str) -> Table:
+    """The rows of `train` or `test`. Where nothing is held out, the last tenth of train is."""
+    splits = _splits(recipe)
+    train = _selected(recipe, "train", splits)
+    if _has_test(recipe, splits):
+        test = _selected(recipe, "test", splits)
+        _check_apart(recipe, train, test)
     else:
-        name = data.train_split if which == "train" else data.test_split
-        if name not in loaded:
-            raise UserError(
-                f"data.{which}_split: {_where(recipe)} has no split {name!r}; "
-                f"it has {', '.join(loaded)}"
-            )
-        dataset = loaded[name]
+        first_test_row = train.num_rows - -(-train.num_rows // 10)
+        test = train.select(range(first_test_row, train.num_rows))
+        train = train.select(range(first_test_row))
     if which == "test":
-        return dataset
-    if data.train_rows not in (None, dataset.num_rows):
+        return test
+    data = recipe.data
+    if data.train_rows not in (None, train.num_rows):
         raise UserError(
             f"data.train_rows: the recipe says {data.train_rows}, {_where(recipe)} has "
-            f"{dataset.num_rows} rows; set it to null or to that number"
+            f"{train.num_rows} rows; set it to null or to that number"
         )
-    return dataset.select(range(min(data.limit or dataset.num_rows, dataset.num_rows)))
+    return train.select(range(data.limit or train.num_rows))
 
 
-def _load(recipe: Recipe) -> DatasetDict:
-    data = recipe.data
-    path = Path(data.name_or_path).expanduser()
+def _splits(recipe: Recipe) -> dict[str, list[Path]]:
+    if is_local_path(recipe.data.name_or_path):
+        return data_files.local_splits(recipe.data)
+    from selm import data_hub  # the Hub's client takes a second to import
+
+    return data_hub.splits(recipe.data)
+
+
+def _is_file(recipe: Recipe) -> bool:
+    return data_files.root(recipe.data).is_file()
+
+
+def _has_test(recipe: Recipe, splits: dict[str, list[Path]]) -> bool:
+    """Whether the recipe's test split is there. A file knows only `train`, and parts of it."""
+    spec = recipe.data.test_split
+    if _is_file(recipe):
+        return data_files.names_in(spec) == ["train"]
+    return spec != data_files.TEST or spec in splits
+
+
+def _selected(recipe: Recipe, which: str, splits: dict[str, list[Path]]) -> Table:
+    """The rows that `data.train_split` or `data.test_split` names: train, train[:90%], a+b."""
+    spec = recipe.data.train_split if which == "train" else recipe.data.test_split
+    names = data_files.names_in(spec)
+    if _is_file(recipe) and names != ["train"]:
+        spec, names = "train", ["train"]  # a recipe for a dataset with splits, tried on a file
+    for name in names:
+        if name not in splits:
+            raise UserError(
+                f"data.{which}_split: {_where(recipe)} has no split {name!r}; "
+                f"it has {', '.join(splits)}"
+            )
+    tables = {name: table(splits[name]) for name in names}
+    if spec in tables:
+        return tables[spec]
+    sizes = {name: found.num_rows for name, found in tables.items()}
     try:
-        if path.is_file():
-            kind = {".parquet": "parquet"}.get(path.suffix, "json")
-            return load_dataset(kind, data_files=str(path))
-        if is_local_path(data.name_or_path):
-            return load_dataset(str(path))
-        return load_dataset(data.name_or_path, revision=data.revision)
-    except (
-        *(DatasetGenerationError, FileNotFoundError, ConnectionError, ValueError),
-        StopIteration,  # what `datasets` raises for an empty file
-    ) as error:
-        cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:300] or "it is empty"
-        raise UserError(f"data.name_or_path: {_where(recipe)} cannot be read: {reason}") from error
+        parts = ReadInstruction.from_spec(spec).to_absolute(sizes)
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"data.{which}_split: {spec!r} is no part of a split; wanted train, train[:90%] or "
+            "train[100:200]"
+        ) from error
+    spans = [tables[part.splitname].select(range(part.from_, part.to)).spans for part in parts]
+    return Table(tuple(span for found in spans for span in found))
+
+
+def _check_apart(recipe: Recipe, train: Table, test: Table) -> None:
+    """UserError if a row is both trained on and held out."""
+    shared = sum(
+        len(range(max(rows.start, others.start), min(rows.stop, others.stop)))
+        for path, rows in train.spans
+        for other, others in test.spans
+        if path == other
+    )
+    if shared:
+        data = recipe.data
+        raise UserError(
+            f"data.test_split: {data.test_split} has {shared} rows that are trained on "
+            f"(data.train_split {data.train_split}); choose parts that do not overlap, such as "
+            "train[:90%] and train[90%:]"
+        )
 
 
 def _where(recipe: Recipe) -> str:
     return recipe.data.name_or_path
 
 
-def _clean(recipe: Recipe, dataset: Dataset) -> tuple[list[Row], Counter[str]]:
+def _clean(recipe: Recipe, rows: Table) -> tuple[list[Row], Drops]:
     """Normalise every row; drop and count what cannot be used."""
-    _check_columns(recipe, dataset.column_names)
-    rows: list[Row] = []
-    dropped: Counter[str] = Counter()
-    seen: set[str] = set()
-    for raw in dataset:
-        row = normalise(raw)
+    raws = list(rows)
+    _check_readable(recipe, raws)
+    columns = list(dict.fromkeys(name for raw in raws for name in raw.values or ()))
+    lack = lacking(columns)
+    if raws and lack is not None:
+        raise UserError(f"data: {_where(recipe)} has the columns {_named(columns)}; {lack}")
+    kept: list[Row] = []
+    dropped = Drops()
+    prompts: set[str] = set()
+    ids: set[str] = set()
+    for place, row in _normalised(raws, columns):
         if isinstance(row, str):
-            dropped[row] += 1
-        elif row["prompt_id"] in seen:
-            dropped["duplicate_prompt"] += 1
-        else:
-            seen.add(row["prompt_id"])
-            rows.append(row)
-    if not rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "no rows"
-        raise UserError(f"data: {_where(recipe)}: nothing left to work on ({reasons})")
-    return rows, dropped
+            dropped.add(row, place)
+            continue
+        prompt = prompt_hash(row["prompt"], row["tools"])
+        if prompt in prompts:
+            dropped.add("duplicate_prompt", place)
+            continue
+        if row["prompt_id"] in ids:  # rows are joined by it: of another prompt, it is no id
+            row["prompt_id"] = f"{row['prompt_id']}-{prompt[:16]}"
+        prompts.add(prompt)
+        ids.add(row["prompt_id"])
+        kept.append(row)
+    _check_enough(recipe, raws, kept, dropped, columns)
+    return kept, dropped
 
 
-def _check_columns(recipe: Recipe, columns: list[str]) -> None:
-    found = f"{_where(recipe)} has the columns {', '.join(columns)}"
-    if "prompt" not in columns and "chosen" not in columns:
-        raise UserError(f"data: {found}; wanted: prompt (and chosen, rejected for pairs)")
-    if ("chosen" in columns) != ("rejected" in columns):
-        raise UserError(f"data: {found}; chosen and rejected come together or not at all")
+def _normalised(raws: Sequence[Raw], columns: list[str]) -> Iterable[tuple[str, Row | str]]:
+    """(place, row or reason). A column that other rows have is null where it is missing.
 
-
-def normalise(raw: Row) -> Row | str:
-    """A row of ours, or the reason why it is dropped.
-
-    Reads UltraFeedback-binarized rows (prompt a string, chosen and rejected whole conversations),
-    TRL's forms (messages or strings, with or without an explicit prompt) and prompts alone.
-
-    >>> normalise({"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"})["prompt"]
-    [{'role': 'user', 'content': 'Hi'}]
+    Pairs that are null in all rows are none: these are prompts alone.
     """
-    prompt, chosen, rejected = raw.get("prompt"), raw.get("chosen"), raw.get("rejected")
-    if not all(_is_conversation(value) for value in (prompt, chosen, rejected)):
-        return "messages_without_role_and_content"
-    for response in (chosen, rejected):
-        if isinstance(response, list) and response and response[0]["role"] != "assistant":
-            prompt = response[:-1]
-    messages = _messages(prompt)
-    if not messages or not messages[-1]["content"].strip():
-        return "empty_prompt"
-    if messages[-1]["role"] != "user":
-        return "prompt_does_not_end_with_user"
-    if raw.get("chosen") is None and raw.get("rejected") is None and "chosen" not in raw:
-        texts: tuple[str | None, str | None] = (None, None)
-    else:
-        texts = (_response(chosen, messages), _response(rejected, messages))
-        if texts[0] is None or texts[1] is None:
-            return "response_to_another_prompt"
-        if not texts[0].strip() or not texts[1].strip():
-            return "empty_response"
-        if texts[0] == texts[1]:
-            return "chosen_is_rejected"
-    prompt_id = str(raw.get("prompt_id") or _prompt_id(messages))
-    columns = {key: value for key, value in raw.items() if key not in _OWN_COLUMNS}
-    row = {"prompt_id": prompt_id, "prompt": messages, "columns": columns}
-    return row | {"chosen": texts[0], "rejected": texts[1]}
+    pair = ("chosen", "rejected")
+    given = [raw.values for raw in raws if raw.values is not None]
+    alone = all(values.get(which) is None for values in given for which in pair)
+    blank = dict.fromkeys(name for name in columns if not (alone and name in pair))
+    for raw in raws:
+        if raw.values is None:
+            yield ", ".join(filter(None, (raw.place, raw.detail))), raw.reason
+        else:
+            values = {k: v for k, v in raw.values.items() if not (alone and k in pair)}
+            yield raw.place, normalise(blank | values)
 
 
-def _is_conversation(value: Any) -> bool:
-    """True for a list of messages, and for what is no list at all: a string or nothing."""
-    return not isinstance(value, list) or all(
-        isinstance(message, dict)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str | None)
-        for message in value
+def _check_readable(recipe: Recipe, raws: Sequence[Raw]) -> None:
+    unreadable = [raw for raw in raws if raw.values is None]
+    if len(unreadable) <= _MOST_UNREADABLE * len(raws):
+        return
+    first = unreadable[0]
+    fix = "; save the file as UTF-8" if first.reason == NOT_UTF8 else ""
+    raise UserError(
+        f"data.name_or_path: {_where(recipe)} cannot be read: {len(unreadable)} of {len(raws)} "
+        f"rows, the first is {first.place}: {first.reason} {first.detail}".rstrip()
+        + fix
     )
 
 
-def _messages(prompt: Any) -> list[dict[str, str]]:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [{"role": m["role"], "content": m["content"] or ""} for m in prompt or []]
+def _check_enough(
+    recipe: Recipe, raws: Sequence[Raw], kept: Sequence[Row], dropped: Drops, columns: list[str]
+) -> None:
+    if kept and len(kept) >= (1 - _MOST_DROPPED) * len(raws):
+        return
+    left = f"only {len(kept)} of {len(raws)} rows are" if kept else "nothing"
+    raise UserError(
+        f"data: {_where(recipe)}: {left} left to work on ({in_words(dropped) or 'no rows'}); it "
+        f"has the columns {_named(columns)}; wanted: {WANTED}"
+    )
 
 
-def _response(value: Any, prompt: list[dict[str, str]]) -> str | None:
-    """The text of a response; None if a conversation does not answer this prompt in one turn."""
-    if not isinstance(value, list):
-        return value or ""
-    conversation = _messages(value)
-    before = conversation[:-1]
-    if not conversation or conversation[-1]["role"] != "assistant" or before not in ([], prompt):
-        return None
-    return conversation[-1]["content"]
+def _named(columns: Sequence[str]) -> str:
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in columns[:20])
+    return shown + (", ..." if len(columns) > 20 else "")
 
 
-def _prompt_id(messages: list[dict[str, str]]) -> str:
-    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
-
-
-def as_messages(response: str | None) -> list[dict[str, str]] | None:
+def as_messages(response: str | None) -> list[Message] | None:
     """A response's text in the form of the schemas."""
     return None if response is None else [{"role": "assistant", "content": response}]
 
 
-def as_text(messages: list[dict[str, str]] | None) -> str | None:
+def as_text(messages: list[Message] | None) -> str | None:
     """The inverse of `as_messages`."""
     return None if not messages else messages[0]["content"]
 
 
 def as_json(columns: Row) -> str | None:
     """The dataset's other columns in the form of `RESPONSES`; dates and the like become text."""
-    return json.dumps(columns, default=str) if columns else None
+    try:
+        return json.dumps(columns, default=str) if columns else None
+    except RecursionError:  # one is nested about as deep as could be read
+        return json.dumps(dict.fromkeys(columns))
 
 
 def columns(row: Row) -> Row:
@@ -300,9 +333,44 @@ def columns(row: Row) -> Row:
 
 def save(rows: list[Row], features: Features, path: Path) -> None:
     """Write rows as Parquet; `path` names the split for `load_dataset`: train or test."""
+    rows, features = _with_tools_as_text(rows, features)
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema), path)
 
 
 def read(path: Path) -> list[Row]:
     """Rows of a Parquet file that `save` wrote."""
-    return parquet.read_table(path).to_pylist()
+    found = parquet.read_table(path)
+    rows = found.to_pylist()
+    if "tools" not in found.column_names:
+        return rows
+    return [_with_tools(row) for row in rows]
+
+
+def _with_tools_as_text(rows: list[Row], features: Features) -> tuple[list[Row], Features]:
+    """Calls and functions are of any form, so columns hold their JSON; only where there are any."""
+    prompts = [message for row in rows for message in row.get("prompt") or []]
+    if not any(row.get("tools") for row in rows) and not any(len(m) > 2 for m in prompts):
+        return rows, features
+    wider = Features(features | {"prompt": _MESSAGES_WITH_TOOLS, "tools": Value("string")})
+
+    def as_text(row: Row) -> Row:
+        prompt = [
+            message | ({"tool_calls": json.dumps(calls)} if calls else {})
+            for message in row["prompt"]
+            for calls in [message.get("tool_calls")]
+        ]
+        offered = json.dumps(row["tools"]) if row.get("tools") else None
+        return row | {"prompt": prompt, "tools": offered}
+
+    return [as_text(row) for row in rows], wider
+
+
+def _with_tools(row: Row) -> Row:
+    """The inverse, for a row."""
+    prompt = []
+    for message in row["prompt"]:
+        message = {key: value for key, value in message.items() if value is not None}
+        if "tool_calls" in message:
+            message["tool_calls"] = json.loads(message["tool_calls"])
+        prompt.append(message)
+    return row | {"prompt": prompt, "tools": json.loads(row["tools"]) if row["tools"] else None}

@@ -120,14 +120,14 @@ def _tags(repo: str, repo_type: str) -> Mapping[str, str]:
             return {}
         return {tag.name: tag.target_commit for tag in refs.tags}
 
-    return _patiently(f"looking for {repo}", ask)
+    return patiently(f"looking for {repo}", ask)
 
 
 def file(where: Place, revision: str, name: str) -> Path:
     """A file of an artifact, in the Hub's own cache on this disk."""
     download = {"repo_type": where.repo_type, "revision": revision}
     try:
-        path = _patiently(
+        path = patiently(
             f"reading {name} of {where}",
             lambda: API.hf_hub_download(where.repo, where.path(name), **download),
         )
@@ -146,7 +146,7 @@ def download(there: Pushed, files: Sequence[str], target: Path) -> Path:
     """
     where = there.place
     for name in files:
-        _patiently(
+        patiently(
             f"downloading {name} of {where}",
             lambda name=name: API.hf_hub_download(
                 where.repo,
@@ -174,7 +174,7 @@ def check_access(recipe: Recipe) -> None:
     if not (token.isascii() and token.isprintable()):
         raise UserError("hub.push: the token on this machine has characters that no token has")
     try:
-        who = _patiently("asking who the token belongs to", lambda: API.whoami(cache=True))
+        who = patiently("asking who the token belongs to", lambda: API.whoami(cache=True))
     except OfflineModeIsEnabled as error:
         raise UserError(
             "hub.push: HF_HUB_OFFLINE is set; unset it, or set hub.push=false"
@@ -228,9 +228,9 @@ def make_repository(recipe: Recipe, where: Place) -> None:
     holds something else.
     """
     try:
-        info = _patiently(f"looking for {where.repo}", lambda: _repo_info(where))
+        info = patiently(f"looking for {where.repo}", lambda: _repo_info(where))
         if info is None:
-            _patiently(
+            patiently(
                 f"creating {where.repo}",
                 lambda: API.create_repo(
                     where.repo,
@@ -272,9 +272,9 @@ def push(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]], 
     Args:
         make_card: from the manifests of all artifacts that the repository will hold, by folder.
     """
-    revision = _patiently(f"pushing to {where}", lambda: _commit(where, folder, make_card))
-    _patiently(f"checking {where}", lambda: _check(where, folder, revision))
-    _patiently(f"tagging {where}", lambda: _tag(where, revision))
+    revision = patiently(f"pushing to {where}", lambda: _commit(where, folder, make_card))
+    patiently(f"checking {where}", lambda: _check(where, folder, revision))
+    patiently(f"tagging {where}", lambda: _tag(where, revision))
     _tags.cache_clear()
     return revision
 
@@ -331,12 +331,12 @@ def push_save(where: Place, folder: Path, key: str) -> None:
         gone = [CommitOperationDelete(f"{name}/") for name in sorted(older - {folder.name})]
         API.create_commit(repo, [*adds, *gone], commit_message=folder.name, revision=branch)
 
-    _patiently(f"pushing {folder.name} to {where.repo}", commit)
+    patiently(f"pushing {folder.name} to {where.repo}", commit)
 
 
 def pull_save(where: Place, target: Path, key: str) -> bool:
     """Fetch the last pushed training checkpoint into `target`; False if there is none of `key`."""
-    info = _patiently(f"looking for saves in {where.repo}", lambda: _repo_info(where, SAVES_BRANCH))
+    info = patiently(f"looking for saves in {where.repo}", lambda: _repo_info(where, SAVES_BRANCH))
     names = [sibling.rfilename for sibling in info.siblings or []] if info is not None else []
     if "key.json" not in names or _read(where, info.sha, "key.json").decode() != key:
         return False
@@ -354,7 +354,7 @@ def drop_saves(where: Place) -> None:
         if any(branch.name == SAVES_BRANCH for branch in refs.branches):
             API.delete_branch(where.repo, branch=SAVES_BRANCH)
 
-    _patiently(f"deleting the saves in {where.repo}", drop)
+    patiently(f"deleting the saves in {where.repo}", drop)
 
 
 def _read(where: Place, revision: str, name: str) -> bytes:
@@ -401,7 +401,7 @@ def _tag(where: Place, revision: str) -> None:
         )
 
 
-def _patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = WAITS_SECONDS) -> T:
+def patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = WAITS_SECONDS) -> T:
     """Call; on what may pass by itself wait and call again, and say so. OutsideError in the end."""
     attempts = len(waits_seconds) + 1
     attempt = 0

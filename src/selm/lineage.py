@@ -121,7 +121,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
 def _data(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     content = _content(data.name_or_path) if is_local_path(data.name_or_path) else None
-    return {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
+    part = {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
+    return part if data.subset is None else part | {"subset": data.subset}
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:

@@ -110,10 +110,14 @@ class Model(Section):
 
 
 class Data(Section):
-    """The preference dataset D, or prompts only; `train_rows` lets the plan count offline."""
+    """The preference dataset D, or prompts only; `train_rows` lets the plan count offline.
+
+    `subset` is what `datasets` calls a config's name.
+    """
 
     name_or_path: str
     revision: str = "main"
+    subset: str | None = None
     train_split: str = "train"
     test_split: str = "test"
     train_rows: int | None = Field(default=None, ge=1)
@@ -516,11 +520,14 @@ def _typed(key: str, value: Any, annotation: str) -> Any:
     return value
 
 
+_DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet", ".arrow"}
+
+
 def is_local_path(name_or_path: str) -> bool:
     """True for what must exist on this disk: anything but a Hub id (`name` or `owner/name`)."""
     path = Path(name_or_path).expanduser()
     looks_local = name_or_path.startswith((".", "/", "~")) or len(path.parts) > 2
-    return looks_local or path.suffix in {".json", ".jsonl", ".parquet"} or path.exists()
+    return looks_local or path.suffix in _DATA_SUFFIXES or path.exists()
 
 
 def _check_files(recipe: Recipe) -> None:
@@ -705,16 +712,29 @@ def held_out_rows(recipe: Recipe) -> int:
 
 
 def _local_rows(data: Data, which: str) -> int | None:
-    """Lines of a .jsonl file; of a single file the last tenth is the test split (`data.py`)."""
-    path = Path(data.name_or_path).expanduser()
-    if path.is_dir():
-        name = data.train_split if which == "train" else data.test_split
-        return _lines(path / f"{name}.jsonl")
-    rows = _lines(path)
-    if rows is None:
+    """Rows of local .jsonl files, split as `data.py` does it; None where that takes a reader."""
+    from selm import data_files  # it imports this module
+
+    if not is_local_path(data.name_or_path) or any(
+        sign in spec for spec in (data.train_split, data.test_split) for sign in "[+"
+    ):
         return None
+    splits = data_files.local_splits(data)
+    whole = data_files.root(data).is_file()
+    test = None if whole else splits.get(data.test_split)
+    if which == "test" and test is not None:
+        return _lines_of(test)
+    rows = _lines_of(splits.get("train" if whole else data.train_split, []))
+    if rows is None or test is not None:
+        return rows
     held_out = -(-rows // 10)
     return rows - held_out if which == "train" else held_out
+
+
+def _lines_of(files: list[Path]) -> int | None:
+    counts = [_lines(file) for file in files]
+    found = [count for count in counts if count is not None]
+    return sum(found) if files and len(found) == len(counts) else None
 
 
 @lru_cache

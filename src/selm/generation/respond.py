@@ -1,14 +1,14 @@
 """Rows with prompts in, rows with responses out, shard by shard."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from selm import data
-from selm.chat import load_chat
+from selm.chat import Chat, TemplateRefusal, load_chat
 from selm.data import Row
+from selm.drops import Drops, in_words, row_name
 from selm.errors import UserError
 from selm.generation import Engine, load_engine, sample_seed
 from selm.recipe import Recipe
@@ -22,7 +22,7 @@ class Answered:
 
     rows: list[Row]
     tokens: int
-    dropped: Counter[str]
+    dropped: Drops
 
 
 def respond(
@@ -30,7 +30,8 @@ def respond(
 ) -> Answered:
     """Let the policy answer every prompt `num_samples` times.
 
-    Prompts that leave no room for `max_tokens` in the model's context are dropped and counted.
+    Prompts that leave no room for `max_tokens` in the model's context are dropped and counted, and
+    those that the chat template does not take.
 
     Args:
         policy: what `from_pretrained` loads.
@@ -42,22 +43,48 @@ def respond(
     longest = _longest_prompt(rows, policy, recipe) if settings.engine == "vllm" else None
     load = partial(_load, policy, recipe, iteration, longest)
     answered = run_shards(rows, load, data.RESPONSES, folder, settings.shard_size, what, workers)
+    dropped = _dropped(rows, answered, policy, recipe)
     if not answered:
         raise UserError(
             f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
-            f"in the context of {policy}"
+            f"in the context of {policy}, or its chat template takes none ({in_words(dropped)})"
         )
-    too_long = len(rows) - len(answered)
     return Answered(
         rows=answered,
         tokens=sum(sum(row["num_tokens"]) for row in answered),
-        dropped=Counter(prompt_longer_than_context=too_long) if too_long else Counter(),
+        dropped=dropped,
     )
+
+
+def _dropped(rows: Sequence[Row], answered: Sequence[Row], policy: str, recipe: Recipe) -> Drops:
+    """Why the rows without an answer have none."""
+    drops = Drops()
+    ids = {row["prompt_id"] for row in answered}
+    without = [row for row in rows if row["prompt_id"] not in ids]
+    chat = load_chat(policy, recipe.model) if without else None
+    for row in without:
+        refusal = _refusal(chat, row) if chat is not None else None
+        drops.add(refusal or "prompt_longer_than_context", row_name(row))
+    return drops
+
+
+def _refusal(chat: Chat, row: Row) -> str | None:
+    found = _prompt_ids(chat, row)
+    return found if isinstance(found, str) else None
+
+
+def _prompt_ids(chat: Chat, row: Row) -> list[int] | str:
+    """The prompt's tokens, or the reason why the template makes none."""
+    try:
+        return chat.prompt_ids(row["prompt"], row.get("tools"))
+    except TemplateRefusal as refusal:
+        return refusal.reason
 
 
 def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
     chat = load_chat(policy, recipe.model)
-    return max(len(chat.prompt_ids(row["prompt"])) for row in rows)
+    found = [_prompt_ids(chat, row) for row in rows]
+    return max((len(ids) for ids in found if not isinstance(ids, str)), default=0)
 
 
 def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None) -> Work:
@@ -68,8 +95,9 @@ def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | Non
 
 def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) -> list[Row]:
     num_samples = recipe.generation.num_samples
-    prompts = [engine.chat.prompt_ids(row["prompt"]) for row in shard]
-    fitting = [i for i, ids in enumerate(prompts) if len(ids) <= engine.max_prompt_tokens]
+    found = [_prompt_ids(engine.chat, row) for row in shard]
+    prompts = {i: ids for i, ids in enumerate(found) if not isinstance(ids, str)}
+    fitting = [i for i, ids in prompts.items() if len(ids) <= engine.max_prompt_tokens]
     jobs = [(i, sample) for i in fitting for sample in range(num_samples)]
     responses = engine.generate(
         [prompts[i] for i, _ in jobs],
@@ -82,6 +110,7 @@ def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) ->
             {
                 "prompt_id": shard[i]["prompt_id"],
                 "prompt": shard[i]["prompt"],
+                "tools": shard[i].get("tools"),
                 "chosen": data.as_messages(shard[i]["chosen"]),
                 "rejected": data.as_messages(shard[i]["rejected"]),
                 "responses": [sample.text for sample in samples],

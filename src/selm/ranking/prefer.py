@@ -142,6 +142,7 @@ def _preference(ranked: Ranked, pair: Pair) -> Row:
     return {
         "prompt_id": row["prompt_id"],
         "prompt": row["prompt"],
+        "tools": row.get("tools"),
         "chosen": data.as_messages(chosen.text),
         "rejected": data.as_messages(rejected.text),
         "explored": row["responses"][0],

@@ -1,12 +1,12 @@
 """Preference rows become token ids: what the trainer sees of them."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from selm import data
-from selm.chat import Chat
+from selm.chat import Chat, TemplateRefusal
 from selm.data import Row
+from selm.drops import Drops, row_name
 
 # explored_role as a number: an index into (chosen, rejected, a third response).
 ROLES = {"chosen": 0, "rejected": 1, "neither": 2}
@@ -14,11 +14,12 @@ ROLES = {"chosen": 0, "rejected": 1, "neither": 2}
 
 def tokenize(
     rows: Iterable[Row], chat: Chat, max_length: int | None, with_explored: bool
-) -> tuple[list[Row], Counter[str]]:
+) -> tuple[list[Row], Drops]:
     """Token ids of every usable row, and how many were dropped for which reason.
 
     Each response is cut at `max_length - len(prompt)` for itself. A row is dropped if its prompt
-    leaves no room, or if chosen and rejected are the same after the cut.
+    leaves no room, if the chat template does not take it, or if chosen and rejected are the same
+    after the cut.
 
     Args:
         rows: of the schema `PREFERENCES`; the explored columns are needed only if with_explored.
@@ -28,25 +29,29 @@ def tokenize(
         explored_ids is empty where the explored response is the chosen or the rejected one.
     """
     examples: list[Row] = []
-    dropped: Counter[str] = Counter()
+    dropped = Drops()
     for row in rows:
-        example = _tokenize(row, chat, max_length, with_explored)
+        try:
+            example = _tokenize(row, chat, max_length, with_explored)
+        except TemplateRefusal as refusal:
+            example = refusal.reason
         if isinstance(example, str):
-            dropped[example] += 1
+            dropped.add(example, row_name(row))
         else:
             examples.append(example)
     return examples, dropped
 
 
 def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool) -> Row | str:
-    prompt_ids = chat.prompt_ids(row["prompt"])
+    tools = row.get("tools")
+    prompt_ids = chat.prompt_ids(row["prompt"], tools)
     room = None if max_length is None else max_length - len(prompt_ids)
     if room is not None and room <= 0:
         return "prompt_longer_than_max_length"
 
     def ids(text: str, which: str) -> list[int]:
         finished = row.get(f"{which}_finish_reason") != "length"
-        return chat.response_ids(row["prompt"], text, finished)[:room]
+        return chat.response_ids(row["prompt"], text, finished, tools)[:room]
 
     chosen_ids = ids(data.as_text(row["chosen"]) or "", "chosen")
     rejected_ids = ids(data.as_text(row["rejected"]) or "", "rejected")

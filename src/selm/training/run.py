@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from selm import artifacts, data
 from selm.chat import load_chat
 from selm.data import Row
+from selm.drops import Drops, in_words
 from selm.errors import UserError
 from selm.plan import Run
 from selm.recipe import Recipe
@@ -32,9 +32,9 @@ from selm.training.trainer import SELMTrainer
 _PAIR = ("chosen", "rejected")
 
 
-def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
+def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
     """Token ids of the iteration's pairs: ranked ones, or the portion as it is for `dpo`."""
-    dropped: Counter[str] = Counter()
+    dropped = Drops()
     if recipe.iteration(t).objective == "dpo":
         rows, dropped = data.training_portion(recipe, t)
         rows = [row | {which: data.as_messages(row[which]) for which in _PAIR} for row in rows]
@@ -44,7 +44,7 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Counter[str]]:
     max_length = recipe.training.max_length
     examples, cut = tokenize(rows, chat, max_length, with_explored=recipe.alpha(t) > 0)
     if not examples:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in (dropped + cut).items())
+        reasons = in_words(dropped + cut)
         raise UserError(f"iteration {t}: no pair left to train on ({reasons or 'all were ties'})")
     return examples, dropped + cut
 

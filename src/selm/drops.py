@@ -1,0 +1,63 @@
+"""Rows that cannot be used: counted by reason, and the first of each reason named."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+
+class Dropped(Exception):
+    """Raised where a row turns out to be unusable; its text is the reason, as it is counted."""
+
+
+class Drops(Counter[str]):
+    """Reason -> number of rows; `first` has, for each reason, the first row that it struck.
+
+    >>> drops = Drops()
+    >>> drops.add("empty_prompt", "train.jsonl row 7")
+    >>> drops.add("empty_prompt", "train.jsonl row 9")
+    >>> in_words(drops)
+    '2 empty_prompt (train.jsonl row 7)'
+    """
+
+    def __init__(self, counts: Any = ()) -> None:
+        super().__init__(counts)
+        self.first: dict[str, str] = dict(getattr(counts, "first", {}))
+
+    def add(self, reason: str, row: str) -> None:
+        self[reason] += 1
+        self.first.setdefault(reason, row)
+
+    def __add__(self, other: Mapping[str, int]) -> "Drops":  # type: ignore[override]
+        both = Drops(self)
+        both.update(other)
+        both.first = {**getattr(other, "first", {}), **self.first}
+        return both
+
+    def __reduce__(self) -> Any:
+        return _made, (dict(self), self.first)
+
+
+def _made(counts: Mapping[str, int], first: dict[str, str]) -> Drops:
+    drops = Drops(counts)
+    drops.first = first
+    return drops
+
+
+def in_words(dropped: Mapping[str, int]) -> str:
+    """`2 empty_prompt (train.jsonl row 7), 1 tie`; empty if nothing was dropped."""
+    first = getattr(dropped, "first", {})
+    return ", ".join(
+        f"{count} {reason}" + (f" ({first[reason]})" if reason in first else "")
+        for reason, count in dropped.items()
+        if count
+    )
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """A prompt by its id and its first words, for rows that are no longer a file's.
+
+    >>> row_name({"prompt_id": "p7", "prompt": [{"role": "user", "content": "Why is it?"}]})
+    "prompt p7, 'Why is it?'"
+    """
+    words = row["prompt"][-1]["content"] if row["prompt"] else ""
+    return f"prompt {row['prompt_id'][:40]}, {words[:30]!r}"
