@@ -14,10 +14,9 @@ from typing import TextIO
 
 from selm import artifacts, memory
 from selm.alone import lock
+from selm.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
-from selm.drops import in_words
-from selm.errors import OutsideError, UserError
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
 
@@ -175,10 +174,8 @@ class Stage:
         with artifacts.writing(self.run, self.kind, self.t, seconds) as record:
             yield record
         seconds = time.monotonic() - self.started
-        drops = ", ".join(f"{count} {reason}" for reason, count in record.dropped.items())
-        said = (
         drops = in_words(record.dropped)
-        print(
+        said = (
             f"{self.folder}: written, {record.rows} rows"
             + (f", {record.tokens:,} tokens" if record.tokens else "")
             + (f", dropped: {drops}" if drops else "")
