@@ -60,4 +60,4 @@ def row_name(row: Mapping[str, Any]) -> str:
     "prompt p7, 'Why is it?'"
     """
     words = row["prompt"][-1]["content"] if row["prompt"] else ""
-    return f"prompt {row['prompt_id'][:40]}, {words[:30]!r}"
+    return f"prompt {row.get('prompt_id', '?')[:40]}, {words[:30]!r}"
