@@ -574,3 +574,263 @@ def test_the_default_template_asks_for_what_is_read(tiny_recipe: str) -> None:
         wanted = json.dumps({"winner": winner})
         assert wanted in text
         assert parse_outcome(wanted) == outcome
+
+
+# Other vendors' servers
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        Reply(400, '{"error": {"type": "exceed_context_size_error", "message": "no"}}'),
+        Reply(500, '{"error": "the input length exceeds the context length"}'),
+        Reply(422, '{"detail": [{"loc": ["body"], "msg": "the prompt is too long"}]}'),
+        Reply(413, "<html>Request Entity Too Large</html>"),
+        Reply(200, '{"error": {"code": 400, "message": "maximum context length is 9 tokens"}}'),
+        error(429, "Request too large for gpt on tokens per min (TPM): Limit 9, Requested 10"),
+    ],
+)
+def test_a_pair_too_long_in_any_words_is_a_tie_and_named(ranker_for, capsys, fault: Reply) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        return fault if "long" in shown(body) else longer_wins(body)
+
+    with serving(script) as server:
+        ranker = ranker_for(server)
+        assert score(ranker, ["a", "bb"], ["x", "long"]) == [[0.0, 1.0], [0.5, 0.5]]
+        assert len(server.bodies) == 4, "asked once and not again"
+    said = capsys.readouterr().out
+    assert "some-model: 2 of 4 verdicts are ties, too_long; the first is of the prompt p1: " in said
+    prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(2)]
+    facts = ranker.facts(prompts, [["a", "bb"], ["x", "long"]])
+    assert (facts["verdicts"], facts["too_long"]) == (4, 2)
+
+
+def test_a_model_that_takes_no_temperature_says_which_key_to_set(ranker_for) -> None:
+    """It is not left out unasked: the verdicts would no longer be those of temperature 0."""
+    words = "Unsupported value: 'temperature' does not support 0 with this model."
+    with serving(lambda body: error(400, words)) as server:
+        message = refusal(ranker_for(server, concurrency=1))
+        assert message.endswith("set ranking.judge.temperature=null to send none")
+        assert len(server.bodies) == 1
+        server.script = longer_wins
+        assert score(ranker_for(server, temperature=None), ["a", "bb"]) == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model does not support response format `json_schema`",
+        "JSON mode is not supported",
+        '{"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs not permitted"}]}',
+        "Failed to compile the grammar",
+    ],
+)
+def test_a_server_that_refuses_the_schema_in_any_words_is_asked_without(
+    ranker_for, words: str
+) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        if "response_format" not in body:
+            return longer_wins(body)
+        return Reply(422, words) if words.startswith("{") else error(400, words)
+
+    with serving(script) as server:
+        assert score(ranker_for(server, concurrency=1), ["a", "bb"]) == [[0.0, 1.0]]
+    assert len(server.bodies) == 3
+
+
+def test_a_server_that_takes_no_limit_at_all_is_asked_without(ranker_for) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        for key in ("max_tokens", "max_completion_tokens"):
+            if key in body:
+                return error(400, f"Unrecognized request argument supplied: {key}")
+        return longer_wins(body)
+
+    with serving(script) as server:
+        assert (
+            score(ranker_for(server, concurrency=4), ["a", "bb"], ["c", "dd"]) == [[0.0, 1.0]] * 2
+        )
+        assert len(server.bodies) <= 4 * 3
+
+
+def test_a_server_that_refuses_whatever_it_is_sent_is_left(ranker_for) -> None:
+    words = "response_format, max_tokens and max_completion_tokens are not supported"
+    with serving(lambda body: error(400, words)) as server:
+        assert words in refusal(ranker_for(server, concurrency=1))
+        assert len(server.bodies) == 4
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_the_key_follows_no_redirect(ranker_for, monkeypatch, status: int) -> None:
+    monkeypatch.setenv("SOME_KEY", SECRET)
+    with serving() as other, serving() as server:
+        there = f"{other.url}/chat/completions"
+        server.script = lambda body: Reply(status, "", {"Location": there})
+        message = refusal(ranker_for(server, api_key_env="SOME_KEY", concurrency=1))
+        assert f"see ranking.judge.base_url: this one sends on to {there}" in message
+        assert not other.bodies
+
+
+def test_an_answer_that_repeats_the_key_is_kept_without_it(
+    ranker_for, monkeypatch, tmp_path: Path, capsys
+) -> None:
+    monkeypatch.setenv("SOME_KEY", SECRET)
+
+    def script(body: dict[str, Any]) -> Reply:
+        echo = f"{'x' * 990} {SECRET} {SECRET}"
+        if "odd" in shown(body):
+            return completion(f"{SECRET}?")
+        if "long" in shown(body):
+            return error(400, f"context length exceeded by {SECRET}")
+        return completion(f'{echo} {{"winner": "B"}}')
+
+    with serving(script) as server:
+        score(ranker_for(server, api_key_env="SOME_KEY"), ["a", "b"], ["a", "odd"], ["a", "long"])
+    [log] = (tmp_path / "verdicts").iterdir()
+    written = log.read_text(encoding="utf-8")
+    assert "sk-" not in written and "***" in written
+    captured = capsys.readouterr()
+    assert "sk-" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("key", ["A", "winner", '"'])
+def test_a_key_of_plain_letters_hides_no_verdict(ranker_for, monkeypatch, key: str) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with serving() as server:
+        assert score(ranker_for(server, api_key_env="SOME_KEY"), ["a", "bb"]) == [[0.0, 1.0]]
+
+
+def test_what_a_server_says_is_shown_and_does_nothing(ranker_for, capsys) -> None:
+    evil = "\x1b[2J\x1b]0;x\x07 \u202e gone\r\n"
+    with serving(lambda body: error(418, evil)) as server:
+        message = refusal(ranker_for(server, concurrency=1))
+        assert "\\x1b[2J\\x1b]0;x\\x07 \\u202e gone" in message and message.isprintable()
+        server.script = lambda body: completion(evil)
+        score(ranker_for(server), ["a", "bb"])
+    said = capsys.readouterr().out
+    assert "2 of 2 verdicts are ties, unparsable" in said
+    assert said.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        completion("[" * 200_000),
+        completion('{"winner":' * 20_000),
+        completion("[[" * 100_000),
+        completion('{"winner": ["A"]}'),
+        completion('{"winner": {"winner": 1}}'),
+        completion('{"winner": ' + "1" * 5000 + "}"),
+        completion('{"winner": NaN}'),
+        completion("\x00\ud800"),
+        completion(None),
+        Reply(200, '{"choices": [{"message": {"content": [{"type": "text", "text": "?"}, 3]}}]}'),
+        Reply(200, '{"choices": [{"finish_reason": "content_filter: SAFETY", "index": 0}]}'),
+        Reply(200, '{"choices": [{"message": {"content": 3}}], "usage": {"prompt_tokens": 1e999}}'),
+    ],
+    ids=range(12),
+)
+def test_an_answer_of_any_kind_is_a_verdict_that_nobody_won(ranker_for, reply: Reply) -> None:
+    with serving(lambda body: reply) as server:
+        ranker = ranker_for(server)
+        started = time.monotonic()
+        assert score(ranker, ["a", "bb"]) == [[0.5, 0.5]]
+        assert time.monotonic() - started < 5
+    assert len(server.bodies) == 2
+    assert {v.outcome for v in ranker.verdicts.values()} <= {"unparsable", "refusal"}
+    assert len(ranker_for(server).verdicts) == 2, "and is read again"
+
+
+def test_a_body_of_any_depth_is_no_completion(ranker_for) -> None:
+    with serving(each(Reply(200, '{"choices":' * 100_000))) as server:
+        assert score(ranker_for(server), ["a", "bb"]) == [[0.0, 1.0]]
+
+
+def test_parts_of_a_message_are_one_text(ranker_for) -> None:
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": '{"winner": "B"}'}]
+    reply = json.dumps({"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]})
+    with serving(lambda body: Reply(200, reply)) as server:
+        assert score(ranker_for(server), ["a", "bb"]) == [[0.5, 0.5]]
+    assert len(server.bodies) == 2
+
+
+def test_texts_of_any_kind_can_be_asked_about(ranker_for) -> None:
+    with serving() as server:
+        [scores] = score(ranker_for(server), ["", "\ud800", "\x00\x1b[31m"])
+    assert scores == [0.0, 0.5, 1.0]
+    assert ("", "\ufffd") in {shown(body) for body in server.bodies}
+
+
+GOOD = {"key": "k", "outcome": "first", "prompt_tokens": 1, "completion_tokens": 1, "answer": "A"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"key": "k", "outc',
+        b"\xff\xfe\x00\x00",
+        b"\x00" * 50,
+        b"[" * 100_000,
+        b"null",
+        b'"text"',
+        b"{}",
+        *(
+            json.dumps(GOOD | change).encode()
+            for change in (
+                {"outcome": "nobody"},
+                {"outcome": ["first"]},
+                {"outcome": None},
+                {"prompt_tokens": "1"},
+                {"prompt_tokens": -1},
+                {"prompt_tokens": True},
+                {"completion_tokens": 10**30},
+                {"completion_tokens": 1.5},
+                {"answer": None},
+                {"key": 3},
+            )
+        ),
+        json.dumps(GOOD).encode().replace(b'"prompt_tokens": 1', b'"prompt_tokens": NaN'),
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_damaged_verdict_is_asked_again_and_said(
+    ranker_for, tmp_path: Path, capsys, line: bytes, end: bytes
+) -> None:
+    with serving() as server:
+        score(ranker_for(server), ["a", "bb"])
+        [log] = (tmp_path / "verdicts").iterdir()
+        first, _ = log.read_bytes().splitlines(keepends=True)
+        log.write_bytes(first + line + end)
+        assert len(VerdictLog(tmp_path / "verdicts")) == 1
+        assert score(ranker_for(server), ["a", "bb"]) == [[0.0, 1.0]]
+        assert len(server.bodies) == 3
+    said = capsys.readouterr().out
+    assert said.count(f"{log}: 1 line is no verdict; asked again where it is wanted") == 1
+
+
+def test_a_verdict_with_keys_of_a_later_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "verdicts-1.jsonl").write_text(json.dumps(GOOD | {"new": 1}), encoding="utf-8")
+    assert VerdictLog(tmp_path)["k"].outcome == "first"
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_template_may_start_with_a_byte_order_mark(ranking_for, mark: str) -> None:
+    with serving() as server:
+        ranking = ranking_for(server)
+        Path(ranking.judge.template).write_text(mark + TEMPLATE, encoding="utf-8")
+        score(JudgeRanker(ranking, None), ["a", "bb"])
+    assert server.bodies[0]["messages"][0]["content"].startswith("Asked: p0")
+
+
+def test_a_template_that_is_no_text_is_refused(tiny_recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " + TEMPLATE.encode())
+    judge = ["ranking.ranker=judge", "ranking.name_or_path=m"]
+    with pytest.raises(
+        UserError, match=r"judge.template: .*latin.txt cannot be read as text in UT"
+    ):
+        load_recipe(tiny_recipe, [*judge, f"ranking.judge.template={tmp_path / 'latin.txt'}"])
+
+
+def test_a_proxy_that_cannot_be_used_is_named(ranker_for, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "://")
+    assert "HTTP_PROXY or ALL_PROXY: the proxy" in refusal(ranker_for("http://judge.example/v1"))

@@ -553,14 +553,19 @@ def _check_files(recipe: Recipe) -> None:
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
     for section, ranking in rankings(recipe):
         if ranking.ranker == "judge":
-            _check_template(f"{section}.judge.template", ranking.judge.template)
+            read_template(f"{section}.judge.template", ranking.judge.template)
 
 
-def _check_template(key: str, path: str) -> None:
-    text = Path(path).expanduser().read_text(encoding="utf-8")
+def read_template(key: str, path: str) -> str:
+    """What a judge is asked: text in UTF-8 that says where prompt and responses shall stand."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}: {path} cannot be read as text in UTF-8: {error}") from error
     missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
     if missing:
         raise UserError(f"{key}: {path} does not say where {' and '.join(missing)} shall stand")
+    return text
 
 
 _NAME_WANTED = {

@@ -17,17 +17,25 @@ import httpx2
 from tqdm import tqdm
 
 from selm.errors import UserError
+from selm.escape import one_line, well_formed
+from selm.ranking import server_error
+from selm.ranking.server_error import ServerError
 from selm.recipe import Judge
 
 ATTEMPTS = 8  # of one request, before a server that fails is given up; 429 does not count
 LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, unless the server names another time
+MOST_TOKENS = 2**31  # of one question: a larger number is none of tokens
 PATIENCE_SECONDS = 600.0  # for a time that the server names, or while there are rate limits alone
 
 _RETRIED = {408, 409, 425}  # beside 429 and 5xx
-_TOO_LONG = ("context_length", "context length", "maximum model length", "too many tokens")
-_FILTERED = ("content_filter", "content_policy", "content management policy")
-_NO_SCHEMA = ("response_format", "json_schema", "structured", "guided", "grammar")
-_NEW_LIMIT = "max_completion_tokens"  # what OpenAI's reasoning models call max_tokens
+
+# What limits an answer: OpenAI's reasoning models call it otherwise, and some servers take neither.
+_LIMIT_KEYS = ("max_tokens", "max_completion_tokens", None)
+
+_HINTS = {
+    402: "the account has no credit",
+    404: "is there a model {model!r}? base_url usually ends with /v1",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Answer:
     """What a model said. `finish_reason` is the endpoint's, or one of the following.
 
     "content_filter": refused by the endpoint. "too_long": the question exceeds the model's context.
+    With these two, `text` is what the endpoint said.
     """
 
     text: str
@@ -70,14 +79,28 @@ class Endpoint:
         self.reached = False
         self.last_answer = time.monotonic()
         self._schema = schema
-        self._limit_key = "max_tokens"
+        self._limit_key: str | None = _LIMIT_KEYS[0]
         self._key = _api_key(settings.api_key_env)
-        self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
-            timeout=settings.timeout_seconds,
-            limits=httpx2.Limits(max_connections=settings.concurrency),
-            trust_env=urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1"),
-        )
+        self._client = self._connected()
+
+    def _connected(self) -> httpx2.Client:
+        """Redirects are not followed: the key is for the host that the recipe names."""
+        try:
+            return httpx2.Client(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
+                timeout=self.settings.timeout_seconds,
+                limits=httpx2.Limits(max_connections=self.settings.concurrency),
+                trust_env=urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1"),
+                follow_redirects=False,
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise UserError(
+                f"HTTPS_PROXY, HTTP_PROXY or ALL_PROXY: the proxy cannot be used: {_line(error)}"
+            ) from error
+
+    def without_key(self, text: str) -> str:
+        """What is written or shown: a model or a server may repeat what it was sent."""
+        return text.replace(self._key, "***") if self._key else text
 
     def stop(self) -> None:
         """Lets the threads that wait for their turn end with `Stopped`."""
@@ -98,6 +121,9 @@ class Endpoint:
             found: Answer | Failure
             try:
                 response = self._client.post(self.url, json=body)
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError) as error:
+                reason = _line(error)
+                raise UserError(f"ranking.judge.base_url: {self.url}: {reason}") from error
             except httpx2.RequestError as error:
                 found = self._unreached(error)
             else:
@@ -115,9 +141,10 @@ class Endpoint:
     def _body(self, message: str) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "user", "content": message}],
-            self._limit_key: self.settings.max_tokens,
+            "messages": [{"role": "user", "content": well_formed(message)}],
         }
+        if self._limit_key is not None:
+            body[self._limit_key] = self.settings.max_tokens
         if self.settings.temperature is not None:
             body["temperature"] = self.settings.temperature
         if self._schema is not None:
@@ -128,55 +155,70 @@ class Endpoint:
     def _unreached(self, error: httpx2.RequestError) -> "Failure":
         if isinstance(error, httpx2.ConnectError) and not self.reached:
             raise UserError(
-                f"ranking.judge.base_url: nothing answers at {self.url} ({error}); "
+                f"ranking.judge.base_url: nothing answers at {self.url} ({_line(error)}); "
                 "start the server there, or mend the URL"
             ) from error
-        return Failure(" ".join(f"{type(error).__name__} {error}".split()))
+        return Failure(self._shown(f"{type(error).__name__} {error}"))
 
     def _read(self, response: httpx2.Response, body: dict[str, Any]) -> "Answer | Failure":
+        answer = _answer(response.text) if response.status_code == 200 else None
+        if answer is not None:
+            return answer
+        error = server_error.read(response.status_code, response.text)
+        shown = self._shown(error.words)
+        if error.is_too_long:
+            return Answer(shown, "too_long")
         if response.status_code == 200:
-            return _answer(response) or Failure(f"no chat completion but {self._shown(response)!r}")
-        message = f"{response.status_code} {self._shown(response)}".strip()
-        too_long = any(word in message.lower() for word in _TOO_LONG)
-        if too_long and response.status_code in (400, 413, 422):
-            return Answer("", "too_long")
-        if self._adapt(message.lower(), body):
+            return Failure(f"no chat completion but {self._shown(response.text)!r}")
+        message = f"{error.status} {shown}".strip()
+        if self._adapt(error, body):
             return Failure(message, adapted=True)
-        if response.status_code == 429 and "insufficient_quota" not in response.text:
+        if error.status == 429 and not error.is_out_of_credit:
             return Failure(message, _retry_after(response), is_limit=True)
-        if response.status_code >= 500 or response.status_code in _RETRIED:
+        if error.status >= 500 or error.status in _RETRIED:
             return Failure(message, _retry_after(response))
-        return self._refused(response.status_code, message)
+        if error.is_filtered:
+            return Answer(shown, "content_filter")
+        raise UserError(f"{self.url}: {message}; {self._hint(error, response)}")
 
-    def _adapt(self, message: str, body: dict[str, Any]) -> bool:
-        """True if the server refused a part of the body that can be left out or renamed."""
-        if "response_format" in body and any(word in message for word in _NO_SCHEMA):
+    def _adapt(self, error: ServerError, body: dict[str, Any]) -> bool:
+        """True if the server refused a part of the body that can be left out or renamed.
+
+        Each part is left out or renamed once, so that this comes to an end.
+        """
+        if "response_format" in body and error.is_about_schema:
             if self._schema is not None:
                 self._schema = None
                 tqdm.write(f"{self.url}: takes no JSON schema; verdicts are read from plain text")
             return True
-        if "max_tokens" in body and _NEW_LIMIT in message:
-            self._limit_key = _NEW_LIMIT
+        key, new = next((k for k in _LIMIT_KEYS if k in body), None), _LIMIT_KEYS[1]
+        renamed = key == "max_tokens" and new in error.words
+        if key is not None and (renamed or error.refuses(key)):
+            after = _LIMIT_KEYS[_LIMIT_KEYS.index(key) + 1]
+            if self._limit_key == key:  # else another thread was first
+                self._limit_key = after
             return True
         return False
 
-    def _refused(self, status: int, message: str) -> Answer:
-        """What another attempt would not change."""
-        if status in (400, 403) and any(word in message.lower() for word in _FILTERED):
-            return Answer("", "content_filter")
-        if status in (401, 403):
+    def _hint(self, error: ServerError, response: httpx2.Response) -> str:
+        """What to do about an error that another attempt would not change."""
+        if error.status in (401, 403):
             env = self.settings.api_key_env
-            hint = f"the key in {env} is not accepted" if env else "set ranking.judge.api_key_env"
-        elif status == 404:
-            hint = f"is there a model {self.model!r}? base_url usually ends with /v1"
-        else:
-            hint = "see ranking.judge"
-        raise UserError(f"{self.url}: {message}; {hint}")
+            return f"the key in {env} is not accepted" if env else "set ranking.judge.api_key_env"
+        if error.status in _HINTS:
+            return _HINTS[error.status].format(model=self.model)
+        if 300 <= error.status < 400:
+            there = self._shown(response.headers.get("Location", "")) or "elsewhere"
+            return f"see ranking.judge.base_url: this one sends on to {there}"
+        if "temperature" in error.all and self.settings.temperature is not None:
+            return "see ranking.judge.temperature; set ranking.judge.temperature=null to send none"
+        if "max_tokens" in error.all or "max_completion_tokens" in error.all:
+            return f"see ranking.judge.max_tokens, which is {self.settings.max_tokens}"
+        return "see ranking.judge"
 
-    def _shown(self, response: httpx2.Response) -> str:
+    def _shown(self, text: str) -> str:
         """The start of the server's own words, on one line, without the key."""
-        text = " ".join(_error_text(response).split())
-        return (text.replace(self._key, "***") if self._key else text)[:200]
+        return one_line(" ".join(self.without_key(text).split()), most=200)
 
     def _check_patience(self, found: "Failure", failures: int, started: float) -> None:
         silent_seconds = time.monotonic() - max(started, self.last_answer)
@@ -260,34 +302,42 @@ def _api_key(env: str | None) -> str | None:
     return key
 
 
-def _answer(response: httpx2.Response) -> Answer | None:
+def _line(error: Exception) -> str:
+    return one_line(" ".join(str(error).split()), most=200)
+
+
+def _answer(body: str) -> Answer | None:
     """None for anything that is no chat completion."""
+    content = server_error.parsed(body)
     try:
-        content = response.json()
         choice = content["choices"][0]
-        message, reason = choice["message"], choice.get("finish_reason")
-        usage = content.get("usage") or {}
+        reason = str(choice.get("finish_reason"))
+        if reason.startswith("content_filter") and not choice.get("message"):
+            return Answer("", "content_filter")
+        message, usage = choice["message"], content.get("usage") or {}
+        refusal = message.get("refusal")
         return Answer(
-            text=str(message.get("content") or message.get("refusal") or ""),
-            finish_reason="content_filter" if message.get("refusal") else str(reason),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            text=_text(message.get("content")) or _text(refusal),
+            finish_reason="content_filter" if refusal else reason,
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
-def _error_text(response: httpx2.Response) -> str:
-    """The message in OpenAI's form of an error, with its code in words; else the body as it is."""
-    try:
-        content = response.json()
-    except ValueError:
-        return response.text
-    error = content.get("error", content) if isinstance(content, dict) else content
-    if isinstance(error, dict) and "message" in error:
-        code = error.get("code")
-        return f"{error['message']} {code}" if isinstance(code, str) else str(error["message"])
-    return str(error)
+def _text(content: Any) -> str:
+    """A message's content: a text, nothing, or a list of parts of which some are text."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _count(value: Any) -> int:
+    """Tokens, as far as a server's number can be that."""
+    is_count = isinstance(value, int | float) and 0 <= value < MOST_TOKENS
+    return int(value) if is_count else 0
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
@@ -301,5 +351,5 @@ def _retry_after(response: httpx2.Response) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -12,7 +12,8 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,9 +21,10 @@ from typing import Literal, get_args
 from tqdm import tqdm
 
 from selm.errors import UserError
+from selm.escape import one_line
 from selm.ranking import Columns, Matrix, Prompt
-from selm.ranking.endpoint import Answer, Endpoint, Stopped
-from selm.recipe import TEMPLATE_FIELDS, Ranking
+from selm.ranking.endpoint import MOST_TOKENS, Answer, Endpoint, Stopped
+from selm.recipe import TEMPLATE_FIELDS, Ranking, read_template
 
 # Who won: the candidate shown first, the one shown second, or nobody, and why nobody.
 Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]
@@ -36,6 +38,9 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _PLACEHOLDER = re.compile("|".join(f"{{{name}}}" for name in TEMPLATE_FIELDS))
+_KEPT = 1000  # characters of an answer
+_SHOWN = 120
+_READ = 20_000  # characters at an answer's end in which the verdict is looked for
 _MARKS = " \t\n*_`\"'()[].:"
 _THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 _REFUSAL = re.compile(
@@ -53,6 +58,9 @@ class Verdict:
     answer: str
 
 
+_FIELDS = [field.name for field in fields(Verdict)]
+
+
 class JudgeRanker:
     """Asks for every pair of different candidates of a prompt, in both orders.
 
@@ -67,7 +75,7 @@ class JudgeRanker:
     def __init__(self, ranking: Ranking, verdicts: Path | None, pause_seconds: float = 1.0) -> None:
         self.model = ranking.name_or_path or ""
         self.settings = ranking.judge
-        self.template = Path(ranking.judge.template).expanduser().read_text(encoding="utf-8")
+        self.template = read_template("ranking.judge.template", ranking.judge.template)
         self.verdicts = VerdictLog(verdicts)
         self.pause_seconds = pause_seconds
         self._endpoint: Endpoint | None = None
@@ -101,12 +109,16 @@ class JudgeRanker:
             (_conversation(prompt), texts)
             for prompt, texts in zip(prompts, candidates, strict=True)
         ]
-        questions = {}
-        for conversation, texts in pools:
+        questions, prompt_of = {}, {}
+        for prompt_id, (conversation, texts) in zip(prompt_ids, pools, strict=True):
             for i, j in _ordered_pairs(texts):
                 question = self._question(conversation, texts[i], texts[j])
-                questions[self._key(question)] = question
-        self._ask({key: q for key, q in questions.items() if key not in self.verdicts})
+                key = self._key(question)
+                questions[key] = question
+                prompt_of.setdefault(key, prompt_id)
+        new = {key: q for key, q in questions.items() if key not in self.verdicts}
+        self._ask(new)
+        self._say_ties({key: prompt_of[key] for key in new})
         return [self._matrix(conversation, texts) for conversation, texts in pools]
 
     def facts(
@@ -151,6 +163,18 @@ class JudgeRanker:
             matrix[i][j] = _WORTH.get(self.verdicts[key].outcome, 0.0)
         return matrix
 
+    def _say_ties(self, prompt_of: Mapping[str, str]) -> None:
+        """A line for each reason why nobody won, with the first prompt of these."""
+        for outcome in ("too_long", "refusal", "unparsable"):
+            keys = [key for key in prompt_of if self.verdicts[key].outcome == outcome]
+            if keys:
+                said = self.verdicts[keys[0]].answer[:_SHOWN]
+                line = (
+                    f"{self.model}: {len(keys)} of {len(prompt_of)} verdicts are ties, {outcome}; "
+                    f"the first is of the prompt {prompt_of[keys[0]]}: {said!r}"
+                )
+                tqdm.write(one_line(line))
+
     def _ask(self, questions: Mapping[str, str]) -> None:
         """Ask all questions at once, `concurrency` at a time. The first error ends it.
 
@@ -166,12 +190,14 @@ class JudgeRanker:
 
         def answer(key: str, question: str) -> None:
             try:
-                self.verdicts.add(key, read_verdict(endpoint.ask(question)))
+                answer = endpoint.ask(question)
+                said = endpoint.without_key(answer.text)[:_KEPT]
+                self.verdicts.add(key, replace(read_verdict(answer), answer=said))
             except UserError:
                 endpoint.stop()  # here, before this thread takes the next question
                 raise
 
-        total, what = len(questions), f"asking {self.model}"
+        total, what = len(questions), one_line(f"asking {self.model}")
         with (
             tqdm(total=total, desc=what, unit="verdict", leave=False) as progress,
             ThreadPoolExecutor(self.settings.concurrency) as threads,
@@ -222,14 +248,38 @@ class VerdictLog(Mapping[str, Verdict]):
 
 
 def _read_log(path: Path) -> dict[str, Verdict]:
-    """A kill can cut the last line short: what has no line end is no verdict."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            entry = json.loads(line)
-            key = entry.pop("key")
-            found[key] = Verdict(**entry)
+    """A kill cuts the last line short, a disk may do worse: what is no verdict is asked again."""
+    found, damaged = {}, 0
+    for line in path.read_bytes().split(b"\n"):
+        entry = _entry(line)
+        if entry is not None:
+            found[entry[0]] = entry[1]
+        else:
+            damaged += bool(line)
+    if damaged:
+        _say_damaged(path, damaged)
     return found
+
+
+def _entry(line: bytes) -> tuple[str, Verdict] | None:
+    """Key and verdict of a line, or None where it holds anything else."""
+    try:
+        entry = json.loads(line)
+        verdict = Verdict(**{name: entry[name] for name in _FIELDS})
+        key = entry["key"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    counts = (verdict.prompt_tokens, verdict.completion_tokens)
+    are_counts = all(type(count) is int and 0 <= count < MOST_TOKENS for count in counts)
+    are_texts = isinstance(key, str) and isinstance(verdict.answer, str)
+    is_known = isinstance(verdict.outcome, str) and verdict.outcome in get_args(Outcome)
+    return (key, verdict) if are_counts and are_texts and is_known else None
+
+
+@cache  # a stage reads the files several times
+def _say_damaged(path: Path, count: int) -> None:
+    lines = "1 line is" if count == 1 else f"{count} lines are"
+    tqdm.write(one_line(f"{path}: {lines} no verdict; asked again where it is wanted"))
 
 
 def fill(template: str, values: Sequence[str]) -> str:
@@ -253,7 +303,7 @@ def read_verdict(answer: Answer) -> Verdict:
         outcome = parse_outcome(answer.text)
         if outcome is None:
             outcome = "refusal" if _REFUSAL.match(answer.text) else "unparsable"
-    return Verdict(outcome, answer.prompt_tokens, answer.completion_tokens, answer.text[:1000])
+    return Verdict(outcome, answer.prompt_tokens, answer.completion_tokens, answer.text[:_KEPT])
 
 
 def parse_outcome(text: str) -> Outcome | None:
@@ -262,8 +312,8 @@ def parse_outcome(text: str) -> Outcome | None:
     >>> parse_outcome('A is short. {"winner": "B"}'), parse_outcome("[[A]]"), parse_outcome("Both?")
     ('second', 'first', None)
     """
-    text = _THOUGHT.sub("", text).strip()
-    for readings in (_json_winners(text), re.findall(r"\[\[(.*?)\]\]", text), [text]):
+    text = _THOUGHT.sub("", text)[-_READ:].strip()
+    for readings in (_json_winners(text), re.findall(r"\[\[([^\[\]]{0,40})\]\]", text), [text]):
         known = [outcome for outcome in map(_outcome, readings) if outcome is not None]
         if known:
             return known[-1]
@@ -285,8 +335,8 @@ def _json_winners(text: str) -> list[str]:
             value, _ = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             continue  # a brace that opens no JSON
-        if isinstance(value, dict) and "winner" in value:
-            found.append(str(value["winner"]).strip())
+        if isinstance(value, dict) and isinstance(value.get("winner"), str):
+            found.append(value["winner"].strip())
     return found
 
 
@@ -339,5 +389,5 @@ def _summary(verdicts: Sequence[Verdict], flips: Sequence[bool]) -> dict[str, in
 def _conversation(prompt: Prompt) -> str:
     """The words of a single user turn; with roles where there are more turns."""
     if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+        return prompt[0]["content"] or ""
+    return "\n\n".join(f"{message['role']}: {message['content'] or ''}" for message in prompt)

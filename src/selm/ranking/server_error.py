@@ -1,0 +1,165 @@
+"""What an endpoint's error is about, in the forms and the words of many servers.
+
+OpenAI, vLLM, SGLang, llama.cpp, Ollama, TGI, LM Studio, Anthropic, Gemini, Mistral, Groq, Together,
+Cohere, DeepSeek, Bedrock and others say the same things in other words, codes and places.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+# Keys of an error's JSON: what is said to people, and what to programs.
+_WORDS = (
+    *("error", "errors", "message", "error_message", "msg", "detail", "details", "description"),
+    *("reason", "loc", "metadata", "raw"),
+)
+_CODES = ("code", "type", "error_type", "error_code", "status", "param", "name")
+_DEEPEST = 8
+_MOST_WORDS = 10_000  # characters of an error that are read
+
+_TOO_LONG_CODES = {
+    *("context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"),
+    *("contextwindowexceedederror", "request_too_large", "string_above_max_length"),
+    *("model_max_prompt_tokens_exceeded", "model_context_window_exceeded", "prompt_too_long"),
+    *("input_too_long", "context_length_error", "payload_too_large", "request_entity_too_large"),
+}
+_ASKED = r"(prompt|input|inputs|message|messages|request|text|conversation|query|question)"
+_MOST = r"(maximum|max\b|limit|allowed|permitted|supported|longest|capacity)"
+_TOO_LONG = re.compile(
+    "|".join(
+        (
+            r"context[ _-]?(length|size|window|limit)|context the overflows|context overflow",
+            r"max(imum)?[ _]model[ _]len|max_seq_len|max_num_tokens|max_input_length",
+            r"(sequence|session|prompt|input|model)('s)?[ _]length",
+            r"(prompt|input|model)('s)? token (limit|count)",
+            rf"{_ASKED}\b[^.;]{{0,60}}\btoo (long|large|big)\b",
+            rf"too (long|large|big)[^.;]{{0,30}}\b{_ASKED}",
+            r"too many ((input|prompt) )?tokens",
+            rf"(token|character|length|size)[^;]{{0,80}}(exceed|longer|greater|larger|more than)"
+            rf"[^;]{{0,80}}({_MOST}|tokens)",
+            rf"exceed[^;]{{0,80}}{_MOST}[^;]{{0,40}}(token|length|input|prompt|size)",
+            rf"exceed[^;]{{0,60}}(token|length|input|prompt|size)[^;]{{0,40}}{_MOST}",
+            r"(less|fewer) than [\d,]+ (input )?tokens|tokens[^;]{0,40}(<=|less than|at most)",
+            r"reduce (the |your )?(length|size|number|prompt|message|input)|shorten",
+            r"range of input length",
+            r"max(_completion)?_tokens must be at least 1, got -",
+        )
+    )
+)
+# Of the answer, which the recipe limits: of all pairs alike, so the recipe is to be mended.
+_OF_ANSWER = re.compile(
+    r"max(_completion|_new|_output)?_tokens['\"`]? (is|must|should|cannot|can't|exceeds?|value)"
+    r"|completion tokens|output tokens"
+)
+_OF_QUESTION = re.compile(rf"context|got -|\b{_ASKED}\b")
+_OF_RATE = re.compile(r"rate[ _-]?limit|quota|per[ _-](second|min|minute|hour|day)|\b[tr]pm\b")
+_LARGE_FOR_RATE = re.compile(r"request too large|request is too large")
+
+_FILTERED = re.compile(
+    r"content[ _-]?(filter|policy|management|moderation)|moderation|data_?inspection"
+    r"|safety (system|filter|polic)|responsible ?ai|prohibited_content|flagged"
+)
+_NO_SCHEMA = re.compile(
+    r"response[ _]?format|json[ _]?(schema|mode|object)|structured|guided|grammar|output_format"
+)
+_UNSUPPORTED = re.compile(
+    r"not (be )?(support|permit|allow|accept|recogni|available)|unsupported|unrecogni|unknown"
+    r"|extra|unexpected|deprecat|no longer|unavailable|invalid (param|arg)|not (accept|take)"
+)
+_OUT_OF_CREDIT = re.compile(
+    r"insufficient_quota|billing|credit balance|insufficient (balance|fund|credit)"
+)
+
+
+@dataclass(frozen=True)
+class ServerError:
+    """An error read.
+
+    Attributes:
+        status: of HTTP, or the one that the body names where HTTP's is 200.
+        words: for people; the whole body where no words are found in it.
+        codes: for programs, in lower case: code, type, parameter and so on.
+    """
+
+    status: int
+    words: str
+    codes: frozenset[str]
+
+    @property
+    def all(self) -> str:
+        return f"{self.words} {' '.join(sorted(self.codes))}".lower()
+
+    @property
+    def is_too_long(self) -> bool:
+        """The question exceeds the model's context, or whatever else limits one request."""
+        if self.status == 413 or self.codes & _TOO_LONG_CODES:
+            return True
+        words = self.words.lower()
+        if self.status == 429:  # too large for a minute's share: it will be so in the next minute
+            return bool(_LARGE_FOR_RATE.search(words))
+        if self.status not in (400, 422, 500) or _OF_RATE.search(words):
+            return False
+        if _OF_ANSWER.search(words) and not _OF_QUESTION.search(words):
+            return False
+        return bool(_TOO_LONG.search(words))
+
+    @property
+    def is_filtered(self) -> bool:
+        return self.status in (400, 403, 422, 451) and bool(_FILTERED.search(self.all))
+
+    @property
+    def is_about_schema(self) -> bool:
+        return self.status not in (401, 403, 429) and bool(_NO_SCHEMA.search(self.all))
+
+    @property
+    def is_out_of_credit(self) -> bool:
+        return self.status == 402 or bool(_OUT_OF_CREDIT.search(self.all))
+
+    def refuses(self, parameter: str) -> bool:
+        """It says that this parameter of the request is none that it knows."""
+        return parameter in self.all and bool(_UNSUPPORTED.search(self.all))
+
+
+def read(status: int, body: str) -> ServerError:
+    """An error's words and codes; a body that is no JSON is its own words."""
+    content = parsed(body)
+    words = list(dict.fromkeys(_found(content, _WORDS)))
+    codes = list(dict.fromkeys(_found(content, _CODES)))
+    if status == 200:
+        status = next((int(code) for code in codes if re.fullmatch("[45][0-9]{2}", code)), status)
+    shown = [*words, *_own_code(content)] if words else [body]
+    return ServerError(
+        status, " ".join(shown)[:_MOST_WORDS], frozenset(code.lower() for code in codes)
+    )
+
+
+def parsed(body: str) -> Any:
+    """The JSON of a body; None for what is none, or nested deeper than Python reads."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _found(content: Any, wanted: tuple[str, ...], depth: int = 0, key: str = "") -> Iterator[str]:
+    """The texts and numbers under the wanted keys, at any place where errors have them."""
+    if depth > _DEEPEST:
+        return
+    if isinstance(content, dict):
+        for name, value in content.items():
+            if name in wanted or isinstance(value, dict | list):
+                yield from _found(value, wanted, depth + 1, name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _found(value, wanted, depth + 1, key)
+    elif key in wanted and isinstance(content, str | int) and not isinstance(content, bool):
+        yield str(content)
+
+
+def _own_code(content: Any) -> list[str]:
+    """OpenAI's `error.code` where it is a word: people search for it."""
+    error = content.get("error") if isinstance(content, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return [code] if isinstance(code, str) else []
