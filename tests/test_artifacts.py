@@ -3,15 +3,17 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pairrm_weights as small
 import pytest
 import yaml
 
-from selm import artifacts, lineage, plan
+from selm import artifacts, fingerprint, hashes, manifest, plan
 from selm.artifacts import folder, partial_folder, require_inputs, state, writing
 from selm.errors import UserError
+from selm.hashes import sha256
 from selm.lineage import name
 from selm.plan import Run, stages
 from selm.recipe import load_recipe
@@ -32,7 +34,6 @@ def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
     def make(*overrides: str) -> Run:
-        lineage._content.cache_clear()  # every stage is a process of its own
         return Run(load_recipe(path, overrides), str(path), overrides)
 
     return make
@@ -274,6 +275,138 @@ def test_a_damaged_artifact_is_not_current(run_with) -> None:
     assert stale(run) == AFTER_PREFERENCES_2
 
 
+def _emptied(content: bytes) -> bytes:
+    return b""
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_emptied, _cut, _flipped])
+@pytest.mark.parametrize("file", ["file.txt", "manifest.json"])
+def test_whatever_is_damaged_is_made_again(run_with, damage, file: str) -> None:
+    """A flipped bit in a manifest can change a number that the report tells: it counts, too."""
+    run = run_with()
+    write_all(run)
+    path = folder(run.recipe, "preferences", 2) / file
+    about = path.stat()
+    path.write_bytes(damage(path.read_bytes()))
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert state(run.recipe, "preferences", 2).why.startswith(f"damaged: {file}")
+    assert ("preferences", 2) not in artifacts.done(run.recipe)
+    write(run, "preferences", 2)
+    assert state(run.recipe, "preferences", 2).current
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'{"a": 1}', b"\xff", b"[" * 10**5])
+def test_what_is_no_manifest_is_damaged(text: bytes) -> None:
+    with pytest.raises(manifest.Damaged, match=r"manifest\.json"):
+        manifest.parse(text)
+
+
+def test_a_large_file_is_hashed_once_until_it_changes(tmp_path: Path) -> None:
+    large = tmp_path / "model.safetensors"
+    large.write_bytes(bytes(2**20))
+    about = large.stat()
+    memory = tmp_path / "hashes.json"
+    assert hashes.Hashes(memory).of(large) == hashes.sha256(large)
+    assert not memory.exists(), "it may change again within this time stamp"
+    time.sleep(2.1)
+    assert hashes.Hashes(memory).of(large) == hashes.sha256(large)
+    (key,) = json.loads(memory.read_text(encoding="utf-8"))
+    memory.write_text(json.dumps({key: "0" * 64}), encoding="utf-8")
+    assert hashes.Hashes(memory).of(large) == "0" * 64, "it was not looked up"
+    large.write_bytes(bytes([1]) + bytes(2**20 - 1))
+    os.utime(large, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert hashes.Hashes(memory).of(large) == hashes.sha256(large)
+    for nonsense in ("", "[]", "{", '{"a": 1}', "\x00"):
+        memory.write_text(nonsense, encoding="utf-8")
+        assert hashes.Hashes(memory).of(large) == hashes.sha256(large)
+
+
+def test_files_that_are_not_read_make_nothing_stale(run_with, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(run_with().recipe.model.name_or_path, model)
+    own = f"model.name_or_path={model}"
+    write_all(run_with(own))
+    for file in (".cache/huggingface/x.metadata", ".git/index", ".DS_Store", "notes.txt", "a.py"):
+        (model / file).parent.mkdir(parents=True, exist_ok=True)
+        (model / file).write_text("anything", encoding="utf-8")
+    os.utime(model / "config.json")
+    for file in (".DS_Store", "notes.txt"):
+        (tmp_path / "data" / file).write_text("anything", encoding="utf-8")
+    assert stale(run_with(own)) == set()
+    (model / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    assert stale(run_with(own)) == EVERYTHING
+
+
+def test_new_data_at_the_same_path_and_time_count(run_with, tmp_path: Path) -> None:
+    write_all(run_with())
+    train = tmp_path / "data" / "train.jsonl"
+    about = train.stat()
+    text = train.read_text(encoding="utf-8")
+    train.write_text(text.replace("Paris", "Perth"), encoding="utf-8")
+    os.utime(train, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert train.stat().st_size == about.st_size
+    assert state(run_with().recipe, "responses", 1).why == "recipe changed: the content of data"
+
+
+def test_what_a_reward_file_imports_from_beside_it_counts(run_with, tmp_path: Path) -> None:
+    (tmp_path / "reward.py").write_text("import helper\n" + REWARD, encoding="utf-8")
+    (tmp_path / "helper.py").write_text("scale = 1\n", encoding="utf-8")
+    write_all(run_with())
+    (tmp_path / "unrelated.py").write_text("scale = 2\n", encoding="utf-8")
+    assert stale(run_with()) == set()
+    (tmp_path / "helper.py").write_text("scale = 2\n", encoding="utf-8")
+    assert stale(run_with()) == AFTER_PREFERENCES_1 | EVALUATIONS
+
+
+def test_runs_inside_the_data_folder_are_no_data(run_with, tmp_path: Path) -> None:
+    inside = f"output_dir={tmp_path / 'data' / 'runs'}"
+    write_all(run_with(inside))
+    assert stale(run_with(inside)) == set()
+
+
+def test_settings_that_are_lists_stay_current(run_with) -> None:
+    lora = "training.lora={target_modules: [q_proj, v_proj]}"
+    write_all(run_with(lora))
+    assert stale(run_with(lora)) == set()
+
+
+def test_what_a_kill_left_beside_a_finished_artifact_is_removed(run_with) -> None:
+    run = run_with()
+    write_all(run)
+    parent = folder(run.recipe, "responses", 1).parent
+    before = sorted(os.listdir(parent))
+    for what in ("old", "tmp", "partial", "pull"):
+        (parent / f".responses.{what}").mkdir()
+    assert ("responses", 1) in artifacts.done(run.recipe)
+    assert sorted(os.listdir(parent)) == before
+
+
+def test_that_unfinished_work_is_discarded_is_said(run_with, capsys) -> None:
+    partial_folder(run_with(), "responses", 1)
+    partial_folder(run_with(), "responses", 1)
+    assert not capsys.readouterr().out
+    partial = partial_folder(run_with("generation.temperature=0.5"), "responses", 1)
+    said = f"{partial}: unfinished work is discarded, recipe changed: generation.temperature"
+    assert said in capsys.readouterr().out
+    write(run_with(), "responses", 1)
+    partial = partial_folder(run_with(), "preferences", 1)
+    write(run_with(), "responses", 1, "other content")
+    partial_folder(run_with(), "preferences", 1)
+    assert "its inputs were written anew: iter-1/responses" in capsys.readouterr().out
+    (partial / "key.json").write_text("", encoding="utf-8")
+    partial_folder(run_with(), "preferences", 1)
+    assert "damaged: key.json" in capsys.readouterr().out
+
+
 def test_a_missing_input_names_the_command_that_makes_it(run_with) -> None:
     run = run_with("seed=7")
     with pytest.raises(UserError) as caught:
@@ -369,7 +502,7 @@ def test_manifests_chain_back_to_the_base_model(run_with) -> None:
     assert set(manifest["inputs"]) == {"iter-1/checkpoint", "iter-2/preferences"}
     for key, digest in manifest["inputs"].items():
         there = artifacts.run_folder(run.recipe) / key / "manifest.json"
-        assert artifacts._sha256(there) == digest
+        assert sha256(there) == digest
     assert manifest["recipe"]["model"]["content"] is not None
 
 
@@ -394,5 +527,5 @@ def test_large_files_of_one_size_are_told_apart_by_a_sample(tmp_path: Path) -> N
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(byte * (64 * 2**20 + 1))
-        found.add(lineage._content(str(folder)))
+        found.add(fingerprint.of_model(str(folder), code=False))
     assert len(found) == 2

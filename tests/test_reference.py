@@ -1,5 +1,6 @@
 """The reference's log-probs outlive a training, for as long as model and rows are the same."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ def test_a_file_that_was_cut_while_written_is_not_read(tmp_path: Path) -> None:
     kept.rename(kept.with_suffix(".tmp"))
     assert computed(cache)
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
+
+
+def test_a_damaged_file_is_computed_again(tmp_path: Path, capsys) -> None:
+    cache = ReferenceCache(tmp_path, "a model")
+    computed(cache)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    value = struct.pack("<d", FOUND["ref_explored_logps"][0])
+    for damaged in (b"", whole[:50], whole.replace(value, struct.pack("<d", -300.5))):
+        assert damaged != whole
+        kept.write_bytes(damaged)
+        assert computed(cache)
+        assert f"damaged: {kept}" in capsys.readouterr().out
+    assert not computed(cache)
 
 
 def test_settings_of_the_training_alone_leave_the_key_as_it_is(tiny_recipe: str) -> None:

@@ -79,3 +79,28 @@ def test_a_stage_may_drop_rows_even_all_of_a_shard(tmp_path: Path) -> None:
 
 def test_no_rows_are_no_shards(tmp_path: Path) -> None:
     assert run_shards([], no_worker, FEATURES, tmp_path, 3, "test") == []
+
+
+def test_a_damaged_shard_is_done_again(tmp_path: Path, capsys) -> None:
+    """Empty, cut short, or with one bit flipped: no damage gives other results than before."""
+    done: list[int] = []
+
+    def work(shard: list[Row]) -> list[Row]:
+        done.extend(row["n"] for row in shard)
+        return [text_of(row) for row in shard]
+
+    run_shards(ROWS, lambda: work, FEATURES, tmp_path, 5, "test")
+    shard = tmp_path / "shard-00000005-00000010.parquet"
+    whole = shard.read_bytes()
+    for damaged in (b"", whole[:40], whole[:-20], whole[:-1] + b"?"):
+        shard.write_bytes(damaged)
+        done.clear()
+        assert run_shards(ROWS, lambda: work, FEATURES, tmp_path, 5, "test") == EXPECTED
+        assert done == [5, 6, 7, 8, 9]
+        assert f"damaged: {shard}" in capsys.readouterr().out
+    noticed = 0
+    for at in range(0, len(whole), 5):
+        shard.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert run_shards(ROWS, lambda: work, FEATURES, tmp_path, 5, "test") == EXPECTED
+        noticed += "damaged" in capsys.readouterr().out
+    assert noticed > 50

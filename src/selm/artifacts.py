@@ -18,13 +18,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selm import manifest
 from selm.errors import OutsideError, UserError
+from selm.files import rename, write_text
+from selm.hashes import hashes_in, sha256
 from selm.lineage import differing_keys, inputs, name, recipe_part
 from selm.plan import Run, command, stages
 from selm.recipe import PAIRRM, Recipe, is_local_path, rankings
@@ -65,7 +68,7 @@ def policy_path(recipe: Recipe, t: int) -> str:
 
 def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
     """The manifest of an artifact that is known to be there."""
-    return json.loads(file(recipe, kind, t, "manifest.json").read_text(encoding="utf-8"))
+    return manifest.parse(file(recipe, kind, t, manifest.NAME).read_bytes())
 
 
 def state(
@@ -87,24 +90,27 @@ def state(
 def _state(
     recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
 ) -> State:
-    path = folder(recipe, kind, t) / "manifest.json"
-    found = State(False, "missing")
-    if path.is_file():
-        manifest = path.read_bytes()
-        why = _damage(path.parent, json.loads(manifest))
-        found = State(False, why) if why else _match(recipe, kind, t, manifest, seen)
+    found = _state_here(recipe, kind, t, seen)
     if recipe.hub.push and not found.current:
         return _state_on_hub(recipe, kind, t, found, seen)
     return found
 
 
-def _damage(root: Path, manifest: Mapping[str, Any]) -> str:
-    """`damaged: ...` if a file is missing or has another size; empty if all is well."""
-    for path, facts in manifest["files"].items():
-        there = root / path
-        if not there.is_file() or there.stat().st_size != facts["bytes"]:
-            return f"damaged: {path} is not the file that was written"
-    return ""
+def _state_here(
+    recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
+) -> State:
+    root = folder(recipe, kind, t)
+    if not (root / manifest.NAME).is_file():
+        return State(False, "missing")
+    try:
+        text = manifest.read(root)
+        found = _match(recipe, kind, t, text, seen)
+        if found.current:
+            hashes = hashes_in(Path(recipe.output_dir))
+            manifest.check_files(root, manifest.parse(text)["files"], hashes)
+    except manifest.Damaged as error:
+        return State(False, f"damaged: {error}")
+    return found
 
 
 def _state_on_hub(
@@ -119,7 +125,10 @@ def _state_on_hub(
     there = hub.find(hub.place(recipe, kind, t))
     if there is None:
         return here
-    found = _match(recipe, kind, t, there.manifest, seen)
+    try:
+        found = _match(recipe, kind, t, there.manifest, seen)
+    except manifest.Damaged as error:
+        found = State(False, f"damaged: {error}")
     if found.current:
         return replace(found, pushed=there)
     if kind == "report":  # made of all the others in seconds, and replaced
@@ -142,18 +151,18 @@ def _match(
     seen: dict[tuple[str, int | None], State],
 ) -> State:
     """Whether a manifest is of this recipe, and of its inputs as they are now."""
-    manifest = json.loads(manifest_bytes)
-    changed = differing_keys(manifest["recipe"], recipe_part(recipe, kind, t))
+    facts = manifest.parse(manifest_bytes)
+    changed = differing_keys(facts["recipe"], recipe_part(recipe, kind, t))
     if changed:
         return State(False, f"recipe changed: {', '.join(changed)}")
     wanted = inputs(recipe, kind, t)
-    if set(manifest["inputs"]) != {name(*entry) for entry in wanted}:
+    if set(facts["inputs"]) != {name(*entry) for entry in wanted}:
         return State(False, "its inputs are other ones now")
     for entry in wanted:
         upstream = state(recipe, *entry, seen)
         if not upstream.current:
             return State(False, f"its input {name(*entry)} is not current ({upstream.why})")
-        if upstream.manifest_hash != manifest["inputs"][name(*entry)]:
+        if upstream.manifest_hash != facts["inputs"][name(*entry)]:
             return State(False, f"its input {name(*entry)} was written anew")
     return State(True, manifest_hash=hashlib.sha256(manifest_bytes).hexdigest())
 
@@ -174,6 +183,7 @@ def done(recipe: Recipe) -> dict[tuple[str, int | None], str]:
         found = state(recipe, kind, t, seen)
         if kind != "report" and found.current and not _must_push(recipe, kind, t, found):
             lines[kind, t] = done_line(recipe, kind, t, found)
+            sweep(recipe, kind, t)
     return lines
 
 
@@ -185,11 +195,6 @@ def done_line(recipe: Recipe, kind: str, t: int | None, found: State) -> str:
 
 def _must_push(recipe: Recipe, kind: str, t: int | None, found: State) -> bool:
     return recipe.hub.push and found.pushed is None and not _is_pushed(recipe, kind, t)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
@@ -261,10 +266,10 @@ def pull(recipe: Recipe, kind: str, t: int | None) -> None:
     assert there is not None
     target = folder(recipe, kind, t)
     partial = target.parent / f".{kind}.pull"
-    files = json.loads(there.manifest)["files"]
-    pulled = hub.download(there, ["manifest.json", *files], partial)
+    files = manifest.parse(there.manifest)["files"]
+    pulled = hub.download(there, [manifest.NAME, *files], partial)
     for path, facts in files.items():
-        if _sha256(pulled / path) != facts["sha256"]:
+        if sha256(pulled / path) != facts["sha256"]:
             shutil.rmtree(partial)
             raise OutsideError(f"hub: {there.place}: {path} arrived damaged; repeat the command")
     _move_into_place(pulled, target)
@@ -306,13 +311,15 @@ def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
     from selm import hub
 
     there = hub.find(hub.place(recipe, kind, t))
-    here = (folder(recipe, kind, t) / "manifest.json").read_bytes()
+    here = (folder(recipe, kind, t) / manifest.NAME).read_bytes()
     if there is None or there.manifest == here:
         return there is not None
     if kind == "report":
         return False
-    changed = differing_keys(json.loads(there.manifest)["recipe"], json.loads(here)["recipe"])
-    written = json.loads(there.manifest)["written"]
+    changed = differing_keys(
+        manifest.parse(there.manifest)["recipe"], manifest.parse(here)["recipe"]
+    )
+    written = manifest.parse(there.manifest)["written"]
     why = ", ".join(changed) or f"it was made in another run, at {written}"
     raise UserError(_refusal(there, why))
 
@@ -328,9 +335,9 @@ def _card(recipe: Recipe, kind: str, t: int | None, manifests: Mapping[str, byte
         facts = json.loads(manifests["."])
         return cards.model_card(recipe, t, facts, log, _sources(recipe, kind, t, facts))
     of_iterations = {}
-    for key, manifest in manifests.items():
+    for key, text in manifests.items():
         if key != "report":
-            facts = json.loads(manifest)
+            facts = json.loads(text)
             parents = _sources(recipe, facts["stage"], facts["iteration"], facts)
             of_iterations[facts["iteration"]] = (facts, parents)
     what = "evaluation" if kind == "report" else kind
@@ -366,12 +373,16 @@ def partial_path(recipe: Recipe, kind: str, t: int | None) -> Path:
 def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     """Where a stage keeps finished shards until it is complete; emptied if they are of old inputs.
 
-    A stage that was killed finds here what it had done, if recipe and inputs are the same.
+    A stage that was killed finds here what it had done, if recipe and inputs are the same. What is
+    discarded is said, and why.
     """
     partial = partial_path(run.recipe, kind, t)
     key = _partial_key(run, kind, t)
-    if partial.exists() and _read_text(partial / "key.json") != key:
-        shutil.rmtree(partial)
+    if partial.exists():
+        why = _why_discard(_read_bytes(partial / "key.json"), key)
+        if why:
+            shutil.rmtree(partial)
+            print(f"{partial}: unfinished work is discarded, {why}", flush=True)
     if not partial.exists():
         partial.mkdir(parents=True)
         write_text(partial / "key.json", key)
@@ -383,6 +394,21 @@ def _partial_key(run: Run, kind: str, t: int | None) -> str:
     return json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
 
 
+def _why_discard(kept: bytes, key: str) -> str:
+    """What is another one than when the work began; empty if nothing is."""
+    if kept == key.encode():
+        return ""
+    (part, inputs_now), then = json.loads(key), None
+    with suppress(ValueError, RecursionError):
+        then = json.loads(kept)
+    if not isinstance(then, list) or len(then) != 2:
+        return "damaged: key.json is not the file that was written"
+    changed = differing_keys(then[0], part)
+    if changed:
+        return f"recipe changed: {', '.join(changed)}"
+    return f"its inputs were written anew: {', '.join(differing_keys(then[1], inputs_now))}"
+
+
 def verdicts_folder(recipe: Recipe) -> Path:
     """Where judges keep their verdicts, each under a hash of all that was asked.
 
@@ -392,16 +418,8 @@ def verdicts_folder(recipe: Recipe) -> Path:
     return run_folder(recipe) / "verdicts"
 
 
-def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: readers see the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _read_bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 @dataclass
@@ -430,7 +448,7 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
     started = time.monotonic()
     record = Record(building)
     yield record
-    manifest = {
+    facts = {
         "stage": kind,
         "iteration": t,
         "run_name": run.recipe.run_name,
@@ -446,11 +464,10 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
         "versions": _versions(),
         "git_commit": _git_commit(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": _files(building),
     }
-    write_text(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    manifest.write(building, facts, hashes_in(Path(run.recipe.output_dir)))
     _move_into_place(building, target)
-    shutil.rmtree(target.parent / f".{kind}.partial", ignore_errors=True)
+    shutil.rmtree(partial_path(run.recipe, kind, t), ignore_errors=True)
 
 
 def _move_into_place(building: Path, target: Path) -> None:
@@ -459,16 +476,15 @@ def _move_into_place(building: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.replace(target, old)
-    os.replace(building, target)
+    rename(building, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _files(root: Path) -> dict[str, dict[str, Any]]:
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(root)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in paths
-    }
+def sweep(recipe: Recipe, kind: str, t: int | None) -> None:
+    """Remove what a kill left behind after a finished artifact had got its name."""
+    parent = folder(recipe, kind, t).parent
+    for what in ("tmp", "old", "partial", "pull"):
+        shutil.rmtree(parent / f".{kind}.{what}", ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:
@@ -499,9 +515,9 @@ def _revisions(recipe: Recipe) -> dict[str, str]:
         from huggingface_hub.file_download import repo_folder_name
 
         cached = repo_folder_name(repo_id=repo, repo_type=repo_type)
-        commit = _read_text(Path(constants.HF_HUB_CACHE, cached, "refs", revision))
-        if commit is not None:
-            found[key] = commit.strip()
+        commit = _read_bytes(Path(constants.HF_HUB_CACHE, cached, "refs", revision))
+        if commit:
+            found[key] = commit.decode(errors="replace").strip()
     return found
 
 

@@ -17,6 +17,7 @@ from selm.alone import lock
 from selm.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
+from selm.files import write_text
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
 
@@ -117,6 +118,7 @@ class Stage:
         if is_main_process():
             if found.current:
                 print(artifacts.done_line(self.recipe, self.kind, self.t, found))
+                artifacts.sweep(self.recipe, self.kind, self.t)
                 if found.pushed is None:
                     self._push()
                 elif self.kind == "report":
@@ -150,8 +152,9 @@ class Stage:
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
         resolved = run_folder / "recipe.yaml"
-        if not resolved.is_file() or resolved.read_text(encoding="utf-8") != self.recipe.as_yaml():
-            artifacts.write_text(resolved, self.recipe.as_yaml())
+        wanted = self.recipe.as_yaml().encode()
+        if not resolved.is_file() or resolved.read_bytes() != wanted:
+            write_text(resolved, self.recipe.as_yaml())
         log_to(run_folder / "logs", label)
         if self.recipe.hub.push:
             self._prepare_hub()

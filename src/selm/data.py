@@ -173,10 +173,9 @@ def _is_file(recipe: Recipe) -> bool:
 
 def _has_test(recipe: Recipe, splits: dict[str, list[Path]]) -> bool:
     """Whether the recipe's test split is there. A file knows only `train`, and parts of it."""
-    spec = recipe.data.test_split
     if _is_file(recipe):
-        return data_files.names_in(spec) == ["train"]
-    return spec != data_files.TEST or spec in splits
+        return data_files.names_in(recipe.data.test_split) == ["train"]
+    return data_files.has_test(recipe.data, splits)
 
 
 def _selected(recipe: Recipe, which: str, splits: dict[str, list[Path]]) -> Table:

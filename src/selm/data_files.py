@@ -7,7 +7,7 @@ run's output, and nothing outside it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -57,17 +57,27 @@ def kind(path: Path) -> str:
     return found
 
 
-def files_read(data: Data) -> list[Path]:
-    """Exactly the local files that decide which rows there are; none for a dataset of the Hub."""
+def files_read(data: Data, which: str) -> list[Path]:
+    """The local files that decide which rows `train` or `test` has; none for a Hub dataset.
+
+    Without a test split the last tenth of the training split is held out.
+    """
     if not is_local_path(data.name_or_path):
         return []
     path = root(data)
     if not path.is_dir():
         return [path]
-    splits = local_splits(data)
-    read = {file for name in wanted_splits(data) for file in splits.get(name, [])}
+    found = local_splits(data)
+    from_test = which == "test" and has_test(data, found)
+    spec = data.test_split if from_test else data.train_split
+    read = {file for name in names_in(spec) for file in found.get(name, [])}
     readme = path / "README.md"
     return sorted(read | ({readme} if _configs(_text(readme), path.name) else set()))
+
+
+def has_test(data: Data, splits: Collection[str]) -> bool:
+    """Whether the recipe's test split is among a dataset's splits, or must be."""
+    return data.test_split != TEST or data.test_split in splits
 
 
 def root(data: Data) -> Path:

@@ -3,16 +3,15 @@
 A changed recipe makes an artifact stale exactly if its part changes, or an input of it does.
 """
 
-import hashlib
-from functools import lru_cache
-from pathlib import Path
+import json
 from typing import Any
 
+from selm import fingerprint
 from selm.plan import stages
-from selm.recipe import SELECTION_KEYS, Generation, Ranking, Recipe, is_local_path
+from selm.recipe import SELECTION_KEYS, Generation, Ranking, Recipe
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
-FORMAT = 2
+FORMAT = 3
 
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
@@ -73,17 +72,25 @@ def inputs(recipe: Recipe, kind: str, t: int | None) -> list[tuple[str, int]]:
 
 
 def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
-    """The settings that decide what this artifact holds, and nothing else."""
+    """The settings that decide what this artifact holds, and nothing else, as JSON gives them back.
+
+    A tuple, say, is a list in a manifest: the two must not count as different.
+    """
+    return json.loads(json.dumps(_part(recipe, kind, t)))
+
+
+def _part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
     part: dict[str, Any] = {"format": FORMAT}
     if kind == "report" or t is None:
         return part | {"run_name": recipe.run_name}
     part |= {"seed": recipe.seed, "model": recipe.model.model_dump()}
-    part["model"]["content"] = _content(recipe.model.name_or_path)
+    model = recipe.model
+    part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
     if recipe.model.chat_template is not None:
-        part["model"]["chat_template.content"] = _content(recipe.model.chat_template)
+        part["model"]["chat_template.content"] = fingerprint.of_file(recipe.model.chat_template)
     reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
     if kind in ("responses", "checkpoint") and reads_portion:
-        part["data"] = _data(recipe) | {"limit": recipe.data.limit}
+        part["data"] = _data(recipe, "train") | {"limit": recipe.data.limit}
         part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
     if kind == "responses":
         part["generation"] = _generation(recipe.generation)
@@ -94,7 +101,7 @@ def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         part["training"] = _settings("training", recipe.training.model_dump())
         part["training"]["alpha"] = recipe.alpha(t)
     if kind == "evaluation":
-        part["data"] = _data(recipe) | {"split": recipe.data.test_split}
+        part["data"] = _data(recipe, "test") | {"split": recipe.data.test_split}
         settings = _generation(recipe.generation)
         read = ("engine", "max_tokens", "vllm")
         part["generation"] = {key: settings[key] for key in read if key in settings}
@@ -118,9 +125,9 @@ def _generation(generation: Generation) -> dict[str, Any]:
     return settings
 
 
-def _data(recipe: Recipe) -> dict[str, Any]:
+def _data(recipe: Recipe, which: str) -> dict[str, Any]:
     data = recipe.data
-    content = _content(data.name_or_path) if is_local_path(data.name_or_path) else None
+    content = fingerprint.of_data(data, which)
     part = {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
     return part if data.subset is None else part | {"subset": data.subset}
 
@@ -130,44 +137,16 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
     kind = ranking.ranker
     part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
     if kind == "function" and ranking.name_or_path:
-        part["content"] = _content(ranking.name_or_path.rpartition(":")[0])
+        part["content"] = fingerprint.of_code(ranking.name_or_path.rpartition(":")[0])
     if kind in ("pairrm", "reward_model") and ranking.name_or_path:
-        part["content"] = _content(ranking.name_or_path)
+        code = ranking.trust_remote_code
+        part["content"] = fingerprint.of_model(ranking.name_or_path, code)
     if kind == "judge":
         part["judge"] = _settings("judge", part["judge"])
-        part["judge"]["template.content"] = _content(ranking.judge.template)
+        part["judge"]["template.content"] = fingerprint.of_file(ranking.judge.template)
     if kind == "ensemble":
         part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
     return part
-
-
-@lru_cache
-def _content(path: str) -> str | None:
-    """Fingerprint of a local file or folder (None where there is none, e.g. for a Hub id).
-
-    Files up to 64 MB count with their bytes, larger ones (weights) with their name, their size and
-    a sample of their bytes: other weights of the same shapes differ nearly everywhere.
-    """
-    root = Path(path).expanduser()
-    if not root.exists():
-        return None
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(root)}:{size}".encode())
-        digest.update(file.read_bytes() if size <= 64 * 2**20 else _sample(file, size))
-    return digest.hexdigest()
-
-
-def _sample(path: Path, size: int, blocks: int = 256, block_bytes: int = 4096) -> bytes:
-    """Blocks at even distances, one megabyte in all."""
-    with path.open("rb") as file:
-        found = []
-        for block in range(blocks):
-            file.seek(block * (size - block_bytes) // (blocks - 1))
-            found.append(file.read(block_bytes))
-    return b"".join(found)
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -2,19 +2,19 @@
 
 A shard is a file `shard-<first row>-<row after the last>.parquet`, written under a temporary name
 and renamed. `kill -9` costs the shards in work; the same command does those again, with as many
-workers as it likes.
+workers as it likes. A shard that was damaged since is done again, too.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+import pyarrow
 from datasets import Features
 from tqdm import tqdm
 
-from selm import data
+from selm import sealed
 from selm.data import Row
 from selm.workers import Load, Workers, spread
 
@@ -45,17 +45,31 @@ def run_shards(
         range(start, min(start + shard_size, len(rows)))
         for start in range(0, len(rows), shard_size)
     ]
-    missing = [span for span in spans if not _path(folder, span).is_file()]
-    num_done = len(rows) - sum(map(len, missing))
+    done = {span: found for span in spans if (found := _kept(folder, span)) is not None}
+    missing = [span for span in spans if span not in done]
+    num_done = sum(map(len, done))
     with (
         tqdm(total=len(rows), initial=num_done, desc=what, unit="row") as progress,
         closing(_finished(rows, missing, load, folder, workers)) as finished,
     ):
         progress.set_postfix_str("resumed" if num_done else "")
         for span, results in finished:
-            _save(results, features, _path(folder, span))
+            table = pyarrow.Table.from_pylist(results, schema=features.arrow_schema)
+            sealed.save(table, _path(folder, span))
+            done[span] = table.to_pylist()
             progress.update(len(span))
-    return [row for span in spans for row in data.read(_path(folder, span))]
+    return [row for span in spans for row in done[span]]
+
+
+def _kept(folder: Path, span: range) -> list[Row] | None:
+    """The results of an earlier try, if they are there and whole."""
+    path = _path(folder, span)
+    if not path.exists():
+        return None
+    found = sealed.read(path)
+    if found is None:
+        print(f"damaged: {path} is not the file that was written; its rows are done again")
+    return found
 
 
 def _finished(
@@ -74,9 +88,3 @@ def _finished(
 
 def _path(folder: Path, span: range) -> Path:
     return folder / f"shard-{span.start:08d}-{span.stop:08d}.parquet"
-
-
-def _save(rows: list[Row], features: Features, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    data.save(rows, features, temporary)
-    os.replace(temporary, path)

@@ -5,18 +5,17 @@ A training that is repeated, with another beta or learning rate say, starts at o
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
-from selm import artifacts
+from selm import artifacts, sealed
 from selm.lineage import recipe_part
 from selm.recipe import Recipe
 
@@ -54,17 +53,20 @@ class ReferenceCache:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _write(self, path: Path, columns: Columns) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        pd.DataFrame(columns).to_parquet(temporary)
-        os.replace(temporary, path)
+        sealed.save(pyarrow.table(columns), path)
         for old in self.folder.iterdir():
             if old != path:
                 old.unlink()
 
 
 def _read(path: Path) -> Columns | None:
-    return pd.read_parquet(path).to_dict("list") if path.is_file() else None
+    if not path.exists():
+        return None
+    rows = sealed.read(path)
+    if rows is None:
+        print(f"damaged: {path} is not the file that was written; it is computed again")
+        return None
+    return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
 
 
 def cache_of(recipe: Recipe, t: int) -> ReferenceCache:

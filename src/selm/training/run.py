@@ -19,6 +19,7 @@ from selm.chat import load_chat
 from selm.data import Row
 from selm.drops import Drops, in_words
 from selm.errors import UserError
+from selm.files import write_text
 from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
@@ -170,7 +171,7 @@ def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> P
         require_finite_files(folder)
         (folder / "training_args.bin").unlink(missing_ok=True)
         log = json.dumps(trainer.state.log_history, indent=1)
-        artifacts.write_text(folder / "training_log.json", log + "\n")
+        write_text(folder / "training_log.json", log + "\n")
     trainer.accelerator.wait_for_everyone()
     return folder
 

@@ -1,0 +1,28 @@
+"""Files that are whole or not there: written under another name, brought to disk, then renamed."""
+
+import os
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Readers see the old text or the new one, after a power cut too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    rename(temporary, path)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or a folder its final name once all that it holds is on the disk."""
+    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
+        _sync(path)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,77 @@
+"""SHA-256 of files. Of large files it is computed once, for as long as the file stays as it is."""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from selm.files import write_text
+
+# Smaller files are hashed each time: that costs less than to look them up.
+_WORTH_REMEMBERING = 2**20
+
+# A file that was changed this short a time ago could change again within the same time stamp.
+_SETTLED_SECONDS = 2.0
+
+_MOST_ENTRIES = 10_000
+
+
+class Hashes:
+    """A file that maps what the file system says of a file to the hash of its content.
+
+    Device, inode, size and both time stamps say it: the time of the last change of the inode cannot
+    be set back by hand. A damaged or missing memory is an empty one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._read()
+
+    def of(self, file: Path) -> str:
+        """The SHA-256 of its content, as a hex string."""
+        about = file.stat()
+        settled = time.time() - max(about.st_mtime, about.st_ctime) > _SETTLED_SECONDS
+        if about.st_size < _WORTH_REMEMBERING or not settled:
+            return sha256(file)
+        key = _key(about)
+        if key not in self._known:
+            self._known[key] = sha256(file)
+            self._save()
+        return self._known[key]
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return {k: v for k, v in found.items() if _is_hash(v)} if isinstance(found, dict) else {}
+
+    def _save(self) -> None:
+        """Other processes may have added to the file. Where nothing can be written, do without."""
+        self._known = self._read() | self._known
+        newest = dict(list(self._known.items())[-_MOST_ENTRIES:])
+        with suppress(OSError):
+            write_text(self._path, json.dumps(newest, indent=0) + "\n")
+
+
+@lru_cache
+def hashes_in(folder: Path) -> Hashes:
+    """The memory that the runs of one output folder share."""
+    return Hashes(folder / ".hashes.json")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _key(about: os.stat_result) -> str:
+    of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    return "-".join(map(str, of))
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64
