@@ -1,6 +1,7 @@
 """A policy whose weights are no numbers is not saved, nor gone on from; one line says why."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from selm import cli
 from selm.errors import OutsideError, SharedError, UserError
 from selm.training.finite import all_finite, first_not_finite, require_finite_files
-from selm.training.resume import last_complete_checkpoint
+from selm.training.resume import FILES, last_complete_checkpoint, seal
 from selm.training.trainer import SELMTrainer
 
 NAN, INF = float("nan"), float("inf")
@@ -171,27 +172,37 @@ def empty(name: str) -> Any:
     return lambda save: (save / name).write_bytes(b"")
 
 
+DAMAGED = "damaged: its files are not those that were written"
 SPOILT = {
+    "optimizer": (spoil_optimizer, DAMAGED),
+    "cut optimizer": (truncate("optimizer.pt"), DAMAGED),
+    "empty weights": (empty("model.safetensors"), DAMAGED),
+    "empty state": (empty("trainer_state.json"), DAMAGED),
+    "empty list": (empty(FILES), DAMAGED),
+    "a file too many": (lambda save: (save / "more").write_bytes(b""), DAMAGED),
+    "no list": (lambda save: (save / FILES).unlink(), "it was not written to its end"),
+}
+DIVERGED = {
     "optimizer": (spoil_optimizer, "its optimizer's state is not finite: the policy had diverged"),
     "weights": (spoil_weights, "lm_head.weight is not finite: the policy had diverged"),
-    "cut optimizer": (truncate("optimizer.pt"), "it is damaged"),
-    "cut weights": (truncate("model.safetensors"), "it is damaged"),
-    "empty optimizer": (empty("optimizer.pt"), "it is damaged"),
-    "empty weights": (empty("model.safetensors"), "it is damaged"),
-    "empty state": (empty("trainer_state.json"), "it was not written to its end"),
 }
 
 
 def test_a_save_that_is_no_good_is_passed_over(saved: Path, tmp_path: Path, capsys: Any) -> None:
+    for step in (1, 2):
+        seal(saved / f"checkpoint-{step}")
     assert last_complete_checkpoint(saved) == saved / "checkpoint-2"
     assert capsys.readouterr().out == ""
-    whole = {path: path.read_bytes() for path in (saved / "checkpoint-2").iterdir()}
-    for spoil, said in SPOILT.values():
-        spoil(saved / "checkpoint-2")
-        assert last_complete_checkpoint(saved) == saved / "checkpoint-1", said
-        assert f"checkpoint-2: not gone on from, {said}" in capsys.readouterr().out
-        for path, content in whole.items():
-            path.write_bytes(content)
+    shutil.copytree(saved / "checkpoint-2", tmp_path / "whole")
+    for kinds in (SPOILT, DIVERGED):
+        for spoil, said in kinds.values():
+            spoil(saved / "checkpoint-2")
+            if kinds is DIVERGED:
+                seal(saved / "checkpoint-2")
+            assert last_complete_checkpoint(saved) == saved / "checkpoint-1", said
+            assert f"checkpoint-2: not gone on from, {said}" in capsys.readouterr().out
+            shutil.rmtree(saved / "checkpoint-2")
+            shutil.copytree(tmp_path / "whole", saved / "checkpoint-2")
     assert last_complete_checkpoint(saved) == saved / "checkpoint-2"
 
 

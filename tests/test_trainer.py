@@ -1,7 +1,6 @@
 """SELMTrainer against TRL's DPOTrainer and against the formula written out by hand, in fp32."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, length, tokenize
 from selm.training.objective import optimism_loss
 from selm.training.reference import ReferenceCache
-from selm.training.resume import last_complete_checkpoint
+from selm.training.resume import last_complete_checkpoint, seal
 from selm.training.run import reference_path
 from selm.training.trainer import REF_COLUMNS, SELMTrainer
 
@@ -370,11 +369,12 @@ def test_a_warm_up_leaves_a_step(warmup: float, steps: int, wanted: int, tmp_pat
 
 def test_training_resumes_from_the_last_checkpoint_that_is_whole(tmp_path: Path) -> None:
     assert last_complete_checkpoint(tmp_path) is None
-    for step, text in ((9, json.dumps({})), (10, json.dumps({})), (20, '{"cut'), (30, None)):
+    for step, sealed in ((9, True), (10, True), (20, False)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        if text is not None:
-            (folder / "trainer_state.json").write_text(text, encoding="utf-8")
+        (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
+        if sealed:
+            seal(folder)
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 

@@ -82,7 +82,7 @@ def test_train(project_copy, finished) -> None:
     wanted_log = json.loads((checkpoint / "training_log.json").read_text(encoding="utf-8"))
     (checkpoint / "manifest.json").unlink()
     partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
-    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/trainer_state.json")))
+    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/files.json")))
     again = slow.stage("train", 2)
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stdout
@@ -117,7 +117,7 @@ def test_train_ends_with_its_launcher(project_copy, processes: int) -> None:
         slow.command("train", 1), cwd=REPOSITORY, env=slow.all_environment()
     )
     until = time.monotonic() + 300
-    while not any(partial.glob("checkpoint-*/trainer_state.json")):
+    while not any(partial.glob("checkpoint-*/files.json")):
         assert launcher.poll() is None and time.monotonic() < until
         time.sleep(0.01)
     lock = slow.output_dir / ".locks" / "tiny-iter-1-train"

@@ -167,7 +167,7 @@ def test_a_training_of_one_process_goes_on_with_two(project_copy: Any, finished:
     checkpoint = slow.folder / "iter-2" / "checkpoint"
     shutil.rmtree(checkpoint)
     partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
-    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/trainer_state.json")))
+    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/files.json")))
     two = slow.with_overrides(
         f"training.accelerate_config={CONFIGS / 'ddp.yaml'}", "training.num_processes=2"
     )

@@ -2,15 +2,34 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from selm.errors import UserError
+from selm.files import write_text
+from selm.hashes import sha256
 from selm.training.finite import all_finite, first_not_finite
+
+# What is written into a save last: the hash of every file of it.
+FILES = "files.json"
+
+
+def seal(saved: Path) -> None:
+    """Note what a save consists of, once all processes have written their part of it."""
+    write_text(saved / FILES, json.dumps(_hashes(saved), indent=1) + "\n")
+
+
+def _hashes(saved: Path) -> dict[str, str]:
+    """Several files at a time: a 7B model's optimizer has 84 GB, and GPUs wait."""
+    files = sorted(path for path in saved.rglob("*") if path.is_file() and path.name != FILES)
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(sha256, files)
+        return {
+            str(file.relative_to(saved)): digest for file, digest in zip(files, found, strict=True)
+        }
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
@@ -27,19 +46,17 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 def why_not(saved: Path) -> str | None:
     """What keeps a training from going on here: not written to its end, damaged, or diverged.
 
-    transformers writes trainer_state.json last, so it is whole exactly if everything else is.
     What DeepSpeed and FSDP shard was looked at before it was written.
     """
-    if not _is_json(saved / "trainer_state.json"):
+    if not (saved / FILES).is_file():
         return "it was not written to its end"
-    try:
-        name = first_not_finite(saved)
-        if (saved / "optimizer.pt").is_file():
-            state = torch.load(saved / "optimizer.pt", "cpu", weights_only=True, mmap=True)["state"]
-            if not all_finite(_tensors(state.values())):
-                name = "its optimizer's state"
-    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-        return f"it is damaged ({' '.join(str(error).split())[:80] or type(error).__name__})"
+    if not _is_as_written(saved):
+        return "damaged: its files are not those that were written"
+    name = first_not_finite(saved)
+    if (saved / "optimizer.pt").is_file():
+        state = torch.load(saved / "optimizer.pt", "cpu", weights_only=True, mmap=True)["state"]
+        if not all_finite(_tensors(state.values())):
+            name = "its optimizer's state"
     return None if name is None else f"{name} is not finite: the policy had diverged"
 
 
@@ -48,12 +65,12 @@ def _tensors(of_weights: Iterable[dict[str, Any]]) -> Iterator[torch.Tensor]:
         yield from (value for value in means.values() if isinstance(value, torch.Tensor))
 
 
-def _is_json(path: Path) -> bool:
+def _is_as_written(saved: Path) -> bool:
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        written = json.loads((saved / FILES).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         return False
-    return True
+    return written == _hashes(saved)
 
 
 def check_resumable(saved: Path, kind: str, processes: int) -> None:

@@ -27,7 +27,7 @@ from selm.training.examples import length, tokenize
 from selm.training.finite import require_finite_files
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
-from selm.training.resume import check_resumable, last_complete_checkpoint
+from selm.training.resume import check_resumable, last_complete_checkpoint, seal
 from selm.training.trainer import SELMTrainer
 
 _PAIR = ("chosen", "rejected")
@@ -82,6 +82,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) 
         peft_config=lora_config(recipe.training.lora),
         reference_cache=cache_of(recipe, t),
     )
+    trainer.add_callback(SealSaves())
     trainer.remove_callback(ProgressCallback)
     if not arguments.disable_tqdm:
         trainer.add_callback(Progress)
@@ -136,6 +137,16 @@ def share_saves(trainer: SELMTrainer, run: Run, t: int) -> None:
         artifacts.pull_save(run, t, Path(trainer.args.output_dir))
     trainer.accelerator.wait_for_everyone()
     trainer.add_callback(PushSaves(lambda folder: artifacts.push_save(run, t, folder)))
+
+
+class SealSaves(TrainerCallback):
+    """Notes the hashes of each save's files, once all processes have written theirs."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer in every process."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class PushSaves(TrainerCallback):
