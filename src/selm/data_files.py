@@ -106,7 +106,11 @@ def local_splits(data: Data) -> dict[str, list[Path]]:
         if data.subset is not None:
             raise UserError(f"data.subset: {path} is a single file: it has none; leave it out")
         return {"train": [path]}
-    found = splits(_names(path), _text(path / "README.md"), data)
+    try:
+        names, readme = _names(path), _text(path / "README.md")
+    except OSError as error:
+        raise UserError(f"data.name_or_path: {path} cannot be read: {error.strerror}") from error
+    found = splits(names, readme, data)
     for name in (name for names in found.values() for name in names):
         _check_inside(path, name)
     return {split: [path / name for name in names] for split, names in found.items()}
@@ -166,7 +170,7 @@ def _walk(folder: Path) -> Iterable[Path]:
         if path.is_dir():
             if not path.name.startswith((".", "__")) and not path.is_symlink():
                 yield from _walk(path)
-        elif path.exists():
+        elif path.is_file():
             yield path
 
 

@@ -6,6 +6,7 @@ A message is {"role", "content"}, content a text; where there are tools, also `t
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -34,16 +35,8 @@ def text(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and value == value:
-        return _number(value)
-    return None
-
-
-def _number(value: float) -> str | None:
-    try:
-        return json.dumps(value)
-    except ValueError:  # an integer of thousands of digits
-        return None
+    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return json.dumps(value) if finite else None
 
 
 def messages(value: Any, what: str) -> list[Message]:

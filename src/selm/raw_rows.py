@@ -30,6 +30,9 @@ WIDER = "row_has_more_cells_than_columns"
 
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
+# Without such a mark: how many of the first four bytes are 0 where they are two letters, or one.
+_BY_NULS = {2: "UTF-16", 3: "UTF-32"}
+
 csv.field_size_limit(2**31 - 1)
 
 T = TypeVar("T")
@@ -121,8 +124,8 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     with opened(path, "rb") as file:
         head = file.read(4)
         encoding = next((name for mark, name in _BOMS.items() if head.startswith(mark)), None)
-        if encoding is None and head.count(0) >= 2:
-            encoding = "UTF-16"
+        if encoding is None:
+            encoding = _BY_NULS.get(head.count(0))
         if encoding is not None:
             raise UserError(
                 f"data.name_or_path: {path} cannot be read: it is {encoding}; save it as UTF-8"
@@ -245,7 +248,10 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[_Parse]:
     with _open(path) as file:
         # bytes that are no UTF-8 pass through as surrogates, and are found row by row
         text = (line.decode("utf-8", "surrogateescape") for line in file)
-        rows = csv.reader(text, delimiter=delimiter)
+        first = next(text, "")
+        if delimiter == "," and ";" in first and "," not in first:
+            delimiter = ";"  # as Excel writes it where the comma is the decimal sign
+        rows = csv.reader(chain([first], text), delimiter=delimiter)
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
             raise UserError(f"data.name_or_path: {path} cannot be read: two columns of one name")
@@ -302,24 +308,34 @@ def _of_batch(batch: pyarrow.RecordBatch) -> Iterator[_Parse]:
     def rows() -> list[dict[str, Any]] | None:
         try:
             return batch.to_pylist()
-        except UnicodeDecodeError:
+        except (ValueError, OverflowError):
             return None
 
     def parse(place: str, n: int) -> Raw:
         found = rows()
-        return _of_arrow(place, batch.slice(n, 1)) if found is None else Raw(place, found[n])
+        return _of_arrow(place, batch, n) if found is None else Raw(place, found[n])
 
     for n in range(batch.num_rows):
         yield partial(parse, n=n)
 
 
-def _of_arrow(place: str, batch: pyarrow.RecordBatch) -> Raw:
-    """A row of a batch of which one cannot be read."""
+def _of_arrow(place: str, batch: pyarrow.RecordBatch, n: int) -> Raw:
+    """A row of a batch with values that Python cannot have."""
     try:
-        (values,) = batch.to_pylist()
+        names = batch.schema.names
+        return Raw(place, {name: _value(batch.column(i), n) for i, name in enumerate(names)})
     except UnicodeDecodeError as error:
         return Raw(place, None, NOT_UTF8, _byte(error))
-    return Raw(place, values)
+
+
+def _value(column: pyarrow.Array, n: int) -> Any:
+    """None for what Python cannot have, such as a day of the year 20000."""
+    try:
+        return column[n].as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        return None
 
 
 def _counted(read: Callable[[Path], Iterator[_Parse]]) -> Callable[[Path], int]:
