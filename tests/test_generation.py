@@ -11,6 +11,7 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM
 
 from selm import data
+from selm.drops import in_words
 from selm.errors import UserError
 from selm.generation import Engine, Response, load_engine, sample_seed, transformers
 from selm.generation.respond import respond
@@ -201,3 +202,54 @@ def test_no_room_for_any_prompt_is_the_users_mistake(tiny_recipe: str, tmp_path:
     rows, _ = data.training_portion(recipe, 1)
     with pytest.raises(UserError, match=r"generation\.max_tokens: 500 leaves no room"):
         respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
+
+
+STRICT = (
+    "{% for m in messages %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_row_that_the_template_refuses_is_dropped_and_named(
+    tiny_recipe: str, tmp_path: Path
+) -> None:
+    template = tmp_path / "strict.jinja"
+    template.write_text(STRICT, encoding="utf-8")
+    recipe = load_recipe(tiny_recipe, [f"model.chat_template={template}"])
+    rows, _ = data.training_portion(recipe, 1)
+    twice = [{"role": "user", "content": "One?"}, {"role": "user", "content": "Two?"}]
+    rows[3] = rows[3] | {"prompt": twice}
+    answered = respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
+    assert answered.dropped == {"refused_by_template": 1}
+    assert f"prompt {rows[3]['prompt_id']}, 'Two?'" in in_words(answered.dropped)
+    assert [row["prompt_id"] for row in answered.rows] == [
+        row["prompt_id"] for i, row in enumerate(rows) if i != 3
+    ]
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="its chat template takes none"):
+        respond([rows[3]], recipe.model.name_or_path, recipe, 1, tmp_path / "x", "test")
+
+
+def test_tools_reach_the_template_or_cost_the_row(tiny_recipe: str, tmp_path: Path) -> None:
+    """SmolLM2's template writes no tools: the policy would answer what it was not asked."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    writes = "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}" + STRICT
+    template = tmp_path / "tools.jinja"
+    template.write_text(writes, encoding="utf-8")
+    for overrides, dropped in (
+        ([], {"tools_not_in_template": 1}),
+        ([f"model.chat_template={template}"], {}),
+    ):
+        recipe = load_recipe(tiny_recipe, overrides)
+        rows, _ = data.training_portion(recipe, 1)
+        rows[0] = rows[0] | {"tools": [tool]}
+        folder = tmp_path / str(len(dropped))
+        folder.mkdir()
+        answered = respond(rows[:2], recipe.model.name_or_path, recipe, 1, folder, "test")
+        assert answered.dropped == dropped
+        assert [row["tools"] for row in answered.rows if row.get("tools")] == (
+            [] if dropped else [[tool]]
+        )
