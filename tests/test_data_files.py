@@ -43,8 +43,9 @@ def recipe_of(tiny_recipe: str):
 
 def read(folder: Path, **keys: Any) -> list[str]:
     """Names of the files that are read, relative to the folder."""
-    found = data_files.files_read(Data(name_or_path=str(folder), **keys))
-    return [str(path.relative_to(folder)) for path in found]
+    data = Data(name_or_path=str(folder), **keys)
+    found = {path for which in ("train", "test") for path in data_files.files_read(data, which)}
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 # Files in the folder, and those of them that train and test are read from.

@@ -102,6 +102,8 @@ def _part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
         part["training"]["alpha"] = recipe.alpha(t)
     if kind == "evaluation":
         part["data"] = _data(recipe, "test") | {"split": recipe.data.test_split}
+        if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
+            part["data"]["train_split"] = recipe.data.train_split
         settings = _generation(recipe.generation)
         read = ("engine", "max_tokens", "vllm")
         part["generation"] = {key: settings[key] for key in read if key in settings}
