@@ -13,8 +13,6 @@ from selm.errors import UserError
 from selm.lineage import EXECUTION_KEYS
 from selm.plan import Run, script, stages
 from selm.recipe import (
-    DECIDED_ELSEWHERE,
-    VLLM_DECIDED_ELSEWHERE,
     Iteration,
     Recipe,
     check_packages,
@@ -23,10 +21,10 @@ from selm.recipe import (
     load_recipe,
     num_processes,
     portion,
-    trl_keys,
-    vllm_keys,
 )
 from selm.training.config import training_arguments
+from selm.trl_keys import DECIDED_ELSEWHERE, NEVER, trl_keys
+from selm.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZEPHYR = "recipes/zephyr-7b-sft/selm.yaml"
@@ -116,8 +114,8 @@ def test_override_of_a_section_leaves_its_yaml_alias_alone(tmp_path: Path) -> No
 
 
 def test_no_name_breaks_out_of_the_plans_comments() -> None:
-    run = Run(load("model.name_or_path=a/b\nrm -rf ~"), ZEPHYR)
-    assert not any(line.startswith("rm") for line in script(run).splitlines())
+    assert "line breaks" in refusal("model.name_or_path=a/b\nrm -rf ~")
+    assert "line breaks" in refusal('model.name_or_path="a/b\\nrm -rf ~"')
 
 
 def test_later_override_wins() -> None:
@@ -218,7 +216,7 @@ def test_unknown_key_is_named_with_a_suggestion(override: str, named: str, hint:
         ("training.weight_decay=.inf", "training.weight_decay"),
         ("training.max_steps=5.5", "training.max_steps"),
         ("training.gradient_checkpointing=1", "training.gradient_checkpointing"),
-        ("training.dataset_num_proc=two", "training.dataset_num_proc"),
+        ("training.ddp_timeout=two", "training.ddp_timeout"),
         ("iterations.0.learning_rate=0", "iterations.0.learning_rate"),
         ("iterations=3", "iterations"),
         ("iterations=[]", "iterations"),
@@ -228,7 +226,6 @@ def test_unknown_key_is_named_with_a_suggestion(override: str, named: str, hint:
         ("generation.workers=0", "generation.workers"),
         ("evaluation.every_iteration=sometimes", "evaluation.every_iteration"),
         ("data.limit=0", "data.limit"),
-        ("data.train_split=on", "data.train_split"),
         ("model=null", "model"),
         ("model.dtype=int8", "model.dtype"),
         ("run_name=a/b", "run_name"),
@@ -281,7 +278,8 @@ def test_key_that_another_part_decides_says_which(key: str, where: str) -> None:
 
 
 def test_keys_decided_elsewhere_are_keys_of_trl() -> None:
-    assert set(DECIDED_ELSEWHERE) <= set(trl_keys())
+    assert set(DECIDED_ELSEWHERE) - {"group_by_length"} <= set(trl_keys())  # an older one
+    assert not set(DECIDED_ELSEWHERE) & set(NEVER)
 
 
 def test_missing_recipe_file_is_named() -> None:
@@ -500,7 +498,7 @@ def test_lora_with_what_it_needs_is_taken() -> None:
 @pytest.mark.parametrize(
     ("override", "package"),
     [
-        ("training.report_to=[tensorboard, no_such_tracker]", None),
+        ("training.report_to=[tensorboard]", None),
         ("training.report_to=trackio", "trackio"),
         ("training.report_to=wandb", "wandb"),
         ("training.lora.load_in_4bit=true", "bitsandbytes"),

@@ -119,7 +119,8 @@ def recipe(tmp_path: Path):
     """dpo, then selm: iteration 1 has no preferences and no optimism term."""
     for file in ("data.jsonl", "reward.py"):
         (tmp_path / file).touch()
-    (tmp_path / "accelerate.yaml").write_text("num_processes: 1\n", encoding="utf-8")
+    accelerate = 'distributed_type: "NO"\nnum_processes: 1\n'
+    (tmp_path / "accelerate.yaml").write_text(accelerate, encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(
         textwrap.dedent(f"""\
         run_name: tiny

@@ -107,7 +107,7 @@ def model(preflight: Preflight) -> str:
     ):
         if context is not None and tokens > context:
             raise UserError(f"{key}: {tokens} tokens, but the model's context has {context}")
-    folder = Path(recipe.model.name_or_path).expanduser()
+    folder = Path(recipe.model.name_or_path)
     if folder.is_dir() and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         raise UserError(f"model.name_or_path: {folder} has no weights (*.safetensors)")
     shape = cost.shape_of(recipe.model.name_or_path, recipe.model.revision)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from selm import artifacts, memory
 from selm.alone import lock
@@ -20,16 +20,22 @@ from selm.escape import one_line
 from selm.files import write_text
 from selm.plan import SCRIPTS, Run
 from selm.recipe import Recipe, load_recipe
+from selm.secrets import hide
 
 # Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what was typed, but no secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(hide(message))
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for `RECIPE [key=value ...]`; the script's docstring is its help."""
-    made = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("recipe", help="a YAML file, e.g. recipes/smollm2-135m-instruct/selm.yaml")
     made.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. training.alpha=0.005 seed=7"
@@ -79,10 +85,10 @@ def run_main(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         if is_main_process() or not isinstance(error, SharedError):
-            print(f"error: {one_line(str(error))}", file=sys.stderr)
+            print(f"error: {hide(one_line(str(error)))}", file=sys.stderr)
         sys.exit(2)
     except OutsideError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {hide(one_line(str(error)))}", file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError, ValueError) as error:
         line = memory.said(error, Path(sys.argv[0]).stem)

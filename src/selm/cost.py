@@ -195,7 +195,7 @@ def shape_of(name_or_path: str, revision: str = "main") -> Shape | None:
 
 def _config_path(name_or_path: str, revision: str) -> Path | None:
     if is_local_path(name_or_path):
-        path = Path(name_or_path).expanduser() / "config.json"
+        path = Path(name_or_path) / "config.json"
         return path if path.is_file() else None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_path):
         return None  # the Hub has no such names, and its library raises

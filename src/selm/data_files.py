@@ -82,7 +82,7 @@ def has_test(data: Data, splits: Collection[str]) -> bool:
 
 def root(data: Data) -> Path:
     """The local file or folder."""
-    return Path(data.name_or_path).expanduser()
+    return Path(data.name_or_path)
 
 
 def wanted_splits(data: Data) -> list[str]:

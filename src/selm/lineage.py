@@ -35,7 +35,7 @@ EXECUTION_KEYS = {
             "report_to",
             "disable_tqdm",
             "dataloader_num_workers",
-            "dataset_num_proc",
+
             "gradient_checkpointing",
         ),
     },

@@ -5,30 +5,35 @@
 Unknown keys, wrong types and missing files are `UserError`s that name the key and a fix.
 """
 
-import ast
 import difflib
 import importlib.util
-import json
-import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from selm import accelerate_config, yaml_tree
 from selm.errors import UserError
+from selm.paths import escape, expand
+from selm.secrets import hide, names_a_secret, refuse_secrets
+from selm.section import Section
+from selm.steps import untrained
+from selm.trl_keys import (
+    TRACKER_PACKAGES,
+    check_together,
+    optimizer_package,
+    refuse_key,
+    trl_keys,
+    trl_value,
+    usable_keys,
+)
+from selm.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys, vllm_value
 
 # What the ranker pairrm loads if `ranking.name_or_path` is null.
 PAIRRM = "llm-blender/PairRM"
@@ -40,62 +45,12 @@ SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
 TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
 Objective = Literal["dpo", "selm", "online_dpo"]
-AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1)]
+# Counts beyond these are slips of the hand, and arithmetic with them takes for ever.
+MOST, MOST_ROWS = 10**9, 10**6
 
-# Keys of TRL's DPOConfig that another part of the recipe decides, and which part that is.
-DECIDED_ELSEWHERE = {
-    "learning_rate": "iterations[].learning_rate",
-    "gradient_accumulation_steps": "training.global_batch_size",
-    "output_dir": "output_dir",
-    "run_name": "run_name",
-    "seed": "seed",
-    "data_seed": "seed",
-    "bf16": "model.dtype",
-    "fp16": "model.dtype",
-    "model_init_kwargs": "model",
-    "push_to_hub": "hub.push",
-    "hub_model_id": "hub.namespace and run_name",
-    "hub_private_repo": "hub.private",
-    "hub_strategy": "hub.every_save",
-    "hub_always_push": "hub.every_save",
-    "hub_revision": "nothing: each iteration has a repository of its own",
-    "hub_token": "nothing: it is taken from `hf auth login` or HF_TOKEN, and written nowhere",
-    "precompute_ref_log_probs": "nothing: they always are",
-    "resume_from_checkpoint": "nothing: a training always resumes",
-    "remove_unused_columns": "nothing: the trainer reads its own columns",
-}
-
-
-# Arguments of vLLM that another part of the recipe decides, and which part that is.
-VLLM_DECIDED_ELSEWHERE = {
-    "model": "model.name_or_path",
-    "revision": "model.revision",
-    "tokenizer": "model.name_or_path",
-    "trust_remote_code": "model.trust_remote_code",
-    "dtype": "model.dtype",
-    "seed": "seed",
-    "generation_config": "generation",
-    "tensor_parallel_size": "generation.tensor_parallel_size",
-    "data_parallel_size": "generation.workers",
-    "pipeline_parallel_size": "nothing: a worker's GPUs are tensor-parallel",
-    "skip_tokenizer_init": "nothing: engines get token ids",
-}
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and field.annotation is not bool:
-            raise ValueError("True and false do not fit here")
-        return value
+Count = Annotated[int, Field(ge=1, le=MOST)]
+RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class Model(Section):
@@ -120,40 +75,38 @@ class Data(Section):
     subset: str | None = None
     train_split: str = "train"
     test_split: str = "test"
-    train_rows: int | None = Field(default=None, ge=1)
-    limit: int | None = Field(default=None, ge=1)
+    train_rows: Count | None = None
+    limit: Count | None = None
 
 
 class Iteration(Section):
     """One pass over one portion of D."""
 
     objective: Objective
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1000)
 
 
 class Generation(Section):
     """How the policy answers prompts. Temperature 0 is greedy decoding."""
 
     engine: Literal["vllm", "transformers"] = "vllm"
-    num_samples: int = Field(default=1, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
+    num_samples: RowCount = 1
+    temperature: float = Field(default=0.0, ge=0, le=1000)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=1024, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    tensor_parallel_size: int = Field(default=1, ge=1)
+    max_tokens: Count = 1024
+    batch_size: RowCount = 32
+    tensor_parallel_size: RowCount = 1
     workers: AutoOrCount = "auto"
-    shard_size: int = Field(default=256, ge=1)
+    shard_size: RowCount = 256
     vllm: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _only_vllm_keys(self) -> "Generation":
         known = vllm_keys() if self.vllm else {}
         for key, value in self.vllm.items():
-            if key in VLLM_DECIDED_ELSEWHERE:
-                raise UserError(f"generation.vllm.{key}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
-            if known and key not in known:
+            if known and key not in {*known, *VLLM_DECIDED_ELSEWHERE}:
                 raise UserError(_unknown_key(("generation", "vllm", key), list(known)))
-            self.vllm[key] = _typed(f"generation.vllm.{key}", value, known.get(key, ""))
+            self.vllm[key] = vllm_value(key, value)
         return self
 
 
@@ -167,11 +120,11 @@ class Judge(Section):
     api_key_env: str | None = None
     template: str = "recipes/judge.txt"
     json_schema: bool = True
-    max_tokens: int = Field(default=64, ge=1)
-    temperature: float | None = Field(default=0.0, ge=0)
-    concurrency: int = Field(default=16, ge=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    timeout_seconds: float = Field(default=120.0, gt=0)
+    max_tokens: Count = 64
+    temperature: float | None = Field(default=0.0, ge=0, le=1000)
+    concurrency: RowCount = 16
+    requests_per_minute: Count | None = None
+    timeout_seconds: float = Field(default=120.0, gt=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _no_secrets(self) -> "Judge":
@@ -201,11 +154,11 @@ class Ranking(Section):
     rankers: tuple["Ranking", ...] = ()
     pool: Literal["dataset_and_samples", "samples"] = "dataset_and_samples"
     update_rule: Literal["best_worst", "replace"] = "best_worst"
-    min_margin: float | None = Field(default=None, ge=0)
+    min_margin: float | None = Field(default=None, ge=0, le=MOST)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokens_per_batch: AutoOrCount = "auto"
     workers: AutoOrCount = "auto"
-    shard_size: int = Field(default=256, ge=1)
+    shard_size: RowCount = 256
 
 
 class Lora(Section):
@@ -214,10 +167,10 @@ class Lora(Section):
     `load_in_4bit` is QLoRA: the weights below the adapter are held in 4 bits while it is trained.
     """
 
-    r: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
+    r: RowCount = 16
+    lora_alpha: RowCount = 32
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
+    target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     use_rslora: bool = False
     load_in_4bit: bool = False
 
@@ -228,27 +181,27 @@ class Training(Section):
     model_config = ConfigDict(extra="allow")
 
     accelerate_config: str = "accelerate_configs/single.yaml"
-    num_processes: int | None = Field(default=None, ge=1)
-    global_batch_size: int = Field(default=256, ge=1)
-    per_device_train_batch_size: int = Field(default=8, ge=1)
-    tokens_per_micro_batch: int | None = Field(default=None, ge=1)
-    alpha: float = Field(default=0.001, ge=0)
-    beta: float = Field(default=0.01, gt=0)
-    max_length: int = Field(default=1024, ge=2)
+    num_processes: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    global_batch_size: RowCount = 256
+    per_device_train_batch_size: RowCount = 8
+    tokens_per_micro_batch: Count | None = None
+    alpha: float = Field(default=0.001, ge=0, le=1e6)
+    beta: float = Field(default=0.01, ge=1e-9, le=1e6)
+    max_length: int = Field(default=1024, ge=2, le=MOST)
     reference: Literal["previous", "initial"] = "previous"
     forward: Literal["auto", "shared", "padded"] = "auto"
     lora: Lora | None = None
 
     @model_validator(mode="after")
     def _only_trl_keys(self) -> "Training":
-        known = trl_keys()
-        for key, value in (self.model_extra or {}).items():
-            if key in DECIDED_ELSEWHERE:
-                raise UserError(f"training.{key}: decided by {DECIDED_ELSEWHERE[key]}")
-            if key not in known:
-                names = [*type(self).model_fields, *known]
+        extra = self.model_extra or {}
+        for key, value in extra.items():
+            refuse_key(key)
+            if key not in trl_keys():
+                names = [*type(self).model_fields, *usable_keys()]
                 raise UserError(_unknown_key(("training", key), names))
-            self.model_extra[key] = _typed(f"training.{key}", value, known[key])
+            extra[key] = trl_value(key, value)
+        extra.update(check_together(extra))
         return self
 
     def trl_overrides(self) -> dict[str, Any]:
@@ -260,7 +213,7 @@ class Evaluation(Section):
     """Greedy answers to the held-out split; `ranking` null means: judged by the recipe's ranker."""
 
     every_iteration: bool = True
-    limit: int | None = Field(default=500, ge=1)
+    limit: Count | None = 500
     ranking: Ranking | None = None
 
 
@@ -273,11 +226,11 @@ class Estimate(Section):
     """
 
     device: Literal["a100", "h100", "h200", "l40s", "rtx4090", "rtx3090", "cpu"] = "a100"
-    memory_gb: float | None = Field(default=None, gt=0)
-    tflops: float | None = Field(default=None, gt=0)
-    mfu: float | None = Field(default=None, gt=0, le=1)
-    prompt_tokens: int = Field(default=185, ge=1)
-    response_tokens: int = Field(default=305, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0, le=MOST)
+    tflops: float | None = Field(default=None, gt=0, le=MOST)
+    mfu: float | None = Field(default=None, ge=1e-6, le=1)
+    prompt_tokens: Count = 185
+    response_tokens: Count = 305
 
 
 class Hub(Section):
@@ -292,8 +245,8 @@ class Hub(Section):
 class Recipe(Section):
     """Everything a run depends on."""
 
-    run_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=42, ge=0)
+    run_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(default=42, ge=0, le=4_000_000_000)  # numpy takes 2**32 - 1
     model: Model
     data: Data
     iterations: tuple[Iteration, ...] = Field(min_length=1)
@@ -319,41 +272,81 @@ class Recipe(Section):
 
     def as_yaml(self) -> str:
         """The resolved recipe, as it is saved beside the run."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        written = _with_paths(self, lambda key, path: escape(path))
+        return yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override, check. Raises UserError on anything that is not as it should be."""
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    tree = yaml_tree.read(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a recipe is a mapping of sections (run_name, model, data, ...)")
-    tree = json.loads(json.dumps(tree, default=str))  # what a YAML alias shares, becomes two
     for override in overrides:
         _apply(tree, override)
+    refuse_secrets(tree)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from error
+    recipe = _with_paths(recipe, expand)
     _check_files(recipe)
     _check_sense(recipe)
     return recipe
 
 
+def _with_paths(recipe: Recipe, change: Callable[[str, str], str]) -> Recipe:
+    """The recipe with every path of it changed by `change(key, path)`."""
+
+    def changed(key: str, section: Section, *names: str) -> dict[str, Any]:
+        values = {name: getattr(section, name) for name in names}
+        return {
+            name: change(f"{key}{name}", value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def with_changes(key: str, section: Any, *names: str) -> Any:
+        return section.model_copy(update=changed(f"{key}.", section, *names))
+
+    def ranking(key: str, section: Ranking) -> Ranking:
+        names = [] if section.ranker == "judge" else ["name_or_path"]
+        update = changed(f"{key}.", section, *names)
+        update["judge"] = with_changes(f"{key}.judge", section.judge, "template")
+        members = enumerate(section.rankers)
+        update["rankers"] = tuple(ranking(f"{key}.rankers.{i}", each) for i, each in members)
+        return section.model_copy(update=update)
+
+    judged = recipe.evaluation.ranking
+    evaluation = {} if judged is None else {"ranking": ranking("evaluation.ranking", judged)}
+    return recipe.model_copy(
+        update={
+            **changed("", recipe, "output_dir"),
+            "model": with_changes("model", recipe.model, "name_or_path", "chat_template"),
+            "data": with_changes("data", recipe.data, "name_or_path"),
+            "training": with_changes("training", recipe.training, "accelerate_config"),
+            "ranking": ranking("ranking", recipe.ranking),
+            "evaluation": recipe.evaluation.model_copy(update=evaluation),
+        }
+    )
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     """Put one `section.key=value` into the tree; the value is YAML, split at the first '='."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r}: an override is key.sub=value, as in training.alpha=0.005")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise UserError(
+            f"{hide(override)!r}: an override is key.sub=value, as in training.alpha=0.005"
+        )
     try:
-        value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
-        raise UserError(f"{key}: {text!r} is not valid YAML: {_one_line(error)}") from error
+        value = yaml_tree.parse_value(text)
+    except UserError as error:
+        shown = "***" if names_a_secret(key.split(".")[-1]) else hide(text)
+        raise UserError(
+            f"{key}: {shown!r} is {str(error).removeprefix('line 1: ')}; text with such "
+            f"characters wants quotes: {key}='\"...\"'"
+        ) from error
     *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:
@@ -444,90 +437,15 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-@lru_cache(maxsize=1)
-def trl_keys() -> dict[str, str]:
-    """Fields of TRL's DPOConfig and their annotations, e.g. {"logging_steps": "float"}.
-
-    Read from the installed packages' source text: importing them takes seconds, and a copy of the
-    list kept here would age.
-    """
-    classes = (
-        ("transformers", "training_args.py", "TrainingArguments"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        ("trl", "trainer/dpo_config.py", "DPOConfig"),
-    )
-    fields: dict[str, str] = {}
-    for package, file, class_name in classes:
-        folder = _package_folder(package)
-        if folder is None:
-            raise UserError(f"the package {package} is not installed (run: make setup)")
-        fields |= _annotations(folder / file, class_name)
-    return fields
-
-
-@lru_cache(maxsize=1)
-def vllm_keys() -> dict[str, str]:
-    """Fields of vLLM's EngineArgs and their annotations; empty where vLLM is not installed."""
-    folder = _package_folder("vllm")
-    return _annotations(folder / "engine/arg_utils.py", "EngineArgs") if folder else {}
-
-
-def _package_folder(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent
-
-
-def _annotations(path: Path, class_name: str) -> dict[str, str]:
-    """Annotated names in a class's body, as its source text has them."""
-    classes = [
-        node
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.name == class_name
-    ]
-    return {
-        line.target.id: ast.unparse(line.annotation)
-        for node in classes
-        for line in node.body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    }
-
-
-def _typed(key: str, value: Any, annotation: str) -> Any:
-    """Convert a scalar for a field annotated bool, int, float or str; other kinds pass."""
-    kinds = {part.strip() for part in annotation.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    if kinds - {"None"} == {"bool"}:
-        if not isinstance(value, bool):
-            raise UserError(f"{key}: must be true or false, got {value!r}")
-    elif kinds - {"None"} in ({"int"}, {"float"}):
-        convert = int if "int" in kinds else float
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{key}: must be a number, got {value!r}") from error
-        if not math.isfinite(number):
-            raise UserError(f"{key}: must be a number, got {value!r}")
-        if convert(number) != number:
-            raise UserError(f"{key}: must be a whole number, got {value!r}")
-        return convert(number)
-    elif kinds - {"None"} == {"str"} and not isinstance(value, str):
-        raise UserError(f"{key}: must be text, got {value!r}")
-    return value
-
-
 _DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet", ".arrow"}
 
 
 def is_local_path(name_or_path: str) -> bool:
     """True for what must exist on this disk: anything but a Hub id (`name` or `owner/name`)."""
-    path = Path(name_or_path).expanduser()
+    path = Path(name_or_path)
     looks_local = name_or_path.startswith((".", "/", "~")) or len(path.parts) > 2
-    return looks_local or path.suffix in _DATA_SUFFIXES or path.exists()
+    is_data = path.suffix in _DATA_SUFFIXES
+    return looks_local or is_data or os.path.exists(path)  # also where a folder may not be read
 
 
 def _check_files(recipe: Recipe) -> None:
@@ -544,12 +462,12 @@ def _check_files(recipe: Recipe) -> None:
         if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
             raise UserError(f"{section}.name_or_path: missing ({_NAME_WANTED[ranking.ranker]})")
         name = ranking.name_or_path or ""
-        if ranking.ranker in ("pairrm", "reward_model") and is_local_path(name):
+        if ranking.ranker in ("pairrm", "reward_model") and name and is_local_path(name):
             wanted[f"{section}.name_or_path"] = name
         if ranking.ranker == "judge":
             wanted[f"{section}.judge.template"] = ranking.judge.template
     for key, path in wanted.items():
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not os.path.exists(path):
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
     for section, ranking in rankings(recipe):
         if ranking.ranker == "judge":
@@ -559,7 +477,7 @@ def _check_files(recipe: Recipe) -> None:
 def read_template(key: str, path: str) -> str:
     """What a judge is asked: text in UTF-8 that says where prompt and responses shall stand."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {path} cannot be read as text in UTF-8: {error}") from error
     missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
@@ -593,7 +511,10 @@ def _check_members(section: str, ensemble: Ranking) -> None:
     for i, member in enumerate(ensemble.rankers):
         if member.ranker == "ensemble":
             raise UserError(f"{section}.rankers.{i}.ranker: no ensembles in an ensemble")
-        misplaced = member.model_fields_set & {*SELECTION_KEYS, "workers", "shard_size"}
+        keys = {*SELECTION_KEYS, "workers", "shard_size"}
+        misplaced = {
+            key for key in keys if getattr(member, key) != Ranking.model_fields[key].default
+        }
         if misplaced:
             key = min(misplaced)
             raise UserError(f"{section}.rankers.{i}.{key}: belongs to {section}.{key}")
@@ -624,7 +545,13 @@ def _check_batch(recipe: Recipe) -> None:
 
 def _check_sense(recipe: Recipe) -> None:
     """Combinations that no single key can refuse."""
+    training = recipe.training
+    accelerate_config.check_config(
+        training.accelerate_config, recipe.model.dtype, training.num_processes
+    )
     _check_batch(recipe)
+    _check_steps(recipe)
+    _check_kernels(recipe.model)
     _check_lora(recipe.training)
     generation = recipe.generation
     if generation.num_samples > 1 and generation.temperature == 0:
@@ -639,6 +566,27 @@ def _check_sense(recipe: Recipe) -> None:
         )
     if recipe.ranking.pool == "samples":
         _check_pool_of_samples(recipe)
+
+
+def _check_steps(recipe: Recipe) -> None:
+    """Each iteration trains, as far as its rows are known."""
+    rows = train_rows(recipe)
+    if rows is None:
+        return
+    for t in range(1, len(recipe.iterations) + 1):
+        own = len(portion(rows, t, len(recipe.iterations)))
+        why = untrained(own, recipe.training.global_batch_size, recipe.training.trl_overrides())
+        if own and why:
+            raise UserError(f"{why} (iteration {t})")
+
+
+def _check_kernels(model: Model) -> None:
+    """`owner/name` is code from the Hub, which runs on this machine."""
+    if "/" in model.attn_implementation and not model.trust_remote_code:
+        raise UserError(
+            f"model.attn_implementation: {model.attn_implementation} is code from the Hub; it "
+            "wants model.trust_remote_code=true as well, or sdpa"
+        )
 
 
 def _check_lora(training: Training) -> None:
@@ -662,10 +610,13 @@ def check_packages(recipe: Recipe) -> None:
     """Packages that only some recipes need. Asked where stages run, not where a plan is made."""
     training = recipe.training
     wanted = {}
-    trackers = training.trl_overrides().get("report_to", "tensorboard")
-    for tracker in [trackers] if isinstance(trackers, str) else trackers or []:
-        if tracker in ("tensorboard", "trackio", "wandb"):
-            wanted[f"training.report_to: {tracker}"] = (tracker,)
+    for tracker in training.trl_overrides().get("report_to", ["tensorboard"]):
+        if tracker not in ("none", "all"):
+            wanted[f"training.report_to: {tracker}"] = (TRACKER_PACKAGES.get(tracker, tracker),)
+    optimizer = training.trl_overrides().get("optim", "adamw_torch_fused")
+    package = optimizer_package(optimizer)
+    if package is not None:
+        wanted[f"training.optim: {optimizer}"] = (package,)
     if training.lora is not None and training.lora.load_in_4bit:
         wanted["training.lora.load_in_4bit"] = ("bitsandbytes",)
     if accelerate_setting(training, "distributed_type") == "DEEPSPEED":
@@ -758,20 +709,8 @@ def num_processes(recipe: Recipe) -> int:
 
 
 def accelerate_setting(training: Training, key: str) -> Any:
-    """What the accelerate config that the recipe names says under `key`.
-
-    Raises:
-        UserError: nothing.
-    """
-    config = yaml.safe_load(Path(training.accelerate_config).read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or key not in config:
-        fix = "add it there"
-        if key == "num_processes":
-            fix += ", or set training.num_processes"
-        raise UserError(
-            f"training.accelerate_config: {training.accelerate_config} has no {key}; {fix}"
-        )
-    return config[key]
+    """What the accelerate config that the recipe names says under `key`; UserError: nothing."""
+    return accelerate_config.setting(training.accelerate_config, key)
 
 
 def rows_per_process(recipe: Recipe, world_size: int) -> int:

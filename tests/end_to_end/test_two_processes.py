@@ -91,7 +91,8 @@ def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
         [
             *("accelerate", "launch", "--config_file", config, "--num_processes", str(processes)),
             *(Path(__file__).parent / "several_trainings.py", out / "ways.json", out),
-            *(*finished.words, f"training.num_processes={processes}", "training.save_steps=3"),
+            *(*finished.words, f"training.accelerate_config={config}"),
+            *(f"training.num_processes={processes}", "training.save_steps=3"),
             *("training.global_batch_size=8", "training.num_train_epochs=2"),
             *("training.warmup_steps=0", "training.report_to=none", f"output_dir={out / 'runs'}"),
         ],

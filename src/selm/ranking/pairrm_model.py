@@ -136,7 +136,7 @@ def load(name_or_path: str, revision: str) -> Published:
 
 def _folder(name_or_path: str, revision: str) -> Path:
     if is_local_path(name_or_path):
-        return Path(name_or_path).expanduser()
+        return Path(name_or_path)
     folder = _download(name_or_path, revision, ["*.json", "spm.model", "model.safetensors"])
     if not (folder / "model.safetensors").is_file():
         _download(name_or_path, revision, ["pytorch_model.bin"])
@@ -206,7 +206,7 @@ def _check_weights(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], 
 def _base(folder: Path, config: Mapping[str, Any]) -> Path | None:
     """The encoder's own folder, if `model_name` is one: beside the ranker's or anywhere here."""
     name = str(config.get("model_name") or "")
-    for path in (folder / name, Path(name).expanduser()):
+    for path in (folder / name, Path(name)):
         if name and path.is_dir():
             return path
     return None

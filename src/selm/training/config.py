@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from trl import DPOConfig
 
+from selm.errors import UserError
 from selm.recipe import Recipe, gradient_accumulation_steps, rows_per_process
+from selm.steps import optimizer_steps, untrained, warmup_steps
 from selm.training.order import micro_batches_for
 
 
@@ -87,6 +89,7 @@ def training_arguments(
         for key, value in recipe.training.model_dump().items()
         if key not in _NOT_ARGUMENTS
     }
+    chosen["warmup_steps"] = _warmup(recipe, len(lengths))
     return SELMConfig(
         output_dir=str(output_dir),
         run_name=f"{recipe.run_name}-iter-{t}",
@@ -99,6 +102,15 @@ def training_arguments(
         **_micro_batches(recipe, t, world_size, lengths),
         **chosen,
     )
+
+
+def _warmup(recipe: Recipe, rows: int) -> int:
+    """A number of steps; raises UserError where they are all that there are."""
+    settings, batch = recipe.training.trl_overrides(), recipe.training.global_batch_size
+    why = untrained(rows, batch, settings) if rows else None
+    if why is not None:
+        raise UserError(why)
+    return warmup_steps(optimizer_steps(rows, batch, settings), settings.get("warmup_steps", 0.1))
 
 
 def _micro_batches(

@@ -1,0 +1,102 @@
+"""What must never stand in a recipe, a plan or a message: tokens, keys, passwords.
+
+A recipe is saved beside the run and pushed with it. Whatever looks like a secret is refused, and
+the line that refuses it does not repeat it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from selm.errors import UserError
+
+# Names of keys whose value is a secret, whatever it looks like.
+_NAMES = re.compile(
+    r"(^|[_-])(api_?keys?|access_?keys?|secrets?|secret_?keys?|password|passwd|credentials?|"
+    r"bearer|authorization|(hf|hub|auth|access|api|wandb|github)_?tokens?|tokens?_?secret)$"
+    r"|^(token|auth)$",
+    re.IGNORECASE,
+)
+
+# Words that say by themselves that they are one, as their makers mark them.
+_WORD = re.compile(
+    r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{12,}|api_org_[A-Za-z0-9]{12,}|[sr]k-[A-Za-z0-9_-]{12,}"
+    r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{12,}|xox[abeoprs]-[\w-]{10,}"
+    r"|AKIA[A-Z0-9]{12,}|AIza[\w-]{24,}|gsk_[A-Za-z0-9]{16,}|eyJ[\w-]{12,}\.[\w-]{4,}"
+    r"|[Bb]earer [\w.~+/-]{8,})"
+)
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s?#@]+@")
+_KEY_IN_URL = re.compile(
+    r"(?<=[?&;])((?:[\w.-]*[_.-])?(?:api_?key|key|token|secret|password|passwd|pwd|sig|signature|"
+    r"auth|credential)=)[^&\s#;]+",
+    re.IGNORECASE,
+)
+
+HIDDEN = "***"
+
+
+def hide(text: str) -> str:
+    """The text without what looks like a secret.
+
+    >>> hide("no such file: https://me:pw@host/x?api_key=1")
+    'no such file: https://***@host/x?api_key=***'
+    """
+    text = _WORD.sub(HIDDEN, text)
+    text = _USER_IN_URL.sub(f"{HIDDEN}@", text)
+    return _KEY_IN_URL.sub(rf"\1{HIDDEN}", text)
+
+
+def is_secret(text: str) -> bool:
+    """Does it look like one, or hold one?"""
+    return hide(text) != text
+
+
+def names_a_secret(name: str) -> bool:
+    """
+    >>> [names_a_secret(name) for name in ("hf_token", "api_key", "api_key_env", "max_tokens")]
+    [True, True, False, False]
+    """
+    return bool(_NAMES.search(name))
+
+
+def refuse_secrets(tree: Any) -> None:
+    """Look at every key and value of a recipe's tree.
+
+    Raises:
+        UserError: names the key that holds a secret, not the secret.
+    """
+    for path, value in _leaves(tree, ()):
+        if any(is_secret(part) for part in path):
+            raise UserError("a key of the recipe looks like a secret; take it out")
+        key = ".".join(path)
+        if path and names_a_secret(path[-1]) and value is not None and path not in _REFUSED_LATER:
+            raise UserError(f"{key}: no secrets in a recipe (it is saved with the run); {_FIX}")
+        if isinstance(value, str) and _USER_IN_URL.search(value):
+            raise UserError(f"{key}: no user or password here; {_FIX}")
+        if isinstance(value, str) and is_secret(value):
+            raise UserError(
+                f"{key}: looks like it holds a secret, and a recipe is saved with the run; {_FIX}"
+            )
+
+
+_FIX = (
+    "the Hub's token is taken from `hf auth login` or HF_TOKEN, a judge's key from the environment "
+    "variable that ranking.judge.api_key_env names"
+)
+
+
+# Of TRL and vLLM: refused as keys that cannot be set, whatever the value.
+_REFUSED_LATER = {("training", "hub_token"), ("generation", "vllm", "hf_token")}
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, str(key)))
+        if not tree:
+            yield path, None
+    elif isinstance(tree, list):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, (*path, str(i)))
+    else:
+        yield path, tree
