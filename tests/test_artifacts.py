@@ -96,6 +96,7 @@ TABLE = {
     "training.global_batch_size=8": AFTER_CHECKPOINT_1,
     "training.warmup_steps=0.1": AFTER_CHECKPOINT_1,
     "training.reference=initial": AFTER_CHECKPOINT_1,
+    "training.lora={target_modules: [q_proj, v_proj]}": AFTER_CHECKPOINT_1,
     "training.per_device_train_batch_size=1": set(),
     "training.tokens_per_micro_batch=100": set(),
     "training.logging_steps=2": set(),
@@ -122,6 +123,13 @@ def test_everything_is_missing_then_current(run_with) -> None:
     manifest = artifacts.read_manifest(run.recipe, "responses", 1)
     assert (manifest["rows"], manifest["dropped"]) == (3, {"tie": 1})
     assert manifest["command"].startswith("python scripts/generate.py")
+
+
+def test_a_list_in_a_recipe_is_the_list_in_the_manifest(run_with) -> None:
+    """A manifest is JSON, which has no tuples: what was just trained is not stale at once."""
+    overrides = ["training.lora={target_modules: [q_proj, v_proj]}", "training.loss_type=[ipo]"]
+    write_all(run_with(*overrides))
+    assert stale(run_with(*overrides)) == set()
 
 
 def test_the_remaining_plan_says_of_done_stages_that_they_are_done(run_with) -> None:
