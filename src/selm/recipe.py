@@ -466,12 +466,29 @@ def _check_files(recipe: Recipe) -> None:
             wanted[f"{section}.name_or_path"] = name
         if ranking.ranker == "judge":
             wanted[f"{section}.judge.template"] = ranking.judge.template
+    _check_hub_ids(recipe)
     for key, path in wanted.items():
         if path is not None and not os.path.exists(path):
             raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
     for section, ranking in rankings(recipe):
         if ranking.ranker == "judge":
             read_template(f"{section}.judge.template", ranking.judge.template)
+
+
+def _check_hub_ids(recipe: Recipe) -> None:
+    """What is no path must be a name that the Hub can have."""
+    names = {"model.name_or_path": recipe.model.name_or_path}
+    names["data.name_or_path"] = recipe.data.name_or_path
+    for section, ranking in rankings(recipe):
+        if ranking.ranker in ("pairrm", "reward_model") and ranking.name_or_path:
+            names[f"{section}.name_or_path"] = ranking.name_or_path
+    for key, name in names.items():
+        is_id = _HUB_ID.fullmatch(name) and not re.search(r"--|\.\.|\.git$", name)
+        if not is_id and not is_local_path(name):
+            raise UserError(f"{key}: no such path, and no name of the Hub (owner/name): {name!r}")
+
+
+_HUB_ID = re.compile(r"(\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
 def read_template(key: str, path: str) -> str:
@@ -570,13 +587,16 @@ def _check_sense(recipe: Recipe) -> None:
 
 def _check_steps(recipe: Recipe) -> None:
     """Each iteration trains, as far as its rows are known."""
-    rows = train_rows(recipe)
+    rows, last = train_rows(recipe), len(recipe.iterations)
     if rows is None:
         return
-    for t in range(1, len(recipe.iterations) + 1):
-        own = len(portion(rows, t, len(recipe.iterations)))
-        why = untrained(own, recipe.training.global_batch_size, recipe.training.trl_overrides())
-        if own and why:
+    if rows < last:
+        raise UserError(f"iterations: {last} iterations want {last} rows, the data have {rows}")
+    for t in range(1, last + 1):
+        own = len(portion(rows, t, last))
+        training = recipe.training
+        why = untrained(own, training.global_batch_size, training.trl_overrides())
+        if why is not None:
             raise UserError(f"{why} (iteration {t})")
 
 

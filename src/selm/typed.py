@@ -22,6 +22,9 @@ _WANTED = {
     "dict": "a mapping",
 }
 
+# More words than these in a line help nobody.
+MOST_LISTED = 16
+
 # What a value is tried as first: `no` is false for `str | bool`, 5 is a number for `str | int`.
 _ORDER = ("bool", "int", "float", "Literal", "str", "list", "dict")
 
@@ -104,7 +107,7 @@ def _readings(value: Any) -> list[Any]:
 def _wanted(kinds: dict[str, ast.expr], value: Any) -> str:
     if "Literal" in kinds:
         words = [str(choice) for choice in _choices(kinds["Literal"])]
-        return f"one of {', '.join(words)}{_nearest(str(as_text(value)), words)}"
+        return f"one of {', '.join(words[:MOST_LISTED])}{_nearest(str(as_text(value)), words)}"
     wanted = next((text for name, text in _WANTED.items() if name in kinds), "something else")
     if wanted == "a whole number" and not isinstance(plain(value), float):
         wanted = "a number"
@@ -116,6 +119,8 @@ def one_of(key: str, value: str, words: Sequence[str]) -> str:
     """The word; raises UserError with the nearest one where it is none of them."""
     if value in words:
         return value
+    if len(words) > MOST_LISTED:
+        raise UserError(f"{key}: {value!r} is not known here{_nearest(value, words)}")
     raise UserError(f"{key}: {value!r} is not one of {', '.join(words)}{_nearest(value, words)}")
 
 
