@@ -35,7 +35,6 @@ EXECUTION_KEYS = {
             "report_to",
             "disable_tqdm",
             "dataloader_num_workers",
-
             "gradient_checkpointing",
         ),
     },
