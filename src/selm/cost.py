@@ -616,7 +616,7 @@ def _transformers(
     recipe: Recipe, shape: Shape, answers: int, response: float
 ) -> tuple[Memory, float]:
     """A batch goes on until its longest answer ends; rows leave it soon after they have ended."""
-    hardware, batch = device(recipe), min(recipe.generation.batch_size, answers)
+    hardware, batch = device(recipe), min(recipe.generation.batch_size, max(answers, 1))
     each = (4 if recipe.model.dtype == "float32" else 2) * shape.parameters
     limit, prompt = recipe.generation.max_tokens, recipe.estimate.prompt_tokens
     cache = batch * (prompt + limit) * shape.cache_bytes
