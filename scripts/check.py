@@ -13,6 +13,7 @@ the tokenizer, the config and the data, no weights: seconds, once the data are d
     stop ids   all tokens that end a response: the template's, the tokenizer's, the model's
     lengths    share of the rows that training.max_length cuts or drops; mean lengths
     batch      global batch = processes x rows x accumulation steps
+    training   trainer, optimizer, schedule, adapter: two steps of a small stand-in, and a save
     rankers    files, models and keys of whoever ranks and judges
     hub        whether the token may push, if hub.push
     disk       free space beside the plan's estimate

@@ -27,12 +27,14 @@ def main() -> None:
         load_examples,
         make_trainer,
         num_tokens,
+        refuse_what_fails,
         save_policy,
         share_saves,
         train,
     )
 
     examples, dropped = load_examples(run.recipe, t)
+    refuse_what_fails(run.recipe, t, len(examples))
     if is_main_process():
         artifacts.partial_folder(run, "checkpoint", t)
     partial = artifacts.partial_path(run.recipe, "checkpoint", t)

@@ -20,6 +20,7 @@ from selm.data import Row
 from selm.drops import Drops, in_words
 from selm.errors import UserError
 from selm.files import write_text
+from selm.models import load_config
 from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
@@ -29,6 +30,7 @@ from selm.training.policy import check_can_quantise, load_policy, lora_config, m
 from selm.training.reference import cache_of
 from selm.training.resume import check_resumable, last_complete_checkpoint, seal
 from selm.training.trainer import SELMTrainer
+from selm.training.trial import try_arguments, try_training
 
 _PAIR = ("chosen", "rejected")
 
@@ -48,6 +50,16 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
         reasons = in_words(dropped + cut)
         raise UserError(f"iteration {t}: no pair left to train on ({reasons or 'all were ties'})")
     return examples, dropped + cut
+
+
+def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
+    """UserError for settings that would fail in the trainer, before the reference's pass."""
+    if _launched("WORLD_SIZE") > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        try_arguments(recipe, t, rows)
+    else:
+        try_training(
+            recipe, t, load_config(artifacts.policy_path(recipe, t - 1), recipe.model), rows
+        )
 
 
 def num_tokens(examples: list[Row]) -> int:

@@ -33,7 +33,9 @@ from selm.recipe import (
     check_packages,
     is_local_path,
     num_processes,
+    portion,
     rankings,
+    train_rows,
 )
 from selm.training.examples import tokenize
 
@@ -323,6 +325,18 @@ def memory(preflight: Preflight) -> str:
     return f"about {size_text(need)} of {count} x {size_text(here)} to train"
 
 
+def training(preflight: Preflight) -> str:
+    """Trainer, optimizer, schedule and adapter are built, and two steps taken by a stand-in."""
+    from selm.training.trial import try_training
+
+    recipe = preflight.recipe
+    total, number = train_rows(recipe), len(recipe.iterations)
+    for t in range(1, number + 1):
+        rows = None if total is None else len(portion(total, t, number))
+        try_training(recipe, t, preflight.config, rows)
+    return "two steps of a small stand-in with these settings, and a save"
+
+
 CHECKS: dict[str, Callable[[Preflight], str]] = {
     "packages": packages,
     "model": model,
@@ -332,6 +346,7 @@ CHECKS: dict[str, Callable[[Preflight], str]] = {
     "stop ids": stop_ids,
     "lengths": lengths,
     "batch": batch,
+    "training": training,
     "rankers": rankers,
     "hub": hub,
     "disk": disk,

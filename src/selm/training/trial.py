@@ -1,0 +1,250 @@
+"""What a training would refuse after hours, said before it starts: everything is built once, small.
+
+The trainer runs two steps of two short rows on a stand-in model of a few hundred weights, with the
+recipe's own arguments, and saves; adapter and forward are built on the model's own architecture,
+without weights (on the meta device). Seconds, and nothing is left behind.
+"""
+
+import difflib
+import math
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    get_scheduler,
+)
+from transformers.integrations import get_reporting_integration_callbacks
+
+from selm.errors import UserError
+from selm.recipe import Lora, Recipe
+from selm.training.config import SELMConfig, training_arguments
+from selm.training.examples import ROLES
+from selm.training.forward import choose
+from selm.training.policy import lora_config
+from selm.training.refusals import in_one_line
+from selm.training.trainer import SELMTrainer
+
+STEPS = 2
+MOST_SCHEDULED = 5000  # steps of which the learning rate is asked; more take seconds
+
+
+def try_training(
+    recipe: Recipe, t: int, config: PretrainedConfig | None = None, rows: int | None = None
+) -> None:
+    """Build what the training of iteration t builds, small, and take two steps.
+
+    Args:
+        config: of the model, for what depends on its architecture; None: that is left out.
+        rows: to be trained on, as far as known, for the schedule of the learning rate.
+
+    Raises:
+        UserError: one line that names the key.
+    """
+    model = None if config is None else in_one_line(recipe, lambda r: _architecture(r, config))
+    for attempt in (
+        lambda r: _try_schedule(r, t, rows),
+        lambda r: _try_adapter(r, model),
+        lambda r: _try_forward(r, t, model),
+        lambda r: _try_steps(r, t),
+    ):
+        in_one_line(recipe, attempt)
+
+
+def try_arguments(recipe: Recipe, t: int, rows: int | None = None) -> None:
+    """The part of `try_training` that needs no trainer: for processes that others wait for."""
+    in_one_line(recipe, lambda r: _try_schedule(r, t, rows))
+
+
+def _arguments(recipe: Recipe, t: int, folder: str) -> SELMConfig:
+    lengths = [5] * max(recipe.training.global_batch_size, 2)
+    return training_arguments(recipe, t, Path(folder), 1, lengths)
+
+
+def _small(recipe: Recipe) -> Recipe:
+    """Two steps of two rows, by one process; all else as it is."""
+    small = {
+        "global_batch_size": 2,
+        "per_device_train_batch_size": 1,
+        "max_steps": STEPS,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=small)})
+
+
+def _try_schedule(recipe: Recipe, t: int, rows: int | None) -> None:
+    """The learning rate of every step of the real training, and the trackers that it reports to."""
+    one_process = recipe.training.model_copy(update={"num_processes": 1})
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _arguments(recipe.model_copy(update={"training": one_process}), t, folder)
+        get_reporting_integration_callbacks(arguments.report_to)
+    steps = _num_steps(recipe, arguments, rows)
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    optimizer = torch.optim.SGD(weights, lr=arguments.learning_rate)
+    scheduler = get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=arguments.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
+    )
+    for _ in range(min(steps, MOST_SCHEDULED)):
+        optimizer.step()
+        scheduler.step()
+        if not math.isfinite(float(scheduler.get_last_lr()[0])):
+            raise ValueError("the learning rate becomes NaN or infinite")
+
+
+def _num_steps(recipe: Recipe, arguments: SELMConfig, rows: int | None) -> int:
+    """Optimizer steps of the real training; 100 where nothing says how many rows there are."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    if rows is None:
+        return 100
+    per_epoch = max(1, -(-rows // recipe.training.global_batch_size))
+    return max(1, math.ceil(per_epoch * arguments.num_train_epochs))
+
+
+def _architecture(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
+    """The model without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config,
+            attn_implementation=recipe.model.attn_implementation,
+            trust_remote_code=recipe.model.trust_remote_code,
+            dtype=getattr(torch, recipe.model.dtype),
+        )
+
+
+def _try_adapter(recipe: Recipe, model: PreTrainedModel | None) -> None:
+    """Every name of `target_modules` is a module's; peft builds the adapter."""
+    lora = recipe.training.lora
+    if lora is None or model is None:
+        return
+    check_target_modules(lora, model)
+    with torch.device("meta"):
+        adapted = get_peft_model(AutoModelForCausalLM.from_config(model.config), lora_config(lora))
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            "training.lora.target_modules: an adapter on the head is left out of the log-probs, "
+            "and so never trained; take its name out"
+        )
+
+
+def check_target_modules(lora: Lora, model: torch.nn.Module) -> None:
+    """UserError with the nearest names for one that is no module's: peft skips it in silence."""
+    targets = lora.target_modules
+    named = [name for name, _ in model.named_modules()]
+    if isinstance(targets, str):
+        if targets != "all-linear" and not any(re.fullmatch(targets, name) for name in named):
+            raise UserError(
+                f"training.lora.target_modules: no module matches {targets!r}; names are such as "
+                f"{', '.join(_linear_names(model))}"
+            )
+        return
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in named):
+            names = _linear_names(model)
+            near = difflib.get_close_matches(target, names, n=3) or names
+            raise UserError(
+                f"training.lora.target_modules: no module is called {target!r}; "
+                f"did you mean {' or '.join(near)}?"
+            )
+
+
+def _linear_names(model: torch.nn.Module) -> list[str]:
+    """`q_proj`, `k_proj`, ...: what an adapter can be put on."""
+    linear = [
+        name for name, m in model.named_modules() if hasattr(m, "weight") and m.weight.ndim == 2
+    ]
+    return sorted({name.split(".")[-1] for name in linear} - {"lm_head", "embed_tokens"})
+
+
+def _try_forward(recipe: Recipe, t: int, model: PreTrainedModel | None) -> None:
+    """What depends on the model's class: forward, checkpointing, the optimizer's modules."""
+    if model is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _arguments(_small(recipe), t, folder)
+        choose(arguments, model)
+        if arguments.gradient_checkpointing and not model.supports_gradient_checkpointing:
+            raise UserError(
+                f"training.gradient_checkpointing: {type(model).__name__} cannot; set it to false"
+            )
+        Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+
+
+def _try_steps(recipe: Recipe, t: int) -> None:
+    """Reference log-probs, two steps and a save, by the trainer, of a stand-in."""
+    small = _small(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = folder
+        trainer = SELMTrainer(
+            model=_stand_in(),
+            args=_arguments(small, t, folder),
+            train_dataset=Dataset.from_list(_rows()),
+            processing_class=_tokenizer(),
+            peft_config=lora_config(_lora_of_stand_in(recipe.training.lora)),
+        )
+        trainer.train()
+        trainer.save_model(folder)
+
+
+def _stand_in() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _lora_of_stand_in(lora: Lora | None) -> Lora | None:
+    """Names of modules are those of another model: `_try_adapter` looks at them."""
+    if lora is None:
+        return None
+    return lora.model_copy(update={"target_modules": "all-linear", "load_in_4bit": False})
+
+
+def _rows() -> list[dict[str, Any]]:
+    """Enough for two steps, with a third response in one."""
+    pair = {"prompt_ids": [2, 3], "chosen_ids": [4, 5, 1], "rejected_ids": [6, 1]}
+    known = {"explored_ids": [], "explored_role": ROLES["chosen"]}
+    third = {"explored_ids": [7, 1], "explored_role": ROLES["neither"]}
+    return [pair | known, pair | third] * STEPS
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = {word: i for i, word in enumerate(["<pad>", "<end>", "Hi", "PROBE", "x", "<user>"])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="x"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<end>", unk_token="x"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }} {% if m.role == 'assistant' %}<end> {% endif %}"
+        "{% endfor %}"
+    )
+    return tokenizer
