@@ -87,7 +87,6 @@ def test_what_trains_passes(
         ),
         (["training.lr_scheduler_kwargs={no_such: 1}"], "training.lr_scheduler_kwargs", "no_such"),
         (["training.report_to=[tensorboard, wanbd]"], "training.report_to", "did you mean wandb?"),
-        (["training.loss_type=exo_pair"], "training.loss_type", "Label smoothing"),
     ],
 )
 def test_what_does_not_train_is_one_line_with_its_key(
