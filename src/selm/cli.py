@@ -125,6 +125,7 @@ class Stage:
             if found.current:
                 print(artifacts.done_line(self.recipe, self.kind, self.t, found))
                 artifacts.sweep(self.recipe, self.kind, self.t)
+                self._save_recipe()
                 if found.pushed is None:
                     self._push()
                 elif self.kind == "report":
@@ -157,13 +158,16 @@ class Stage:
         label = script if self.t is None else f"iter-{self.t}-{script}"
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
-        resolved = run_folder / "recipe.yaml"
-        wanted = self.recipe.as_yaml().encode()
-        if not resolved.is_file() or resolved.read_bytes() != wanted:
-            write_text(resolved, self.recipe.as_yaml())
+        self._save_recipe()
         log_to(run_folder / "logs", label)
         if self.recipe.hub.push:
             self._prepare_hub()
+
+    def _save_recipe(self) -> None:
+        """The resolved recipe beside the run, written anew only if it is another one."""
+        path, wanted = artifacts.run_folder(self.recipe) / "recipe.yaml", self.recipe.as_yaml()
+        if not path.is_file() or path.read_bytes() != wanted.encode():
+            write_text(path, wanted)
 
     def _prepare_hub(self) -> None:
         """Pull what is missing, and make sure before the work that its result can be pushed."""
