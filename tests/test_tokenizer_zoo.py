@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from importlib.metadata import requires
+from pathlib import Path
+
 import pytest
 import sentencepiece
 import tokenizer_zoo
+from packaging.requirements import Requirement
+from transformers import AutoTokenizer, MistralConfig, MixtralConfig, PretrainedConfig
 
 USER = [{"role": "user", "content": "Hi 12"}]
 CHAT = [*USER, {"role": "assistant", "content": "Yo."}]
@@ -88,3 +94,34 @@ def test_zephyr_encodes_as_its_sentencepiece_model(text: str) -> None:
     model = tokenizer_zoo.shipped("mistral_common", "data/tokenizer.model.v1")
     expected = sentencepiece.SentencePieceProcessor(str(model)).encode(text)
     assert tokenizer_zoo.zephyr().encode(text, add_special_tokens=False) == expected
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("kind", [MistralConfig, MixtralConfig])
+def test_a_tokenizer_is_loaded_from_a_folder_as_users_have_them(
+    kind: type[PretrainedConfig], tmp_path: Path
+) -> None:
+    """The config.json beside it decides which code of transformers reads the tokenizer."""
+    kind(num_key_value_heads=4, **SMALL).save_pretrained(tmp_path)
+    tokenizer_zoo.zephyr().save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        assert loaded.encode(text) == tokenizer_zoo.zephyr().encode(text)
+
+
+def test_the_locks_hold_what_mistral_common_imports() -> None:
+    """Without VLLM=1 too: transformers imports it for every checkpoint of type mistral."""
+    locks = [
+        Path(f"requirements/{name}.lock").read_text(encoding="utf-8") for name in ("cpu", "dev")
+    ]
+    locked = {_plain(line.split("==")[0]) for lock in locks for line in lock.splitlines()}
+    for line in requires("mistral-common") or []:
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            assert {_plain(name) for name in (wanted.name, *wanted.extras)} <= locked
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
