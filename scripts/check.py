@@ -14,7 +14,7 @@ the tokenizer, the config and the data, no weights: seconds, once the data are d
     lengths    share of the rows that training.max_length cuts or drops; mean lengths
     batch      global batch = processes x rows x accumulation steps
     training   trainer, optimizer, schedule, adapter: two steps of a small stand-in, and a save
-    rankers    files, models and keys of whoever ranks and judges
+    rankers    files and keys of whoever ranks and judges; RUNS a reward file, on one row
     hub        whether the token may push, if hub.push
     disk       free space beside the plan's estimate
     memory     this machine's GPUs (or memory) beside the plan's estimate

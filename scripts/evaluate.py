@@ -16,11 +16,19 @@ def main() -> None:
     stage.begin()
 
     from selm import artifacts, data
-    from selm.evaluation.held_out import base_responses, facts, greedy, with_rewards
+    from selm.evaluation.held_out import (
+        base_responses,
+        facts,
+        greedy,
+        with_rewards,
+        without_reward,
+    )
     from selm.generation.respond import respond
-    from selm.ranking import in_words, load_ranker
+    from selm.ranking import in_words, load_ranker, preflight
 
     rows, dropped = data.held_out(run.recipe)
+    section = "evaluation.ranking" if run.recipe.evaluation.ranking else "ranking"
+    preflight.check_whole(section, run.recipe.judge(), rows[:1])
     policy = artifacts.policy_path(run.recipe, t)
     partial = artifacts.partial_folder(run, "evaluation", t)
     answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")
@@ -35,7 +43,7 @@ def main() -> None:
     with stage.writing() as record:
         data.save(scored, data.EVALUATION, record.folder / "test.parquet")
         record.rows, record.tokens = len(scored), answered.tokens
-        record.dropped = dropped + answered.dropped
+        record.dropped = dropped + answered.dropped + without_reward(answered.rows, scored)
         record.facts, record.note = {"rankers": found}, in_words(found)
 
 

@@ -381,3 +381,9 @@ def test_a_held_out_reward_is_the_score_beside_the_bases_response(
     [[_, left], [right, _]] = rankers["small"].compare(["other"], [HI], [["new", "base"]])[0]
     assert other["reward"] == pytest.approx((left - right) / 2) != 0
     assert other["reward_of_base"] == pytest.approx(-other["reward"])
+
+
+def test_texts_of_any_kind_are_compared(rankers: dict[str, PairRMRanker]) -> None:
+    texts = ["", "\ud800", "\x00\x1b[31m", "\u2028\u202e", "😀" * 3]
+    [scores] = rankers["small"].score(["p"], [[{"role": "user", "content": "a\udfff"}]], [texts])
+    assert len(scores) == 5 and all(np.isfinite(scores))

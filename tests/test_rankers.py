@@ -1,5 +1,6 @@
 """Rankers score, `prefer` makes preference rows of the scores."""
 
+import datetime
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 from selm import data
 from selm.data import Row
 from selm.errors import UserError
-from selm.evaluation.held_out import with_rewards
+from selm.evaluation.held_out import with_rewards, without_reward
 from selm.generation.respond import respond
 from selm.ranking import load_ranker
+from selm.ranking.ensemble import EnsembleRanker
 from selm.ranking.function import FunctionRanker
 from selm.ranking.prefer import prefer
 from selm.ranking.random import RandomRanker
+from selm.ranking.refused import PromptRefused
 from selm.recipe import Ranking, Recipe, load_recipe
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -361,3 +364,77 @@ def test_preferences_do_not_depend_on_the_shard_size(recipe_with, tmp_path: Path
     split.mkdir()
     expected = prefer(rows, recipe_with("ranking.shard_size=100"), whole)
     assert prefer(rows, recipe_with("ranking.shard_size=2"), split) == expected
+
+
+# Prompts that a ranker cannot read
+
+
+class Picky:
+    """Refuses prompts whose id begins with "no"; a longer text is better."""
+
+    pairwise = False
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, prompt_ids, prompts, candidates, columns=None):
+        self.calls += 1
+        for prompt_id in prompt_ids:
+            if prompt_id.startswith("no"):
+                raise PromptRefused(f"{prompt_id} is not to be read", prompt_id)
+        return [[float(len(text)) for text in texts] for texts in candidates]
+
+
+def test_a_prompt_that_the_ranker_refuses_costs_its_row(
+    recipe_with, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("selm.ranking.prefer.load_ranker", lambda *settings: Picky())
+    rows = [row(name, "w", "ll", "yyy") for name in ("a", "no-1", "b", "no-2", "no-3")]
+    found = prefer(rows, recipe_with("ranking.shard_size=3"), tmp_path)
+    assert [one["prompt_id"] for one in found.rows] == ["a", "b"]
+    assert found.dropped == {"refused_by_ranker": 3}
+    assert found.dropped.first["refused_by_ranker"].startswith("prompt no-1")
+    assert found.summary["rows"] == 2
+    assert "no-1 is not to be read: left out" in capsys.readouterr().out
+    again = prefer(rows, recipe_with("ranking.shard_size=3"), tmp_path)  # from the shards
+    assert again == found
+
+
+def test_without_any_prompt_that_the_ranker_reads_the_stage_ends(
+    recipe_with, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("selm.ranking.prefer.load_ranker", lambda *settings: Picky())
+    with pytest.raises(UserError, match=r"no pair is left of 1 rows \({'refused_by_ranker': 1}\)"):
+        prefer([row("no", "w", "ll", "yyy")], recipe_with(), tmp_path)
+
+
+def test_held_out_rows_that_cannot_be_scored_are_left_out_and_counted() -> None:
+    rows = [row(name, "w", "l", "yyy") for name in ("a", "no-1", "no base", "b")]
+    scored = with_rewards(rows, {"a": "x", "no-1": "x", "b": "yyyy"}, Picky())
+    assert [(one["prompt_id"], one["reward"], one["reward_of_base"]) for one in scored] == [
+        *(("a", 3.0, 1.0), ("b", 3.0, 4.0))
+    ]
+    dropped = without_reward(rows, scored)
+    assert dropped == {"refused_by_ranker": 2}
+    assert dropped.first["refused_by_ranker"].startswith("prompt no-1")
+
+
+def test_a_member_that_refuses_a_prompt_is_named(recipe_with) -> None:
+    ensemble = EnsembleRanker((Ranking(ranker="random"),) * 2, 1, None)
+    ensemble.rankers[1] = Picky()
+    with pytest.raises(PromptRefused, match=r"ranking.rankers.1 \(random\): no is not") as caught:
+        ensemble.score(["yes", "no"], [HI, HI], [["a"], ["b"]])
+    assert caught.value.prompt_id == "no"
+
+
+def test_columns_that_are_no_text_are_left_out_and_said(capsys) -> None:
+    data._say_left_out.cache_clear()
+    day = datetime.datetime(2024, 5, 29, 1, 2)
+    columns = {"image": object(), "when": day, "raw": {"bytes": b"\x89PNG"}, "n": [1, None, "é"]}
+    for _ in range(2):
+        stored = data.as_json(columns)
+        assert json.loads(stored) == {"when": "2024-05-29 01:02:00", "n": [1, None, "é"]}
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == ["column image", "column raw"]
+    assert data.as_json({"image": b"x"}) is None and data.as_json({}) is None
+    assert data.as_json({"a": 1, "b": "x\ud800"}) == json.dumps({"a": 1, "b": "x\ud800"})

@@ -1,6 +1,7 @@
 """Reward models of three kinds, tiny and random: decoder with a template, text pairs, own code."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -365,3 +366,24 @@ def test_bfloat16_is_close(folders) -> None:
     assert next(ranker.model.parameters()).dtype == torch.bfloat16
     for found, wanted in zip(ranker.score(IDS, PROMPTS, CANDIDATES), exact, strict=True):
         assert found == pytest.approx(wanted, abs=0.2)
+
+
+@pytest.mark.parametrize("kind", ["skywork", "deberta"])
+def test_texts_of_any_kind_are_scored(folders, kind: str) -> None:
+    texts = ["", "\ud800", "\x00\x1b[31m", "\u2028\u202e"]
+    prompt = [{"role": "user", "content": "a\udfff"}]
+    [scores] = RewardModelRanker(ranking_of(folders[kind])).score(["p"], [prompt], [texts])
+    assert all(map(math.isfinite, scores))
+
+
+def test_facts_leave_refused_prompts_out(folders, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folders["skywork"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(folders["skywork"])
+    ranking = ranking_of(saved(model, tokenizer, tmp_path))
+    prompts = [[{"role": "tool", "content": "3"}, *PROMPTS[0]], PROMPTS[0]]
+    [facts] = ranking_facts(ranking, prompts, [["x", "y"], ["x"]], None).values()
+    assert facts["texts"] == 1

@@ -4,17 +4,24 @@ The way of a row: `data_files` says which files are read, `raw_rows` reads them 
 makes rows of ours of them (see there), `drops` counts those that cannot be used.
 """
 
+import datetime
 import json
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pyarrow
 import pyarrow.parquet as parquet
 from datasets import Features, List, ReadInstruction, Value
+from tqdm import tqdm
 
 from selm import data_files
 from selm.drops import Drops, in_words
 from selm.errors import UserError
+from selm.escape import one_line
 from selm.forms import WANTED, Row, lacking, normalise
 from selm.prompts import Message, prompt_hash
 from selm.raw_rows import NOT_UTF8, Raw, Table, table
@@ -313,11 +320,34 @@ def as_text(messages: list[Message] | None) -> str | None:
 
 
 def as_json(columns: Row) -> str | None:
-    """The dataset's other columns in the form of `RESPONSES`; dates and the like become text."""
+    """The dataset's other columns in the form of `RESPONSES`; dates and the like become text.
+
+    Columns of pictures, sounds and other bytes are left out: as text they would say nothing.
+    """
+    found = {key: text for key, value in columns.items() if (text := _json(key, value)) is not None}
+    pairs = ", ".join(f"{json.dumps(key)}: {text}" for key, text in found.items())
+    return f"{{{pairs}}}" if found else None
+
+
+def _json(key: str, value: Any) -> str | None:
     try:
-        return json.dumps(columns, default=str) if columns else None
-    except RecursionError:  # one is nested about as deep as could be read
-        return json.dumps(dict.fromkeys(columns))
+        return json.dumps(value, default=_as_text)
+    except RecursionError:  # it is nested about as deep as could be read
+        return "null"
+    except TypeError:
+        _say_left_out(key)
+        return None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | Decimal | UUID):
+        return str(value)
+    raise TypeError
+
+
+@cache  # once for a column, not for each of its rows
+def _say_left_out(column: str) -> None:
+    tqdm.write(one_line(f"column {column}: left out, rankers get no pictures, sounds or bytes"))
 
 
 def columns(row: Row) -> Row:

@@ -3,7 +3,6 @@
 It loads the tokenizer, the config and the first rows of the data; no weights.
 """
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -15,7 +14,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from selm import cost, data
@@ -26,12 +24,10 @@ from selm.drops import in_words
 from selm.errors import OutsideError, UserError
 from selm.plan import Run, size_text, stages, warnings
 from selm.ranking import label
+from selm.ranking import preflight as ranker_preflight
 from selm.recipe import (
-    PAIRRM,
-    Ranking,
     Recipe,
     check_packages,
-    is_local_path,
     num_processes,
     portion,
     rankings,
@@ -236,27 +232,12 @@ def batch(preflight: Preflight) -> str:
 
 
 def rankers(preflight: Preflight) -> str:
-    """What each ranker loads is there, and a hosted judge's key."""
-    named = [ranking for _, ranking in rankings(preflight.recipe) if ranking.ranker != "ensemble"]
-    for ranking in named:
-        _check_ranker(ranking)
-    return ", ".join(dict.fromkeys(label(ranking) for ranking in named))
-
-
-def _check_ranker(ranking: Ranking) -> None:
-    name = ranking.name_or_path or PAIRRM
-    key = ranking.judge.api_key_env
-    if ranking.ranker == "judge" and key and key not in os.environ:
-        raise UserError(f"ranking.judge.api_key_env: {key} is not set in this environment")
-    if ranking.ranker == "function":
-        from selm.ranking.function import FunctionRanker
-
-        FunctionRanker(name)
-    if ranking.ranker in ("pairrm", "reward_model") and not is_local_path(name):
-        try:
-            hf_hub_download(name, "config.json", revision=ranking.revision)
-        except OSError as error:
-            raise UserError(f"ranking.name_or_path: {name}: {_first_line(error)}") from error
+    """Each ranker's files fit together, a function scores a row, a hosted judge's key is there."""
+    rows, _ = preflight.sample
+    named = [(key, r) for key, r in rankings(preflight.recipe) if r.ranker != "ensemble"]
+    for key, ranking in named:
+        ranker_preflight.check(key, ranking, rows)
+    return ", ".join(dict.fromkeys(label(ranking) for _, ranking in named))
 
 
 def hub(preflight: Preflight) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from selm import data
 from selm.data import Row
+from selm.drops import Drops, row_name
 from selm.ranking import Ranker, ranking_facts
+from selm.ranking.refused import REASON, of_the_others
 from selm.recipe import Recipe
 
 
@@ -22,22 +24,29 @@ def with_rewards(
 
     Each response is scored beside the base model's response to the same prompt: a pairwise
     ranker's score has a meaning only there, a reward does not change by it. A response that is the
-    base model's is not sent to a pairwise ranker: it is a tie.
+    base model's is not sent to a pairwise ranker: it is a tie. Rows of prompts that the ranker
+    cannot read are left out, and those that the base model has no response to.
 
     Args:
         answered: of the schema `RESPONSES`, one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
+    answered = _answered_by_both(answered, base_responses)
     pools = _pools(answered, base_responses)
     sent = [n for n, (text, of_base) in enumerate(pools) if text != of_base or not ranker.pairwise]
-    scores = ranker.score(
-        [answered[n]["prompt_id"] for n in sent],
-        [answered[n]["prompt"] for n in sent],
-        [pools[n] for n in sent],
-        [data.columns(answered[n]) for n in sent],
-    )
-    rewards = dict(zip(sent, scores, strict=True))
-    rewards |= {n: [ranker.tie] * 2 for n in range(len(answered)) if n not in rewards}
+
+    def score(at: Sequence[int]) -> list[list[float]]:
+        rows = [answered[sent[i]] for i in at]
+        return ranker.score(
+            [row["prompt_id"] for row in rows],
+            [row["prompt"] for row in rows],
+            [pools[sent[i]] for i in at],
+            [data.columns(row) for row in rows],
+        )
+
+    found = of_the_others([answered[n]["prompt_id"] for n in sent], score)
+    rewards = {sent[i]: scores for i, scores in found.items()}
+    rewards |= {n: [ranker.tie] * 2 for n in set(range(len(answered))) - set(sent)}
     return [
         {
             "prompt_id": row["prompt_id"],
@@ -49,15 +58,30 @@ def with_rewards(
             "reward_of_base": rewards[n][1],
         }
         for n, row in enumerate(answered)
+        if n in rewards
     ]
+
+
+def without_reward(answered: Sequence[Row], scored: Sequence[Row]) -> Drops:
+    """The rows that `with_rewards` left out."""
+    kept, drops = {row["prompt_id"] for row in scored}, Drops()
+    for row in answered:
+        if row["prompt_id"] not in kept:
+            drops.add(REASON, row_name(row))
+    return drops
 
 
 def facts(
     answered: Sequence[Row], base_responses: Mapping[str, str], recipe: Recipe, verdicts: Path
 ) -> dict[str, dict[str, int | float]]:
     """What scoring these rows came to: see `ranking_facts`."""
+    answered = _answered_by_both(answered, base_responses)
     prompts = [row["prompt"] for row in answered]
     return ranking_facts(recipe.judge(), prompts, _pools(answered, base_responses), verdicts)
+
+
+def _answered_by_both(answered: Sequence[Row], base_responses: Mapping[str, str]) -> Sequence[Row]:
+    return [row for row in answered if row["prompt_id"] in base_responses]
 
 
 def _pools(answered: Sequence[Row], base_responses: Mapping[str, str]) -> list[list[str]]:

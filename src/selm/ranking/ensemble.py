@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selm.errors import UserError
 from selm.ranking import Columns, Matrix, Prompt, Ranker, load_ranker
+from selm.ranking.refused import PromptRefused
 from selm.recipe import Ranking
 
 
@@ -67,7 +68,10 @@ class EnsembleRanker:
         return [[[(a - b) / 2 for b in scores] for a in scores] for scores in scores_P_N]
 
     def _named(self, i: int, error: UserError) -> UserError:
-        return UserError(f"ranking.rankers.{i} ({self.members[i].ranker}): {error}")
+        message = f"ranking.rankers.{i} ({self.members[i].ranker}): {error}"
+        if isinstance(error, PromptRefused):
+            return PromptRefused(message, error.prompt_id)
+        return UserError(message)
 
 
 def combined(scores_R_N: Sequence[Sequence[float]]) -> list[float]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
@@ -389,5 +389,11 @@ def _summary(verdicts: Sequence[Verdict], flips: Sequence[bool]) -> dict[str, in
 def _conversation(prompt: Prompt) -> str:
     """The words of a single user turn; with roles where there are more turns."""
     if len(prompt) == 1:
-        return prompt[0]["content"] or ""
-    return "\n\n".join(f"{message['role']}: {message['content'] or ''}" for message in prompt)
+        return _words(prompt[0])
+    return "\n\n".join(f"{message['role']}: {_words(message)}" for message in prompt)
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    """A message's content, and the calls of tools in it as JSON."""
+    calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or []]
+    return "\n".join(filter(None, [message["content"], *calls]))

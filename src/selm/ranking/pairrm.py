@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from selm.data import Message
 from selm.errors import UserError
+from selm.escape import well_formed
 from selm.ranking import Columns, Matrix, Prompt, scores_of
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.ranking.pairrm_model import MARKERS, load
+from selm.ranking.refused import PromptRefused
 
 # The instruction that PairRM was trained with for conversations, to the letter.
 _CONVERSATION = (
@@ -104,6 +106,7 @@ class PairRMRanker:
             rendered(prompt_id, prompt, texts)
             for prompt_id, prompt, texts in zip(prompt_ids, prompts, candidates, strict=True)
         ]
+        rows = [(well_formed(source), [*map(well_formed, texts)]) for source, texts in rows]
         keys = {(p, i, j): (rows[p][0], rows[p][1][i], rows[p][1][j]) for p, i, j in _cells(rows)}
         distinct = list(dict.fromkeys(keys.values()))
         logits = dict(zip(distinct, self._compared(self._pairs(distinct)), strict=True))
@@ -226,14 +229,15 @@ def _turns(prompt_id: str, prompt: Prompt) -> tuple[list[str], list[str]]:
         return "user" if message["role"] == "system" else message["role"]
 
     turns = [
-        (who, "\n\n".join(message["content"] for message in messages if message["content"]))
+        (who, "\n\n".join(m["content"] for m in messages if m["content"]))
         for who, messages in groupby(prompt, key=side)
     ]
     strange = {who for who, _ in turns} - {"user", "assistant"}
     if strange:
-        raise UserError(
+        raise PromptRefused(
             f"ranking.ranker: prompt {prompt_id} has a turn of {min(strange)!r}; pairrm reads "
-            "those of user and assistant"
+            "those of user and assistant",
+            prompt_id,
         )
     if turns[0][0] == "assistant":
         turns.insert(0, ("user", ""))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sentencepiece import sentencepiece_model_pb2
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2Model
 
 from selm.errors import UserError
+from selm.escape import one_line
 from selm.recipe import is_local_path
 
 # The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
@@ -51,6 +52,9 @@ DEBERTA_V3 = {
     "type_vocab_size": 0,
 }
 _HEAD_DIMENSIONS = 64
+
+# What damaged files of torch raise beside UnpicklingError.
+_OF_PICKLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class PairRM(nn.Module):
@@ -118,12 +122,14 @@ def load(name_or_path: str, revision: str) -> Published:
         base = _base(folder, config)
         tokenizer = _tokenizer(_with_tokenizer(folder, base, config))
         encoder = _package_encoder(base, weights, tokenizer.get_vocab_size(), weights_file)
-        limits = (config.get("source_maxlength"), config.get("candidate_maxlength"))
+        keys = ("source_maxlength", "candidate_maxlength")
+        limits = tuple(_limit(folder, config, key) for key in keys)
     else:
         tokenizer = _tokenizer(folder)
         encoder = _transformers_encoder(folder, config, tokenizer)
         limits = (None, None)
-    model = PairRM(encoder, config.get("n_tasks", 1))
+    model = _network(encoder, config, folder / "config.json")
+    _check_tokenizer(tokenizer, encoder, folder)
     _check_weights(weights, model.state_dict(), weights_file)
     model.load_state_dict(weights)
     return Published(
@@ -132,6 +138,27 @@ def load(name_or_path: str, revision: str) -> Published:
         limits[0] or Published.source_limit,
         limits[1] or Published.candidate_limit,
     )
+
+
+def _network(encoder: DebertaV2Config, config: Mapping[str, Any], file: Path) -> PairRM:
+    try:
+        return PairRM(encoder, config.get("n_tasks", 1))
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = one_line(" ".join(str(error).split()), most=200)
+        raise UserError(f"{file}: no DeBERTa can be made of it: {reason}") from error
+
+
+def _check_tokenizer(tokenizer: Tokenizer, encoder: DebertaV2Config, folder: Path) -> None:
+    """[CLS] and [SEP] around a text, and no id that the encoder has no embedding for."""
+    first, *_, last = tokenizer.encode(f"{MARKERS[0]}x").tokens or [""]
+    if (first, last) != ("[CLS]", "[SEP]"):
+        raise UserError(f"{folder}: its tokenizer puts no [CLS] and [SEP] around a text")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= encoder.vocab_size:
+        raise UserError(
+            f"{folder}: its tokenizer has the id {largest}, and the encoder has embeddings for "
+            f"{encoder.vocab_size}: they do not belong together"
+        )
 
 
 def _folder(name_or_path: str, revision: str) -> Path:
@@ -165,7 +192,7 @@ def _config(folder: Path) -> dict[str, Any]:
     file = _file(folder, ("config.json",))
     try:
         config = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not valid JSON for a model: {error}") from error
     kinds = {
         "ranker_type": config.get("ranker_type", "pairranker") == "pairranker",
@@ -177,14 +204,24 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _limit(folder: Path, config: Mapping[str, Any], key: str) -> int | None:
+    """Tokens of a part: its markers, one token of text at least, and whatever is left out."""
+    value = config.get(key)
+    if value is not None and (type(value) is not int or not 4 <= value <= 10**6):
+        raise UserError(f"{folder / 'config.json'}: {key} is {value!r}: wanted is a number above 3")
+    return value
+
+
 def _weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             weights = load_file(file)
         else:
             weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, *_OF_PICKLE) as error:
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+        raise UserError(f"{file}: cannot be read: it holds something else than weights by name")
     # A buffer that transformers before 4.31 saved among the weights.
     return {key: w for key, w in weights.items() if not key.endswith(".position_ids")}
 
@@ -221,7 +258,7 @@ def _package_encoder(
     to be downloaded for it: the package overwrites all of its weights.
     """
     if base is not None:
-        encoder = DebertaV2Config.from_pretrained(_file(base, ("config.json",)).parent)
+        encoder = _encoder_config(_file(base, ("config.json",)).parent)
         encoder.vocab_size = vocab_size
         return encoder
     layer = "pretrained_model.encoder.layer.{}.intermediate.dense.weight"
@@ -251,7 +288,15 @@ def _transformers_encoder(
                 f"{folder / 'config.json'}: {key} is {config.get(key)}, but {marker} is "
                 f"{tokenizer.token_to_id(marker)} in the tokenizer beside it"
             )
-    return DebertaV2Config.from_pretrained(folder)
+    return _encoder_config(folder)
+
+
+def _encoder_config(folder: Path) -> DebertaV2Config:
+    try:
+        return DebertaV2Config.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        reason = one_line(" ".join(str(error).split()), most=200)
+        raise UserError(f"{folder / 'config.json'}: it cannot be used: {reason}") from error
 
 
 def _with_tokenizer(folder: Path, base: Path | None, config: Mapping[str, Any]) -> Path:

@@ -1,6 +1,5 @@
 """Responses in, preference pairs out: step 2 of Algorithm 1."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,14 +8,18 @@ from typing import Any
 
 from selm import data
 from selm.data import Row
+from selm.drops import Drops, row_name
 from selm.errors import UserError
 from selm.ranking import Ranker, in_words, load_ranker, member_labels, ranking_facts
 from selm.ranking.ensemble import EnsembleRanker, combined
+from selm.ranking.refused import REASON, of_the_others
 from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
 from selm.ranking.summary import Ranked, summary
 from selm.recipe import Ranking, Recipe
 from selm.shards import run_shards
 from selm.workers import Work, Workers
+
+Scores = tuple[list[float], list[list[float]]]  # of a pool: the ranker's, and by member
 
 _ON_GPU = {"pairrm", "reward_model"}
 
@@ -32,7 +35,7 @@ class Preferences:
     """
 
     rows: list[Row]
-    dropped: Counter[str]
+    dropped: Drops
     summary: dict[str, Any]
 
 
@@ -47,22 +50,27 @@ def prefer(
         verdicts: see `load_ranker`; by default in `folder`.
     """
     verdicts = verdicts or folder / "verdicts"
-    ranked = _rank(_choosable(rows, recipe.ranking), recipe, folder, verdicts)
-    chosen = [_select(one, recipe.ranking) for one in ranked]
-    dropped = Counter(found for found in chosen if isinstance(found, str))
-    dropped["identical_candidates"] = len(rows) - len(ranked)
-    preferred = [
-        _preference(one, pair)
-        for one, pair in zip(ranked, chosen, strict=True)
-        if isinstance(pair, Pair)
-    ]
+    choosable = _choosable(rows, recipe.ranking)
+    ranked = _rank(choosable, recipe, folder, verdicts)
+    dropped, preferred = Drops(), []
+    for row, one in zip(choosable, ranked, strict=True):
+        pair = REASON if one is None else _select(one, recipe.ranking)
+        if one is None or isinstance(pair, str):
+            dropped.add(str(pair), row_name(row))
+        else:
+            preferred.append(_preference(one, pair))
+    kept = {row["prompt_id"] for row in choosable}
+    for row in rows:
+        if row["prompt_id"] not in kept:
+            dropped.add("identical_candidates", row_name(row))
     if not preferred:
         said = in_words(facts(rows, recipe, verdicts))
         raise UserError(
-            f"ranking: no pair is left of {len(rows)} rows ({dict(+dropped)})"
+            f"ranking: no pair is left of {len(rows)} rows ({dict(dropped)})"
             + (f"; {said}" if said else "")
         )
-    return Preferences(preferred, +dropped, summary(ranked, member_labels(recipe.ranking)))
+    scored = [one for one in ranked if one is not None]
+    return Preferences(preferred, dropped, summary(scored, member_labels(recipe.ranking)))
 
 
 def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
@@ -77,8 +85,11 @@ def _choosable(rows: Sequence[Row], ranking: Ranking) -> list[Row]:
     return [row for row in rows if len(pool(row, ranking.pool)) > 1]
 
 
-def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> list[Ranked]:
-    """The rows with their scores; only this takes time, and is kept shard by shard."""
+def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> list[Ranked | None]:
+    """The rows with their scores; only this takes time, and is kept shard by shard.
+
+    None for a row whose prompt the ranker cannot read.
+    """
     ranking = recipe.ranking
 
     what = f"ranking with {ranking.ranker}"
@@ -87,6 +98,8 @@ def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> 
     scored = run_shards(rows, load, data.SCORES, folder, size, what, _workers(ranking))
     return [
         Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
+        if found["scores"]
+        else None
         for row, found in zip(rows, scored, strict=True)
     ]
 
@@ -105,24 +118,27 @@ def _workers(ranking: Ranking) -> Workers:
 
 
 def _score(shard: list[Row], ranker: Ranker, ranking: Ranking) -> list[Row]:
-    """Rows of the schema `SCORES`."""
+    """Rows of the schema `SCORES`; no scores for a prompt that the ranker cannot read."""
     ids = [row["prompt_id"] for row in shard]
-    asked = (
-        ids,
-        [row["prompt"] for row in shard],
-        [[candidate.text for candidate in pool(row, ranking.pool)] for row in shard],
-        [data.columns(row) for row in shard],
-    )
-    if isinstance(ranker, EnsembleRanker):
-        by_member = ranker.score_by_member(*asked)
-        scores = [combined(scores_R_N) for scores_R_N in by_member]
-    else:
-        scores = ranker.score(*asked)
-        by_member = [[scores_N] for scores_N in scores]
+    found = of_the_others(ids, lambda at: _scores([shard[i] for i in at], ranker, ranking))
+    nothing: Scores = ([], [])
     return [
         {"prompt_id": prompt_id, "scores": scores_N, "member_scores": scores_R_N}
-        for prompt_id, scores_N, scores_R_N in zip(ids, scores, by_member, strict=True)
+        for i, prompt_id in enumerate(ids)
+        for scores_N, scores_R_N in [found.get(i, nothing)]
     ]
+
+
+def _scores(rows: Sequence[Row], ranker: Ranker, ranking: Ranking) -> list[Scores]:
+    asked = (
+        [row["prompt_id"] for row in rows],
+        [row["prompt"] for row in rows],
+        [[candidate.text for candidate in pool(row, ranking.pool)] for row in rows],
+        [data.columns(row) for row in rows],
+    )
+    if isinstance(ranker, EnsembleRanker):
+        return [(combined(by_member), by_member) for by_member in ranker.score_by_member(*asked)]
+    return [(scores_N, [scores_N]) for scores_N in ranker.score(*asked)]
 
 
 def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:

@@ -1,11 +1,15 @@
 """Reward models: a transformer with one output, which scores each response by itself."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from pickle import UnpicklingError
+from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -17,12 +21,27 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import find_adapter_config_file
 
 from selm.chat import render, takes_system, without_system
 from selm.errors import UserError
+from selm.escape import one_line, well_formed
 from selm.ranking import Columns, Prompt
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
+from selm.ranking.refused import PromptRefused
 from selm.recipe import Ranking
+
+# What damaged or foreign folders make transformers raise.
+_LOADING = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError),
+    *(ArithmeticError, EOFError, UnpicklingError, SafetensorError, StrictDataclassError),
+)
+
+# What a template raises for a conversation that it does not take, or by a mistake of its own.
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
+
+# Of a language model's head, and buffers that older versions saved: no score depends on them.
+_WITHOUT_EFFECT = re.compile(r"(^|\.)(lm_head\..*|position_ids|inv_freq|masked_bias)$")
 
 
 @dataclass(frozen=True)
@@ -48,26 +67,47 @@ class Encoder:
 
     Attributes:
         limit: tokens that the model can read.
+        vocabulary: ids that it has embeddings for, if that is known.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
-        self.tokenizer, self.limit = tokenizer, limit
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, limit: int, vocabulary: int | None = None
+    ) -> None:
+        self.tokenizer, self.limit, self.vocabulary = tokenizer, limit, vocabulary
         self.is_chat = tokenizer.chat_template is not None
-        self.takes_system = self.is_chat and takes_system(tokenizer)
+        self.takes_system = self.is_chat and self._takes_system()
         tokenizer.truncation_side = "left"
 
+    def _takes_system(self) -> bool:
+        try:
+            return takes_system(self.tokenizer)
+        except _REFUSALS:
+            return False
+
     def encode(self, prompt: Prompt, response: str) -> Encoded:
-        """Raises UserError if the chat template refuses the conversation."""
-        return self._chat(prompt, response) if self.is_chat else self._pair(prompt, response)
+        """Raises UserError if the chat template refuses the conversation, or for an unknown id."""
+        prompt = [{**m, "content": well_formed(m["content"] or "")} for m in prompt]
+        how = self._chat if self.is_chat else self._pair
+        found = how(prompt, well_formed(response))
+        if self.vocabulary is not None and max(found.ids, default=0) >= self.vocabulary:
+            name = self.tokenizer.name_or_path
+            raise UserError(
+                f"ranking.name_or_path: the tokenizer of {name} gives the id {max(found.ids)}, and "
+                f"the model has embeddings for {self.vocabulary}"
+            )
+        return found
 
     def facts(
         self, prompts: Sequence[Prompt], candidates: Sequence[list[str]]
     ) -> dict[str, int | float]:
-        """How many texts there are, and how many of them were cut."""
+        """How many texts there are, and how many of them were cut; refused ones do not count."""
         pairs = {(i, text) for i, texts in enumerate(candidates) for text in texts}
-        cuts = Counter(self.encode(prompts[i], text).cut for i, text in pairs)
+        cuts: Counter[str] = Counter()
+        for i, text in pairs:
+            with suppress(UserError):  # said when it was to be scored
+                cuts[self.encode(prompts[i], text).cut] += 1
         return {
-            "texts": len(pairs),
+            "texts": cuts.total(),
             "cut_prompts": cuts["prompt"] + cuts["response"],
             "cut_responses": cuts["response"],
         }
@@ -78,10 +118,11 @@ class Encoder:
             messages = list(without_system(messages))
         try:
             text = render(self.tokenizer, messages, add_generation_prompt=False)
-        except TemplateError as error:
+        except _REFUSALS as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
-                f"ranking.name_or_path: the reward model's chat template refuses {roles}: {error}"
+                f"ranking.name_or_path: the chat template of {self.tokenizer.name_or_path} refuses "
+                f"{roles}: {one_line(str(error), most=200)}"
             ) from error
         ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         if len(ids) <= self.limit:
@@ -125,7 +166,7 @@ class RewardModelRanker:
         self.settings = ranking
         self.encoder = load_encoder(ranking)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = _load_model(ranking, self.device)
+        self.model = load_model(ranking, self.device)
         budget = ranking.tokens_per_batch
         self.tokens_per_batch = TOKENS_PER_BATCH[self.device] if budget == "auto" else budget
         self.model.config.use_cache = False
@@ -141,8 +182,8 @@ class RewardModelRanker:
         """See `Ranker`. Each distinct text of a prompt is computed once, in batches of like length.
 
         Raises:
-            UserError: the template refuses a prompt, a score is no number, or the model's output is
-                not one number per text.
+            PromptRefused: the template refuses a prompt.
+            UserError: a score is no number, or the model's output is not one number per text.
         """
         encoded: dict[tuple[int, str], Encoded] = {}
         for i, (prompt, texts) in enumerate(zip(prompts, candidates, strict=True)):
@@ -150,7 +191,8 @@ class RewardModelRanker:
                 for text in dict.fromkeys(texts):
                     encoded[i, text] = self.encoder.encode(prompt, text)
             except UserError as error:
-                raise UserError(f"{error}, for the prompt {prompt_ids[i]}") from error
+                prompt_id = prompt_ids[i]
+                raise PromptRefused(f"{error}, for the prompt {prompt_id}", prompt_id) from error
         self._warn(list(encoded.values()))
         scores = dict(zip(encoded, self._scores(list(encoded.values())), strict=True))
         for (i, _), score in scores.items():
@@ -221,28 +263,36 @@ class RewardModelRanker:
 
 def load_encoder(ranking: Ranking) -> Encoder:
     """The reward model's tokenizer, and how much its model can read."""
-    config = _load_config(ranking)
+    config = load_config(ranking)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             ranking.name_or_path,
             revision=ranking.revision,
             trust_remote_code=ranking.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower
         raise _unloadable(ranking, error) from error
-    positions = config.get_text_config().to_dict().get("max_position_embeddings")
-    limits = [tokenizer.model_max_length, positions]
-    return Encoder(tokenizer, min(int(limit) for limit in limits if limit is not None))
+    settings = config.get_text_config().to_dict()
+    limits = [tokenizer.model_max_length, settings.get("max_position_embeddings")]
+    limit = min(int(limit) for limit in limits if limit is not None)
+    return Encoder(tokenizer, limit, settings.get("vocab_size"))
 
 
-def _load_config(ranking: Ranking) -> PretrainedConfig:
+def load_config(ranking: Ranking) -> PretrainedConfig:
+    """The config of a model with one output, or with the one that `output_key` names."""
     try:
+        if find_adapter_config_file(ranking.name_or_path, revision=ranking.revision) is not None:
+            raise UserError(
+                f"ranking.name_or_path: {ranking.name_or_path} is an adapter "
+                "(adapter_config.json); merge it into its base model (merge_and_unload of peft) "
+                "and name the merged model"
+            )
         config = AutoConfig.from_pretrained(
             ranking.name_or_path,
             revision=ranking.revision,
             trust_remote_code=ranking.trust_remote_code,
         )
-    except (OSError, ValueError) as error:
+    except _LOADING as error:
         raise _unloadable(ranking, error) from error
     if config.num_labels != 1 and ranking.output_key is None:
         raise UserError(
@@ -252,32 +302,50 @@ def _load_config(ranking: Ranking) -> PretrainedConfig:
     return config
 
 
-def _load_model(ranking: Ranking, device: str) -> PreTrainedModel:
-    """The model, with every weight from the checkpoint: a missing head would be a random one."""
-    dtype = DTYPES[device] if ranking.dtype == "auto" else ranking.dtype
+def load_model(ranking: Ranking, device: str) -> PreTrainedModel:
+    """The model, with every weight from the checkpoint: a missing head would be a random one.
+
+    Args:
+        device: cpu, cuda, or meta to look at the weights' names and shapes alone.
+    """
+    dtype = DTYPES.get(device, "float32") if ranking.dtype == "auto" else ranking.dtype
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             ranking.name_or_path,
             revision=ranking.revision,
             dtype=getattr(torch, dtype),
             trust_remote_code=ranking.trust_remote_code,
+            device_map="meta" if device == "meta" else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, by name
         )
-    except (OSError, ValueError, SafetensorError, ImportError, AttributeError) as error:
+    except _LOADING as error:
         raise _unloadable(ranking, error) from error
+    _check_weights(ranking, info)
+    return model.eval() if device == "meta" else model.to(device).eval()
+
+
+def _check_weights(ranking: Ranking, info: Mapping[str, Any]) -> None:
     wrong = sorted(info["missing_keys"]) + [key for key, *_ in info["mismatched_keys"]]
     if wrong:
         raise UserError(
             f"ranking.name_or_path: {ranking.name_or_path} is no trained reward model: "
-            f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''} are missing in its weights "
-            "or have another shape"
+            f"{_some(wrong)} are missing in its weights or have another shape"
         )
-    return model.to(device).eval()
+    unknown = sorted(key for key in info["unexpected_keys"] if not _WITHOUT_EFFECT.search(key))
+    if unknown:
+        raise UserError(
+            f"ranking.name_or_path: {ranking.name_or_path}: {_some(unknown)} of its weights have "
+            "no place in the model of its config.json, which would be another one without them"
+        )
+
+
+def _some(keys: Sequence[str]) -> str:
+    return f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
 
 
 def _unloadable(ranking: Ranking, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(" ".join(str(error).split()), most=300) or type(error).__name__
     if "trust_remote_code" in reason:
         reason = "it brings code of its own; read it, then set ranking.trust_remote_code=true"
     return UserError(f"ranking.name_or_path: {ranking.name_or_path} cannot be loaded: {reason}")
