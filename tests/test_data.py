@@ -1,5 +1,6 @@
 """Datasets of every form come in as the same rows; what cannot be used is counted or refused."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from selm import data
 from selm.errors import UserError
 from selm.recipe import Recipe, load_recipe
 
+QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/selm.yaml"
 HI = [{"role": "user", "content": "Hi"}]
 TURNS = [*HI, {"role": "assistant", "content": "Hey."}, {"role": "user", "content": "None?"}]
 
@@ -134,6 +136,19 @@ def test_portions_hold_every_row_once(tiny_recipe: str) -> None:
         ids = [row["prompt_id"] for rows in portions for row in rows]
         assert len(ids) == len(set(ids)) == 24
         assert max(map(len, portions)) - min(map(len, portions)) <= 1
+
+
+def test_the_quickstarts_rows_are_the_same_in_the_same_iteration_for_ever() -> None:
+    """Numbers in docs/results.md were made with these portions, in this order."""
+    recipe = load_recipe(QUICKSTART)
+    found = [data.training_portion(recipe, t)[0] for t in (1, 2, 3)] + [data.held_out(recipe)[0]]
+    ids = [" ".join(row["prompt_id"] for row in rows) for rows in found]
+    assert [hashlib.sha256(text.encode()).hexdigest()[:16] for text in ids] == [
+        "d8d2588fc433f5a0",
+        "019f797bdff94aee",
+        "c2ed1b673eb31f02",
+        "48241fd929d34b21",
+    ]
 
 
 def test_limit_takes_the_first_rows_before_they_are_portioned(tiny_recipe: str) -> None:

@@ -270,6 +270,19 @@ ROWS: dict[str, tuple[Any, Any]] = {
     "half an emoji in another column": (ASKED | {"note": HALF}, KEPT),
     "an id that is no text": (ASKED | {"prompt_id": {"a": 1}}, KEPT),
     "an id of another row": (ASKED | {"prompt_id": "p"}, KEPT),
+    "messages as JSON text": (
+        {
+            "prompt": json.dumps([user("Why?")]),
+            "chosen": json.dumps([user("Why?"), assistant("A")]),
+            "rejected": repr([user("Why?"), assistant("B")]),
+        },
+        KEPT,
+    ),
+    "messages as text that is no JSON": (
+        ASKED | {"prompt": "[{'role': 'user', 'content': 'a'}\n {'role': 'user'}]"},
+        "messages_written_as_text",
+    ),
+    "a list as text": (ASKED | {"prompt": '["Why?"]'}, (['u:["Why?"]'], "A", "B")),
     "a list": ([1, 2], "row_is_no_object"),
     "a text for a row": ("Why?", "row_is_no_object"),
     "null for a row": (None, "row_is_no_object"),
@@ -342,6 +355,10 @@ FORMS: dict[str, tuple[dict[str, Any], Any]] = {
     "Orca": (
         {"system": "S", "question": "Why {i}?", "chosen": "A", "rejected": "B"},
         (["s:S", "u:Why 0?"], "A", "B"),
+    ),
+    "messages as text": (
+        {"messages": json.dumps([user("Why {i}?")]), "chosen": "A", "rejected": "B"},
+        (["u:Why 0?"], "A", "B"),
     ),
     "null pairs": (
         {"prompt": "Why {i}?", "chosen": None, "rejected": None},
@@ -521,6 +538,11 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
         "train.jsonl",
         lines([row | {"image": "a.png"} for row in GOOD]),
         ["12 row_has_image_audio_or_video", "columns prompt, chosen, rejected, image"],
+    ),
+    "no messages": (
+        "train.jsonl",
+        lines([{"messages": "Hi"}] * 12),
+        ["12 messages_are_no_messages"],
     ),
     "half the rows broken": (
         "train.jsonl",

@@ -21,6 +21,7 @@ from selm.prompts import (
     text,
     tools,
     with_system,
+    written,
 )
 
 Row = dict[str, Any]
@@ -97,6 +98,7 @@ def _asked(raw: Row) -> tuple[list[Message], bool, bool]:
     value = raw.get("prompt")
     if value is None:
         return [], False, False
+    value = written(value) or value
     as_text = text(value)
     if as_text is None:
         return messages(value, "prompt"), False, False
@@ -117,6 +119,7 @@ class _Answer:
 def _answer(value: Any, which: str, asked: list[Message]) -> _Answer:
     if value is None:
         return _Answer([], "")
+    value = written(value) or value
     as_text = text(value)
     turns = dialogue(as_text) if not asked else None
     if as_text is not None and turns is None:

@@ -4,6 +4,7 @@ A message is {"role", "content"}, content a text; where there are tools, also `t
 `name` and `tool_call_id` of the message that holds a tool's result.
 """
 
+import ast
 import hashlib
 import json
 import math
@@ -26,6 +27,9 @@ _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MEDIA = ("image", "audio", "video")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
+# How a list of messages begins that was saved as text, as CSV does it.
+_WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
+
 
 def text(value: Any) -> str | None:
     """A text or a number as text; None for anything else.
@@ -46,11 +50,37 @@ def messages(value: Any, what: str) -> list[Message]:
     [{'role': 'user', 'content': 'Hi'}]
     """
     found = [value] if isinstance(value, dict) else value
+    if isinstance(found, str):
+        found = written(found)
     if not isinstance(found, list):
-        raise Dropped(f"{what}_is_no_text")
+        raise Dropped(f"{what}_is_no_text" if found is not None else f"{what}_are_no_messages")
     if any(not isinstance(message, dict) for message in found):
         raise Dropped(f"{what}_is_no_text")
     return [_message(message) for message in found]
+
+
+def written(value: Any) -> list[Any] | None:
+    """The messages that a text is the JSON (or Python's) form of; None if it is another text.
+
+    >>> written("[{'role': 'user', 'content': 'Hi'}]"), written("Hi")
+    ([{'role': 'user', 'content': 'Hi'}], None)
+    """
+    if not isinstance(value, str) or not _WRITTEN.match(value):
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = _literal(value)
+    if not isinstance(found, list):
+        raise Dropped("messages_written_as_text")
+    return found
+
+
+def _literal(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _message(value: dict[str, Any]) -> Message:

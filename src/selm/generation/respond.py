@@ -84,7 +84,7 @@ def _prompt_ids(chat: Chat, row: Row) -> list[int] | str:
 def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
     chat = load_chat(policy, recipe.model)
     found = [_prompt_ids(chat, row) for row in rows]
-    return max((len(ids) for ids in found if not isinstance(ids, str)), default=0)
+    return max((len(ids) for ids in found if not isinstance(ids, str)), default=1)
 
 
 def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None) -> Work:
