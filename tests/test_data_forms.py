@@ -5,6 +5,7 @@ import datetime
 import decimal
 import gzip
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -684,3 +685,19 @@ def test_what_a_file_is_read_as_is_decided_by_its_suffix(tmp_path: Path) -> None
         with pytest.raises(UserError, match="is not read; wanted"):
             raw_rows.table([tmp_path / name])
     assert Data(name_or_path="x").subset is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_arrow_file_is_one_line_and_ends_no_process(seed: int, recipe_of) -> None:
+    """Some damage makes the Arrow library abort."""
+    sink = pyarrow.BufferOutputStream()
+    table = pyarrow.Table.from_pylist(GOOD)
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = bytearray(sink.getvalue().to_pybytes())
+    start = content.index(b"\xff\xff\xff\xff", 8)  # the second message: lengths and offsets
+    draw = random.Random(seed)
+    for place in range(start + 40, len(content) - 200, 16):
+        content[place] = draw.randrange(256)
+    with pytest.raises(UserError, match=r"train\.arrow cannot be read: "):
+        data.training_portion(recipe_of(bytes(content), "train.arrow"), 1)

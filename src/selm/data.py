@@ -362,17 +362,23 @@ def columns(row: Row) -> Row:
 
 def save(rows: list[Row], features: Features, path: Path) -> None:
     """Write rows as Parquet; `path` names the split for `load_dataset`: train or test."""
-    rows, features = _with_tools_as_text(rows, features)
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema), path)
+    parquet.write_table(as_table(rows, features), path)
 
 
 def read(path: Path) -> list[Row]:
     """Rows of a Parquet file that `save` wrote."""
-    found = parquet.read_table(path)
-    rows = found.to_pylist()
-    if "tools" not in found.column_names:
-        return rows
-    return [_with_tools(row) for row in rows]
+    return with_tools(parquet.read_table(path).to_pylist())
+
+
+def as_table(rows: list[Row], features: Features) -> pyarrow.Table:
+    """Rows of a schema, with a column `tools` more if a prompt has any."""
+    rows, features = _with_tools_as_text(rows, features)
+    return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+
+
+def with_tools(rows: list[Row]) -> list[Row]:
+    """Rows of a table that `as_table` made, as they were: tools and calls are objects again."""
+    return [_with_tools(row) for row in rows] if rows and "tools" in rows[0] else rows
 
 
 def _with_tools_as_text(rows: list[Row], features: Features) -> tuple[list[Row], Features]:

@@ -126,10 +126,10 @@ def _part(part: Any) -> str:
         return part
     if not isinstance(part, dict):
         raise Dropped("message_content_is_no_text")
-    kind = part.get("type", "text")
+    kind = str(part.get("type") or "text")
     if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
         return part["text"]
-    if any(word in str(kind) for word in _MEDIA):
+    if any(word in kind for word in _MEDIA):
         raise Dropped("message_has_image_audio_or_video")
     raise Dropped("message_content_is_no_text")
 

@@ -7,6 +7,8 @@ and a text in another, or a byte that is no UTF-8, would stop the run.
 import csv
 import gzip
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +96,8 @@ def count(path: Path) -> int:
 
 @lru_cache(maxsize=1024)
 def _count(path: Path, time: int, size: int) -> int:
+    if kind(path) == "arrow":
+        _check_arrow(path)
     return _reading(path, lambda: _COUNTS[kind(path)](path))
 
 
@@ -290,11 +294,37 @@ def _parquet(path: Path) -> Iterator[_Parse]:
 
 def _arrow(path: Path) -> Iterator[_Parse]:
     with pyarrow.memory_map(str(path)) as source:
-        for batch in _batches(source):
+        for batch in batches(source):
             yield from _of_batch(batch)
 
 
-def _batches(source: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
+def _check_arrow(path: Path) -> None:
+    """In a process of its own: some damage of an Arrow file ends the process that reads it."""
+    done = subprocess.run([sys.executable, "-c", _VALIDATE, path], capture_output=True)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        raise UserError(f"data.name_or_path: {path} cannot be read: {said[-1][:300]}")
+
+
+_VALIDATE = """
+import sys
+import pyarrow
+from selm.raw_rows import batches
+with pyarrow.memory_map(sys.argv[1]) as source:
+    for batch in batches(source):
+        try:
+            batch.validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            if "UTF8" not in str(error):  # that costs its row alone
+                raise
+        try:
+            batch.to_pylist()
+        except (ValueError, OverflowError):
+            pass
+"""
+
+
+def batches(source: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
     """Of a stream, as `datasets` saves it, or of a file, as other programs do."""
     if source.read(6) == b"ARROW1":
         file = pyarrow.ipc.open_file(source)
@@ -348,7 +378,7 @@ def _parquet_rows(path: Path) -> int:
 
 def _arrow_rows(path: Path) -> int:
     with pyarrow.memory_map(str(path)) as source:
-        return sum(batch.num_rows for batch in _batches(source))
+        return sum(batch.num_rows for batch in batches(source))
 
 
 _READERS: dict[str, Callable[[Path], Iterator[_Parse]]] = {

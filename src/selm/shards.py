@@ -10,11 +10,10 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-import pyarrow
 from datasets import Features
 from tqdm import tqdm
 
-from selm import sealed
+from selm import data, sealed
 from selm.data import Row
 from selm.workers import Load, Workers, spread
 
@@ -54,9 +53,9 @@ def run_shards(
     ):
         progress.set_postfix_str("resumed" if num_done else "")
         for span, results in finished:
-            table = pyarrow.Table.from_pylist(results, schema=features.arrow_schema)
+            table = data.as_table(results, features)
             sealed.save(table, _path(folder, span))
-            done[span] = table.to_pylist()
+            done[span] = data.with_tools(table.to_pylist())
             progress.update(len(span))
     return [row for span in spans for row in done[span]]
 
@@ -69,7 +68,7 @@ def _kept(folder: Path, span: range) -> list[Row] | None:
     found = sealed.read(path)
     if found is None:
         print(f"damaged: {path} is not the file that was written; its rows are done again")
-    return found
+    return None if found is None else data.with_tools(found)
 
 
 def _finished(
