@@ -184,7 +184,7 @@ def load_chat(path: str, model: Model) -> Chat:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a broken file, libraries raise what they like
         raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
     if model.chat_template is not None:
         tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
@@ -304,4 +304,6 @@ def render(
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    """Where it says nothing, or a name alone (KeyError), what kind of error it is."""
+    said = (str(error).strip() or "nothing said").splitlines()[0]
+    return said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"

@@ -6,7 +6,6 @@ import torch
 from torch.nn.functional import pad as pad_right
 from tqdm import tqdm
 from transformers import (
-    AutoModelForCausalLM,
     Cache,
     LogitsProcessor,
     LogitsProcessorList,
@@ -14,8 +13,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from selm import models
 from selm.chat import load_chat
-from selm.errors import UserError
 from selm.generation import Response
 from selm.recipe import Generation, Model
 
@@ -29,22 +28,15 @@ class TransformersEngine:
         self.chat = load_chat(path, model)
         self.settings = generation
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.policy = AutoModelForCausalLM.from_pretrained(
-                path,
-                revision=model.revision if path == model.name_or_path else None,
-                dtype=getattr(torch, model.dtype),
-                attn_implementation=model.attn_implementation,
-                trust_remote_code=model.trust_remote_code,
-            ).to(self.device)
-        except OSError as error:
-            raise UserError(f"{path}: no model can be loaded: {error}") from error
+        self.policy = models.load(path, model, dtype=getattr(torch, model.dtype)).to(self.device)
+        models.check_vocabulary(path, self.chat.tokenizer, self.policy.config)
         self.policy.eval()
         # whatever the checkpoint asks for, `_batch` needs a cache, and one that grows
         self.policy.generation_config.update(use_cache=True, cache_implementation=None)
         self.stop_ids = self.chat.stop_ids(self.policy.generation_config)
-        context = self.policy.config.get_text_config().max_position_embeddings
-        self.max_prompt_tokens = context - generation.max_tokens
+        self.max_prompt_tokens = models.most_prompt_tokens(
+            self.policy.config, generation.max_tokens
+        )
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
         """See `Engine`. Long prompts first: memory runs out at once or not at all."""

@@ -4,8 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import GenerationConfig
-
+from selm import models
 from selm.chat import load_chat
 from selm.errors import UserError
 from selm.generation import Response
@@ -38,7 +37,9 @@ class VllmEngine:
         revision = model.revision if path == model.name_or_path else None
         self.chat = load_chat(path, model)
         self.settings = generation
-        self.stop_ids = self.chat.stop_ids(_generation_config(path, revision))
+        models.check_files(path, model)
+        models.check_vocabulary(path, self.chat.tokenizer, models.load_config(path, model))
+        self.stop_ids = self.chat.stop_ids(models.generation_config(path, model))
         arguments = _arguments(path, revision, model, generation)
         context = EngineArgs(**arguments).create_model_config().max_model_len
         self.max_prompt_tokens = context - generation.max_tokens
@@ -91,11 +92,3 @@ def _arguments(
     if generation.tensor_parallel_size > 1:  # in a Ray actor too: its GPUs are on one machine
         arguments["distributed_executor_backend"] = "mp"
     return arguments | generation.vllm
-
-
-def _generation_config(path: str, revision: str | None) -> GenerationConfig | None:
-    """The checkpoint's generation_config.json, for its list of EOS tokens."""
-    try:
-        return GenerationConfig.from_pretrained(path, revision=revision)
-    except OSError:
-        return None  # many base models have none; the template's end-of-turn remains

@@ -1,13 +1,13 @@
 """The policy: as it is loaded to be trained, with or without an adapter, and as it is merged."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from selm import models
 from selm.errors import UserError
 from selm.recipe import Lora, Recipe
 
@@ -28,25 +28,15 @@ def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=own_dtype,
         )
-    model = _load(
-        recipe,
+    model = models.load(
         path,
+        recipe.model,
         dtype=own_dtype if sharded or lora is not None else torch.float32,
         quantization_config=quantization,
     )
     if sharded:
         compute_buffers_again(model)
     return model
-
-
-def _load(recipe: Recipe, path: str, **how: Any) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(
-        path,
-        revision=recipe.model.revision if path == recipe.model.name_or_path else None,
-        attn_implementation=recipe.model.attn_implementation,
-        trust_remote_code=recipe.model.trust_remote_code,
-        **how,
-    )
 
 
 def compute_buffers_again(model: PreTrainedModel) -> None:
@@ -76,7 +66,7 @@ def merge(recipe: Recipe, base: str, adapter: Path) -> PreTrainedModel:
 
     The base is read anew: with QLoRA the weights that were trained on are only 4 bits wide.
     """
-    model = _load(recipe, base, dtype=torch.float32)
+    model = models.load(base, recipe.model, dtype=torch.float32)
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 

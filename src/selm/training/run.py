@@ -14,13 +14,12 @@ from datasets import Dataset
 from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from selm import artifacts, data
+from selm import artifacts, data, models
 from selm.chat import load_chat
 from selm.data import Row
 from selm.drops import Drops, in_words
 from selm.errors import UserError
 from selm.files import write_text
-from selm.models import load_config
 from selm.plan import Run
 from selm.recipe import Recipe
 from selm.training.config import training_arguments
@@ -53,13 +52,20 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
 
 
 def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
-    """UserError for settings that would fail in the trainer, before the reference's pass."""
+    """UserError for model and settings that would fail in the trainer, before anything is loaded.
+
+    Several processes wait for each other in a trainer: there, what needs none is tried.
+    """
+    previous = artifacts.policy_path(recipe, t - 1)
+    config = models.load_config(previous, recipe.model)
+    models.check_vocabulary(previous, load_chat(previous, recipe.model).tokenizer, config)
     if _launched("WORLD_SIZE") > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         try_arguments(recipe, t, rows)
     else:
-        try_training(
-            recipe, t, load_config(artifacts.policy_path(recipe, t - 1), recipe.model), rows
-        )
+        try_training(recipe, t, config, rows)
+    note = models.dropout_note(config)
+    if note and _launched("RANK", "0") == 0:
+        print(f"{previous}: {note}")
 
 
 def num_tokens(examples: list[Row]) -> int:
@@ -117,12 +123,12 @@ def tensorboard_folder(recipe: Recipe, t: int) -> Path:
     return artifacts.run_folder(recipe) / "tensorboard" / f"iter-{t}"
 
 
-def _launched(variable: str) -> int:
-    """A number of processes as the launcher gives it; 1 where there is none.
+def _launched(variable: str, alone: str = "1") -> int:
+    """A number of or for processes as the launcher gives it; `alone` where there is none.
 
     Not asked of accelerate: before it is told to use the CPU it counts one process there.
     """
-    return int(os.environ.get(variable, "1"))
+    return int(os.environ.get(variable, alone))
 
 
 def train(trainer: SELMTrainer) -> None:
