@@ -43,7 +43,7 @@ def load_config(path: str, model: Model) -> PretrainedConfig:
     """The config of a checkpoint folder or Hub id, of a model that generates from left to right."""
     _refuse_adapter(path, model)
     _refuse_no_config(path)
-    with _in_one_line(path, "its config.json cannot be used"):
+    with _in_one_line(path, "no usable config.json"):
         config = AutoConfig.from_pretrained(
             path, revision=_revision(path, model), trust_remote_code=model.trust_remote_code
         )
