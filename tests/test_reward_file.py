@@ -224,3 +224,19 @@ def test_what_the_function_does_to_its_arguments_stays_there(tmp_path: Path) -> 
 def test_texts_of_any_kind_reach_the_function(tmp_path: Path) -> None:
     texts = ("", "\ud800", "\x00\x1b[31m", "😀" * 1000, "\u2028")
     assert score(written(tmp_path, "own.py", LENGTHS), texts) == [0, 1, 6, 1000, 1]
+
+
+def test_a_file_that_goes_elsewhere_does_not_take_us_along(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "import os\nos.chdir('/')\n" + LENGTHS.replace("return", "os.chdir('/'); return")
+    written(tmp_path, "own.py", source)
+    assert score(Path("own.py")) == [1.0, 3.0]
+    assert Path.cwd() == tmp_path
+
+
+def test_a_relative_path_is_enough(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "sub", "own.py", "from helper_relative import score as reward\n")
+    helper = LENGTHS.replace("reward", "score").replace("return", "1 / len(prompt); return")
+    written(tmp_path / "sub", "helper_relative.py", helper)
+    assert score(Path("sub/own.py")) == [1.0, 3.0]

@@ -132,6 +132,44 @@ def test_a_question_that_is_too_long_is_known_as_that(vendor: str) -> None:
     assert not error.is_filtered
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Request payload size exceeds the limit: 20971520 bytes.",
+        "The total number of tokens (prompt + max_tokens) must be less than or equal to 4096",
+        "prompt (5000 tokens) + max_tokens (64) > n_ctx (4096)",
+        "Input tokens exceed the configured limit of 272000 tokens.",
+        "You passed 9001 input tokens and requested 64 output tokens. However, the model's context "
+        "length is only 8192 tokens",
+        "at most 8192 tokens are supported; received 9000",
+        "Conversation too long",
+        "length of prompt (9000) exceeds 8192",
+        "The input or output tokens must be reduced",
+        "Token limit exceeded",
+    ],
+)
+def test_words_of_nobody_in_particular_are_known_too(words: str) -> None:
+    assert read(400, openai(words)).is_too_long
+    assert read(422, words).is_too_long
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens: 99999 > 8192, which is the maximum allowed number of output tokens for claude",
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]",
+        "Input validation error: `max_new_tokens` must be <= 512. Given: 1024",
+        "body temperature Input should be less than or equal to 2",
+        "temperature must be at most 2",
+        "Conversation roles must alternate user/assistant",
+        "'messages' is a required property",
+        "stop: maximum 4 items",
+    ],
+)
+def test_words_about_other_settings_are_not_taken_for_it(words: str) -> None:
+    assert not read(400, openai(words)).is_too_long
+
+
 @pytest.mark.parametrize("what", ELSE)
 def test_what_is_something_else_is_not_taken_for_it(what: str) -> None:
     assert not read(*ELSE[what]).is_too_long

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import chdir
 from dataclasses import dataclass
 from inspect import Parameter
 from itertools import islice
@@ -56,9 +57,10 @@ class FunctionRanker:
         wanted = self.takes.of(self.name, {"prompt_id": prompt_id, **columns})
         try:
             # A copy: what the function does to the messages must not reach the preferences.
-            returned = self.function(copy.deepcopy(prompt), list(texts), **wanted)
-            if isinstance(returned, Iterator):  # a generator's code runs only now
-                returned = list(islice(returned, len(texts) + 1))
+            with chdir("."):  # wherever it goes, we come back: our paths are relative
+                returned = self.function(copy.deepcopy(prompt), list(texts), **wanted)
+                if isinstance(returned, Iterator):  # a generator's code runs only now
+                    returned = list(islice(returned, len(texts) + 1))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever it is, SystemExit too, it is the user's code

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -112,7 +113,8 @@ def _run(key: str, file_name: str, file: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses look themselves up there
     assert spec.loader is not None
     try:
-        spec.loader.exec_module(module)
+        with chdir("."):  # wherever it goes, we come back: our paths are relative
+            spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever it is, SystemExit too, it is the user's code

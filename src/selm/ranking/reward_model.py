@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import find_adapter_config_file
+from transformers.utils import find_adapter_config_file, logging
 
 from selm.chat import render, takes_system, without_system
 from selm.errors import UserError
@@ -309,6 +309,8 @@ def load_model(ranking: Ranking, device: str) -> PreTrainedModel:
         device: cpu, cuda, or meta to look at the weights' names and shapes alone.
     """
     dtype = DTYPES.get(device, "float32") if ranking.dtype == "auto" else ranking.dtype
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is said below, in one line
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             ranking.name_or_path,
@@ -321,6 +323,8 @@ def load_model(ranking: Ranking, device: str) -> PreTrainedModel:
         )
     except _LOADING as error:
         raise _unloadable(ranking, error) from error
+    finally:
+        logging.set_verbosity(verbosity)
     _check_weights(ranking, info)
     return model.eval() if device == "meta" else model.to(device).eval()
 

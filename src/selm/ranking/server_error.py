@@ -25,36 +25,28 @@ _TOO_LONG_CODES = {
     *("model_max_prompt_tokens_exceeded", "model_context_window_exceeded", "prompt_too_long"),
     *("input_too_long", "context_length_error", "payload_too_large", "request_entity_too_large"),
 }
-_ASKED = r"(prompt|input|inputs|message|messages|request|text|conversation|query|question)"
-_MOST = r"(maximum|max\b|limit|allowed|permitted|supported|longest|capacity)"
-_TOO_LONG = re.compile(
-    "|".join(
-        (
-            r"context[ _-]?(length|size|window|limit)|context the overflows|context overflow",
-            r"max(imum)?[ _]model[ _]len|max_seq_len|max_num_tokens|max_input_length",
-            r"(sequence|session|prompt|input|model)('s)?[ _]length",
-            r"(prompt|input|model)('s)? token (limit|count)",
-            rf"{_ASKED}\b[^.;]{{0,60}}\btoo (long|large|big)\b",
-            rf"too (long|large|big)[^.;]{{0,30}}\b{_ASKED}",
-            r"too many ((input|prompt) )?tokens",
-            rf"(token|character|length|size)[^;]{{0,80}}(exceed|longer|greater|larger|more than)"
-            rf"[^;]{{0,80}}({_MOST}|tokens)",
-            rf"exceed[^;]{{0,80}}{_MOST}[^;]{{0,40}}(token|length|input|prompt|size)",
-            rf"exceed[^;]{{0,60}}(token|length|input|prompt|size)[^;]{{0,40}}{_MOST}",
-            r"(less|fewer) than [\d,]+ (input )?tokens|tokens[^;]{0,40}(<=|less than|at most)",
-            r"reduce (the |your )?(length|size|number|prompt|message|input)|shorten",
-            r"range of input length",
-            r"max(_completion)?_tokens must be at least 1, got -",
-        )
-    )
+# What can be too long, and the words for that: both are in what any server says of it.
+_QUESTION = re.compile(
+    r"token|\b(prompt|inputs?|context|messages?|conversation|query|question|sequence|payload|"
+    r"text|request)\b|body (is )?too|context_|content length|inputtoolong|contextwindow"
 )
+_TOO_MUCH = re.compile(
+    r"exceed|surpass|too ?(long|large|many|big)|(long|larg|great)er than|(more|less|fewer) than"
+    r"|at most|maxim|max\b|max[ _](model|seq|input|num|position)|limit|>|<=|reduce|shorten|truncat"
+    r"|capacity|window|context (length|size)|overflow|range of input length|at least 1, got -"
+)
+_IN_A_CRASH = re.compile(r"context (length|size|window)|token|prompt|input length")  # 5xx: no less
 # Of the answer, which the recipe limits: of all pairs alike, so the recipe is to be mended.
 _OF_ANSWER = re.compile(
-    r"max(_completion|_new|_output)?_tokens['\"`]? (is|must|should|cannot|can't|exceeds?|value)"
+    r"max(_completion|_new|_output)?_tokens['\"`]?( value)?( is| must| should| cannot| can't|:|,)"
     r"|completion tokens|output tokens"
 )
-_OF_QUESTION = re.compile(rf"context|got -|\b{_ASKED}\b")
-_OF_RATE = re.compile(r"rate[ _-]?limit|quota|per[ _-](second|min|minute|hour|day)|\b[tr]pm\b")
+_OF_QUESTION = re.compile(r"context|got -|\b(prompts?|inputs?|messages?|request)\b|\bsum\b")
+_OF_FORM = re.compile(r"input should|input validation error|unexpected token|invalid json")
+_OF_RATE = re.compile(
+    r"rate[ _-]?limit|requests? limit|too many requests|quota|\b[tr]pm\b"
+    r"|per[ _-](second|min|minute|hour|day)"
+)
 _LARGE_FOR_RATE = re.compile(r"request too large|request is too large")
 
 _FILTERED = re.compile(
@@ -101,9 +93,14 @@ class ServerError:
             return bool(_LARGE_FOR_RATE.search(words))
         if self.status not in (400, 422, 500) or _OF_RATE.search(words):
             return False
+        if self.status == 500 and ("memory" in words or not _IN_A_CRASH.search(words)):
+            return False
+        words = _OF_FORM.sub("", words)
+        if _NO_SCHEMA.search(words) and "token" not in words and "context" not in words:
+            return False
         if _OF_ANSWER.search(words) and not _OF_QUESTION.search(words):
             return False
-        return bool(_TOO_LONG.search(words))
+        return bool(_QUESTION.search(words) and _TOO_MUCH.search(words))
 
     @property
     def is_filtered(self) -> bool:
