@@ -11,6 +11,7 @@ import sys
 
 from selm import artifacts
 from selm.cli import parse_plan, run_main
+from selm.escape import one_line
 from selm.plan import script, warnings
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     run, remaining = parse_plan(__doc__)
     if not remaining:
         for warning in warnings(run):
-            print(warning, file=sys.stderr)
+            print(one_line(warning), file=sys.stderr)
     print(script(run, artifacts.done(run.recipe) if remaining else None), end="")
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from selm import manifest
 from selm.errors import OutsideError, UserError
+from selm.escape import one_line
 from selm.files import rename, write_text
 from selm.hashes import hashes_in, sha256
 from selm.lineage import differing_keys, inputs, name, recipe_part
@@ -238,9 +239,9 @@ def push_save(run: Run, t: int, folder: Path) -> None:
     try:
         hub.push_save(where, folder, _partial_key(run, "checkpoint", t))
     except OutsideError as error:
-        print(f"{error}; the training goes on without this save on the Hub")
+        print(one_line(f"{error}; the training goes on without this save on the Hub"))
     else:
-        print(f"{folder.name}: pushed to {where.repo} ({hub.SAVES_BRANCH})")
+        print(one_line(f"{folder.name}: pushed to {where.repo} ({hub.SAVES_BRANCH})"))
 
 
 def pull_save(run: Run, t: int, folder: Path) -> None:
@@ -255,7 +256,7 @@ def pull_save(run: Run, t: int, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         move_files(partial, folder)
         partial.rmdir()
-        print(f"{folder}: pulled from {where.repo} ({hub.SAVES_BRANCH})")
+        print(one_line(f"{folder}: pulled from {where.repo} ({hub.SAVES_BRANCH})"))
 
 
 def pull(recipe: Recipe, kind: str, t: int | None) -> None:
@@ -274,7 +275,7 @@ def pull(recipe: Recipe, kind: str, t: int | None) -> None:
             raise OutsideError(f"hub: {there.place}: {path} arrived damaged; repeat the command")
     _move_into_place(pulled, target)
     shutil.rmtree(partial, ignore_errors=True)
-    print(f"{target}: pulled from {there.place}")
+    print(one_line(f"{target}: pulled from {there.place}"))
 
 
 def push(run: Run, kind: str, t: int | None) -> None:
@@ -303,7 +304,7 @@ def push(run: Run, kind: str, t: int | None) -> None:
             f"{target} is complete on this disk, but not on the Hub; repeat the command to push "
             f"it. {error}"
         ) from error
-    print(f"{target}: pushed to {where.url}")
+    print(one_line(f"{target}: pushed to {where.url}"))
 
 
 def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
@@ -382,7 +383,7 @@ def partial_folder(run: Run, kind: str, t: int | None) -> Path:
         why = _why_discard(_read_bytes(partial / "key.json"), key)
         if why:
             shutil.rmtree(partial)
-            print(f"{partial}: unfinished work is discarded, {why}", flush=True)
+            print(one_line(f"{partial}: unfinished work is discarded, {why}"), flush=True)
     if not partial.exists():
         partial.mkdir(parents=True)
         write_text(partial / "key.json", key)

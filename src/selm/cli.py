@@ -123,7 +123,7 @@ class Stage:
         found = artifacts.state(self.recipe, self.kind, self.t)
         if is_main_process():
             if found.current:
-                print(artifacts.done_line(self.recipe, self.kind, self.t, found))
+                print(one_line(artifacts.done_line(self.recipe, self.kind, self.t, found)))
                 artifacts.sweep(self.recipe, self.kind, self.t)
                 self._save_recipe()
                 if found.pushed is None:

@@ -34,6 +34,7 @@ from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from selm.errors import OutsideError, UserError
+from selm.escape import one_line
 from selm.recipe import Recipe
 
 API = HfApi(library_name="selm")
@@ -419,7 +420,7 @@ def patiently(what: str, call: Callable[[], T], waits_seconds: Sequence[int] = W
                 raise OutsideError(f"hub: {what}: {reason}{tries}", status) from error
             wait_seconds = max(waits_seconds[attempt - 1], _asked_to_wait(cause))
         tries = f"attempt {attempt} of {attempts} failed, next in {wait_seconds} s"
-        print(f"hub: {what}: {reason}; {tries}", file=sys.stderr, flush=True)
+        print(one_line(f"hub: {what}: {reason}; {tries}"), file=sys.stderr, flush=True)
         time.sleep(wait_seconds)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from selm import data, sealed
 from selm.data import Row
+from selm.escape import one_line
 from selm.workers import Load, Workers, spread
 
 ONE = Workers(1)
@@ -67,7 +68,9 @@ def _kept(folder: Path, span: range) -> list[Row] | None:
         return None
     found = sealed.read(path)
     if found is None:
-        print(f"damaged: {path} is not the file that was written; its rows are done again")
+        print(
+            one_line(f"damaged: {path} is not the file that was written; its rows are done again")
+        )
     return None if found is None else data.with_tools(found)
 
 

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
 from selm import artifacts, sealed
+from selm.escape import one_line
 from selm.lineage import recipe_part
 from selm.recipe import Recipe
 
@@ -64,7 +65,7 @@ def _read(path: Path) -> Columns | None:
         return None
     rows = sealed.read(path)
     if rows is None:
-        print(f"damaged: {path} is not the file that was written; it is computed again")
+        print(one_line(f"damaged: {path} is not the file that was written; it is computed again"))
         return None
     return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from selm.errors import UserError
+from selm.escape import one_line
 from selm.files import write_text
 from selm.hashes import sha256
 from selm.training.finite import all_finite, first_not_finite
@@ -39,7 +40,7 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
         why = why_not(path)
         if why is None:
             return path
-        print(f"{path}: not gone on from, {why}")
+        print(one_line(f"{path}: not gone on from, {why}"))
     return None
 
 
