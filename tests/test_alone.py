@@ -19,7 +19,7 @@ from selm.alone import lock
 held = lock(pathlib.Path(sys.argv[1]))
 if os.fork():
     print("held", flush=True)
-time.sleep(60)
+time.sleep(900)
 """
 
 

