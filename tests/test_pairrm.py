@@ -26,7 +26,7 @@ from selm.ranking.pairrm import PairRMRanker, cut, rendered
 from selm.ranking.pairrm_model import MARKERS, load
 from selm.recipe import Ranking
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4  # some hundred roundings of fp32 values of up to 10, on any processor
 GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden/pairrm.json.gz").read_bytes()))
 PARTS = {part["limits"]: part for part in GOLDEN}
 CASES = [
@@ -182,7 +182,7 @@ def test_half_precision_is_near_float32_and_the_head_stays_float32(published: Pa
     ranker = PairRMRanker(str(published / "published"), dtype="bfloat16")
     assert ranker.model.pretrained_model.dtype == torch.bfloat16
     assert ranker.model.head_layer[1].weight.dtype == torch.float32
-    assert 0 < difference(compare(ranker, [case]), [case["comparisons"]]) < 0.1
+    assert 0 < difference(compare(ranker, [case]), [case["comparisons"]]) < 0.2
 
 
 def test_a_marker_in_a_text_does_nothing(rankers: dict[str, PairRMRanker]) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizer_zoo
 import torch
@@ -149,6 +150,8 @@ def give_own_code(folder: Path, head: torch.nn.Linear) -> None:
 
 
 OPTIONS = {"armo": {"output_key": "score", "trust_remote_code": True}}
+# Scores are up to 4 here: some hundred roundings of fp32 on the way through two layers.
+ROUNDING = 250 * 4 * torch.finfo(torch.float32).eps
 KINDS = ("skywork", "deberta", "armo", "nopad")
 
 
@@ -179,7 +182,7 @@ def plain_score(folder: str, kind: str, prompt: Sequence[dict[str, str]], text: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_a_plain_forward(folders, kind: str) -> None:
-    """In fp32 within 1e-5, where scores differ by far more: padding only reorders additions."""
+    """Padding only reorders additions; scores differ by far more."""
     ranker = load_ranker(ranking_of(folders[kind], kind), seed=1)
     scores = ranker.score(IDS, PROMPTS, CANDIDATES)
     expected = [
@@ -187,22 +190,22 @@ def test_scores_are_those_of_a_plain_forward(folders, kind: str) -> None:
         for prompt, texts in zip(PROMPTS, CANDIDATES, strict=True)
     ]
     for found, wanted in zip(scores, expected, strict=True):
-        assert found == pytest.approx(wanted, abs=1e-5)
+        assert found == pytest.approx(wanted, abs=ROUNDING)
     assert max(expected[0]) - min(expected[0]) > 0.01
     assert not ranker.pairwise
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_depend_on_the_text_alone(folders, kind: str) -> None:
-    """Not on batch size, order, or which other texts there are; within 1e-5 in fp32."""
+    """Not on batch size, order, or which other texts there are."""
     wanted = RewardModelRanker(ranking_of(folders[kind], kind)).score(IDS, PROMPTS, CANDIDATES)
     for budget in (1, 100, 100_000):
         ranker = RewardModelRanker(ranking_of(folders[kind], kind, tokens_per_batch=budget))
         backwards = ranker.score(IDS[::-1], PROMPTS[::-1], [row[::-1] for row in CANDIDATES[::-1]])
         for found, row in zip(backwards, wanted[::-1], strict=True):
-            assert found == pytest.approx(row[::-1], abs=1e-5)
+            assert found == pytest.approx(row[::-1], abs=ROUNDING)
         alone = ranker.score(["p1"], PROMPTS[1:2], [CANDIDATES[1][:1] * 2])
-        assert alone[0] == pytest.approx(wanted[1][:1] * 2, abs=1e-5)
+        assert alone[0] == pytest.approx(wanted[1][:1] * 2, abs=ROUNDING)
 
 
 def test_a_template_without_system_messages_gets_them_in_the_users_turn(
@@ -360,12 +363,14 @@ def test_a_missing_folder_is_refused_before_anything_runs(tiny_recipe: str) -> N
 
 
 def test_bfloat16_is_close(folders) -> None:
-    """Eight bits of mantissa through two layers: a few per cent."""
+    """Eight bits of mantissa through two layers: a few per cent, how many the processor decides."""
     exact = RewardModelRanker(ranking_of(folders["skywork"])).score(IDS, PROMPTS, CANDIDATES)
     ranker = RewardModelRanker(ranking_of(folders["skywork"], dtype="bfloat16"))
     assert next(ranker.model.parameters()).dtype == torch.bfloat16
-    for found, wanted in zip(ranker.score(IDS, PROMPTS, CANDIDATES), exact, strict=True):
-        assert found == pytest.approx(wanted, abs=0.2)
+    rounded = ranker.score(IDS, PROMPTS, CANDIDATES)
+    flat = [[score for row in rows for score in row] for rows in (rounded, exact)]
+    assert np.corrcoef(*flat)[0, 1] > 0.98
+    assert np.abs(np.subtract(*flat)).mean() < 0.2
 
 
 @pytest.mark.parametrize("kind", ["skywork", "deberta"])

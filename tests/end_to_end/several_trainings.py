@@ -3,7 +3,7 @@
     accelerate launch --config_file ... tests/end_to_end/several_trainings.py WAYS OUT RECIPE ...
 
 WAYS is a JSON file {name: overrides}. Of each the policy, its log and its reference log-probs are
-left in OUT/name. It goes through the functions of scripts/train.py, without its artifacts.
+left in OUT/name; of one that fails, what each process says. It goes through the functions of scripts/train.py, without its artifacts.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from selm.errors import UserError
 from selm.recipe import load_recipe
 from selm.training import head
 from selm.training.run import load_examples, make_trainer, save_policy, train
@@ -25,7 +26,13 @@ def main(ways: dict[str, list[str]], out: Path, words: list[str]) -> None:
         for example in examples[4:]:  # rows of very different lengths
             example["prompt_ids"] = example["prompt_ids"][-5:]
         trainer = make_trainer(recipe, 2, examples, out / name / "steps")
-        train(trainer)
+        try:
+            train(trainer)
+        except UserError as error:
+            error_file = out / name / f"error-{trainer.args.process_index}.txt"
+            error_file.parent.mkdir(parents=True, exist_ok=True)
+            error_file.write_text(str(error), encoding="utf-8")
+            continue
         save_policy(trainer, recipe, 2, out / name / "policy")
         if trainer.is_world_process_zero():
             facts = {key: trainer.train_dataset[key][:] for key in REF_COLUMNS}

@@ -1,6 +1,7 @@
 """Two processes on a CPU take the same steps as one: DDP, and ZeRO-3 with every weight sharded."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from patience import PATIENCE
 from transformers import AutoModelForCausalLM
 
 from selm import artifacts
@@ -19,8 +21,10 @@ pytestmark = pytest.mark.slow
 
 # Losses of a few steps in fp32 whose sums are added up in another order.
 LOSS = 1e-4
-# Weights after four steps of Adam at 1e-3, which makes whole steps of gradients near rounding.
-WEIGHTS = {"rtol": 0.0, "atol": 2e-5}
+# Weights after steps of Adam whose epsilon is the learning rate, see the tiny recipe: each moves a
+# weight by no more than its gradient is off by. Those are parts of a whole of norm 1, so 1e-6 is
+# ten times fp32's rounding; with Adam's own epsilon it would be whole steps of 1e-3.
+WEIGHTS = {"rtol": 0.0, "atol": 4e-6}
 # Log-probs in fp32 of up to 128 tokens.
 LOGPS = 1e-4
 
@@ -38,6 +42,16 @@ WAYS = {
         "training.gradient_checkpointing=true",
     ],
 }
+
+
+# One step over all rows, whose chosen tokens differ between the processes.
+SFT = {
+    "sft": [
+        *("training.loss_type=[sigmoid, sft]", "training.global_batch_size=12"),
+        *("training.num_train_epochs=1", "training.optim=sgd", "iterations.1.learning_rate=0.1"),
+    ]
+}
+DIVERGES = {"diverges": ["iterations.1.learning_rate=1e30"]}
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +86,9 @@ def trained(
 ) -> dict[str, Path]:
     """Folders of the trainings in WAYS: by one process, by two with DDP, by two with ZeRO-3."""
     launches = {
-        "one": (CONFIGS / "single.yaml", 1, WAYS),
-        "ddp": (CONFIGS / "ddp.yaml", 2, WAYS),
-        "zero3": (sharded, 2, WAYS | {"bf16": ["model.dtype=bfloat16"]}),
+        "one": (CONFIGS / "single.yaml", 1, WAYS | SFT),
+        "ddp": (CONFIGS / "ddp.yaml", 2, DIVERGES | WAYS | SFT),
+        "zero3": (sharded, 2, DIVERGES | WAYS | SFT | {"bf16": ["model.dtype=bfloat16"]}),
     }
     folders = {}
     for name, (config, processes, ways) in launches.items():
@@ -99,7 +113,7 @@ def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
         env=finished.all_environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -137,6 +151,45 @@ def test_the_same_losses_reference_and_policy_as_one_process(
     ]
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_sft_is_the_mean_over_the_tokens_of_all_processes(
+    strategy: str, trained: dict[str, Path]
+) -> None:
+    """After one step of SGD: a step of 0.1 times what gradients of norm 1 are off by."""
+    one, two = (trained[name] / "sft" / "policy" for name in ("one", strategy))
+    torch.testing.assert_close(weights(two), weights(one), **WEIGHTS)
+    assert facts(trained[strategy], "sft")["losses"] == pytest.approx(
+        facts(trained["one"], "sft")["losses"], abs=LOSS
+    )
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
+def test_a_policy_that_diverges_ends_the_training_in_every_process(
+    strategy: str, trained: dict[str, Path]
+) -> None:
+    """They went on to the next way together; nothing that is not finite was saved."""
+    folder = trained[strategy] / "diverges"
+    said = [(folder / f"error-{rank}.txt").read_text(encoding="utf-8") for rank in range(2)]
+    assert said[0] == said[1]
+    assert re.match(r"training: the loss of step [23] is not finite at a learning rate", said[0])
+    assert not (folder / "policy").exists()
+
+
+def test_the_script_of_a_policy_that_diverges_says_one_line(project_copy: Any) -> None:
+    two = project_copy.with_overrides(
+        *DIVERGES["diverges"],
+        f"training.accelerate_config={CONFIGS / 'ddp.yaml'}",
+        "training.num_processes=2",
+    )
+    done = two.stage("train", 2)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "the policy diverged and is not saved; lower" in said[0]
+    assert "Traceback" not in done.stderr
+    assert artifacts.state(two.recipe, "checkpoint", 2).why != "missing"  # the old recipe's
+    assert not artifacts.state(two.recipe, "checkpoint", 2).current
+
+
 def test_the_reference_is_the_one_of_the_recipe(trained: dict[str, Path]) -> None:
     """The policy is the reference at the first step; `initial` is another model."""
     assert facts(trained["ddp"], "shared")["losses"][0] == pytest.approx(0.6931, abs=1e-4)
@@ -164,12 +217,11 @@ def test_an_optimizer_sharded_by_zero3_goes_on_as_it_was_or_not_at_all(
 
 def test_a_training_of_one_process_goes_on_with_two(project_copy: Any, finished: Any) -> None:
     """Killed after a saved step; the real script, and the same weights as without."""
-    slow = project_copy.with_overrides("training.save_steps=1")
-    checkpoint = slow.folder / "iter-2" / "checkpoint"
+    often = project_copy.with_overrides("training.save_steps=1")
+    checkpoint = often.folder / "iter-2" / "checkpoint"
     shutil.rmtree(checkpoint)
-    partial = slow.folder / "iter-2" / ".checkpoint.partial" / "steps"
-    slow.killed("train", 2, ready=lambda: any(partial.glob("checkpoint-*/files.json")))
-    two = slow.with_overrides(
+    often.killed_at("save", 1, "train", 2)
+    two = often.with_overrides(
         f"training.accelerate_config={CONFIGS / 'ddp.yaml'}", "training.num_processes=2"
     )
     done = two.stage("train", 2)
