@@ -3,7 +3,8 @@
     accelerate launch --config_file ... tests/end_to_end/several_trainings.py WAYS OUT RECIPE ...
 
 WAYS is a JSON file {name: overrides}. Of each the policy, its log and its reference log-probs are
-left in OUT/name; of one that fails, what each process says. It goes through the functions of scripts/train.py, without its artifacts.
+left in OUT/name; of one that fails, what each process says. It goes through the functions of
+scripts/train.py, without its artifacts.
 """
 
 import json
