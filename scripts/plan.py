@@ -4,22 +4,25 @@
 
 Its comments estimate what each stage takes (see `src/selm/cost.py`); that a stage will not fit is
 said at the top and on stderr, with what would make it fit. Each command can be pasted, edited or
-queued by itself; `scripts/run.sh` runs them all.
+queued by itself; `scripts/run.sh` runs them all. With --keep the plan is also written to
+runs/<run_name>/plan.sh; with --remaining what is printed leaves out what is done already.
 """
 
 import sys
 
 from selm import artifacts
-from selm.cli import parse_plan, run_main
+from selm.cli import keep_text, parse_plan, run_main
 from selm.escape import one_line
 from selm.plan import script, warnings
 
 
 def main() -> None:
-    run, remaining = parse_plan(__doc__)
-    if not remaining:
+    run, remaining, keep = parse_plan(__doc__)
+    if keep or not remaining:
         for warning in warnings(run):
             print(one_line(warning), file=sys.stderr)
+    if keep:
+        keep_text(artifacts.run_folder(run.recipe) / "plan.sh", script(run))
     print(script(run, artifacts.done(run.recipe) if remaining else None), end="")
 
 

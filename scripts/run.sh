@@ -7,28 +7,38 @@
 # The plan is kept as runs/<run_name>/plan.sh, each stage's output under runs/<run_name>/logs/.
 set -euo pipefail
 
+here=$PWD
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ] || [ "$1" = "--help" ] || [ "$1" = "-h" ]; then
-  sed -n '2,7s/^# \{0,1\}//p' "$0"
+  sed -n '2,7s/^# \{0,1\}//p' scripts/run.sh
   exit 2
 fi
 if [ -d .venv ]; then
   PATH="$PWD/.venv/bin:$PATH"
 fi
 
+# A recipe is named as it is seen from where the user is; what it names, as seen from this folder.
+words=()
+for word in "$@"; do
+  if [[ "$word" != /* && "$here" != "$PWD" && -f "$here/$word" ]]; then
+    word="$here/$word"
+  fi
+  words+=("$word")
+done
+
 source scripts/cpu_settings.sh
 # Where DeepSpeed is installed and there is no GPU, it warns of that at every import.
 if [[ "$(nvidia-smi -L 2>/dev/null || true)" != *"GPU 0"* ]]; then
   export DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}"
 fi
-
-plan=$(python scripts/plan.py "$@")
-folder=$(sed -n 's|^# .*; all output in \(.*\)/$|\1|p' <<<"$plan")
-mkdir -p "$folder"
-if [ "$plan" != "$(cat "$folder/plan.sh" 2>/dev/null)" ]; then
-  printf '%s\n' "$plan" >"$folder/.plan.sh.tmp"
-  mv "$folder/.plan.sh.tmp" "$folder/plan.sh"
+# Stages end with this process, whatever ends it (src/selm/parents.py).
+export SELM_RUN_SH="$$@$HOSTNAME"
+# The plan says `accelerate launch`; launch.slurm has its own meaning for that.
+if ! declare -F accelerate >/dev/null; then
+  accelerate() { python scripts/launch.py "${@:2}" || return; }
+  export -f accelerate
 fi
+
 # What is done needs no process of its own to say so.
-remaining=$(python scripts/plan.py --remaining "$@")
+remaining=$(python scripts/plan.py --keep --remaining "${words[@]}")
 exec bash -c "$remaining"

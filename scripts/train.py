@@ -8,13 +8,11 @@ before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` r
 same command goes on from the last saved step.
 """
 
-from selm.alone import end_with_launcher
 from selm.cli import Stage, is_main_process, parse_iteration, run_main
 from selm.recipe import check_packages
 
 
 def main() -> None:
-    end_with_launcher()
     run, t = parse_iteration(__doc__)
     stage = Stage(run, "checkpoint", t)
     if stage.is_done():

@@ -138,7 +138,8 @@ class LoopbackHub:
         self.users = {user.token: user for user in users}
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}  # large files by sha256
-        self.xet_folder = Path(tempfile.mkdtemp(prefix="loopback-xet-"))
+        self._xet = tempfile.TemporaryDirectory(prefix="loopback-xet-")  # as long as the hub
+        self.xet_folder = Path(self._xet.name)
         self.xet_files: dict[str, tuple[str, int]] = {}  # sha256 -> Xet's hash, size
         self.log: list[str] = []
         self.leaks: list[str] = []

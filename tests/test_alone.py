@@ -1,5 +1,7 @@
 """One process at a time: who holds a lock, who lets go of it, and who waits."""
 
+import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selm import alone
-from selm.errors import OutsideError
+from selm.errors import OutsideError, UserError
 
 HOLD = """
 import os, pathlib, sys, time
@@ -65,3 +67,44 @@ def test_a_lost_machine_is_waited_for(
     monkeypatch.setattr(alone, "PATIENCE", 30)
     threading.Timer(0.5, holder.kill).start()
     alone.lock(path).close()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder's link", "hard link", "fifo", "folder"])
+def test_no_link_is_followed(path: Path, kind: str, tmp_path: Path) -> None:
+    """In a folder that others write to, too, what they point to is not overwritten."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "a").write_text("precious", encoding="utf-8")
+    if kind == "folder's link":
+        path.parent.symlink_to(theirs)
+    else:
+        path.parent.mkdir()
+        {
+            "link": lambda: path.symlink_to(theirs / "a"),
+            "hard link": lambda: path.hardlink_to(theirs / "a"),
+            "fifo": lambda: os.mkfifo(path),
+            "folder": path.mkdir,
+        }[kind]()
+    with pytest.raises(UserError, match=f"{path}: a link, or no plain file"):
+        alone.lock(path)
+    assert (theirs / "a").read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_locks_is_worked_on(
+    path: Path, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    alone.lock(path).close()
+    assert "this disk has no file locks" in capsys.readouterr().out
+
+
+def test_what_others_wrote_into_a_lock_is_shown_harmless(path: Path, holder, monkeypatch) -> None:
+    path.write_bytes(b"\x1b[31m \xff process 7")
+    monkeypatch.setattr(alone, "PATIENCE", 0.1)
+    with pytest.raises(OutsideError) as caught:
+        alone.lock(path)
+    assert "\x1b" not in str(caught.value)

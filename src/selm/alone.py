@@ -1,32 +1,36 @@
 """A stage of a run is made by one process, or one launch of several, at a time."""
 
-import ctypes
+import errno
 import fcntl
 import os
-import signal
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import TextIO
 
-from selm.errors import OutsideError
+from selm.errors import OutsideError, UserError
+from selm.escape import one_line
 
 PATIENCE = 150  # seconds; NFS lets go of a lost machine's locks after 90
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# What a disk answers that has no locks, e.g. NFS without its lock service.
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 def lock(path: Path) -> TextIO:
     """Hold this file for as long as the result is open; the kernel lets go of a dead process's.
 
+    On a disk without locks a line says that nobody is kept out.
+
     Raises:
         OutsideError: another process holds it.
+        UserError: somebody has put a link or something else in its place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+    file = _open(path)
     until = time.monotonic() + PATIENCE
-    while not _try(file):
-        holder = path.read_text(encoding="utf-8").strip() or "another process"
+    while not _try(file, path):
+        holder = _holder(file)
         elsewhere = not holder.endswith(f" on {socket.gethostname()}")
         if not elsewhere or time.monotonic() > until:
             raise OutsideError(f"{path}: {holder} makes this already; wait for it or end it")
@@ -37,19 +41,51 @@ def lock(path: Path) -> TextIO:
     return file
 
 
-def _try(file: TextIO) -> bool:
+def _open(path: Path) -> TextIO:
+    """The file itself, in the folder itself: in a shared folder others could have put links there,
+
+    and what they point to would be overwritten.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(path.name, flags, 0o666, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR):
+            raise _no_file(path) from error
+        error.filename = str(path)
+        raise
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        os.close(descriptor)
+        raise _no_file(path)
+    return os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
+
+
+def _no_file(path: Path) -> UserError:
+    return UserError(f"{path}: a link, or no plain file, is where the lock belongs; delete it")
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return one_line(file.read(200).strip()) or "another process"
+
+
+def _try(file: TextIO, path: Path) -> bool:
     try:
         # not flock: forked children would share it
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(
+            f"{path.parent}: this disk has no file locks ({error.strerror}); see to it yourself "
+            "that no second process makes the same stage"
+        )
     return True
-
-
-def end_with_launcher() -> None:
-    """Be killed when `accelerate launch` is: a kill -9 leaves it no time to end its processes.
-
-    Without a launcher nothing is changed: a shell may end before what it has started.
-    """
-    if "ACCELERATE_MIXED_PRECISION" in os.environ:  # which every launch sets
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

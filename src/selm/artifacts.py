@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selm import manifest
+from selm.commit import code_commit
 from selm.errors import OutsideError, UserError
 from selm.escape import one_line
 from selm.files import rename, write_text
@@ -441,7 +441,7 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
 
     `seconds_before`: seconds that the stage has worked before it got here.
     """
-    hashes = require_inputs(run, kind, t)
+    hashes, commit = require_inputs(run, kind, t), code_commit()
     target = folder(run.recipe, kind, t)
     building = target.parent / f".{kind}.tmp"
     shutil.rmtree(building, ignore_errors=True)
@@ -463,7 +463,7 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
         **record.facts,
         "command": command(run, kind, t),
         "versions": _versions(),
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     manifest.write(building, facts, hashes_in(Path(run.recipe.output_dir)))
@@ -520,21 +520,6 @@ def _revisions(recipe: Recipe) -> dict[str, str]:
         if commit:
             found[key] = commit.decode(errors="replace").strip()
     return found
-
-
-def _git_commit() -> str | None:
-    """The code's commit, with `-dirty` if files were changed; None outside a git checkout."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def move_files(source: Path, target: Path) -> None:

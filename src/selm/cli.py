@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from selm import artifacts, memory
+from selm import artifacts, memory, parents, stopped, temporary
 from selm.alone import lock
 from selm.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
 from selm.files import write_text
-from selm.plan import SCRIPTS, Run
+from selm.plan import SCRIPTS, Run, command
 from selm.recipe import Recipe, load_recipe
 from selm.secrets import hide
 
@@ -49,12 +50,13 @@ def parse_run(doc: str | None) -> Run:
     return _run(arguments)
 
 
-def parse_plan(doc: str | None) -> tuple[Run, bool]:
-    """Arguments of the plan, and whether only what remains to be done is wanted."""
+def parse_plan(doc: str | None) -> tuple[Run, bool, bool]:
+    """Arguments of the plan: the run, --remaining, --keep."""
     made = parser(doc)
     made.add_argument("--remaining", action="store_true", help="leave out what is done already")
+    made.add_argument("--keep", action="store_true", help="write the plan to the run's folder too")
     arguments = made.parse_intermixed_args()
-    return _run(arguments), arguments.remaining
+    return _run(arguments), arguments.remaining, arguments.keep
 
 
 def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
@@ -73,29 +75,53 @@ def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
 
 def _run(arguments: argparse.Namespace) -> Run:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    stopped.work = stopped.Work(output_dir=Path(recipe.output_dir))
     return Run(recipe, arguments.recipe, tuple(arguments.overrides))
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Call main; a user's mistake becomes one line on stderr and exit 2, the Hub's exit 1.
+    """Call main; what ends it early becomes one line on stderr and an exit code.
 
-    So does lack of memory, which exits with 1 too.
+    2: a user's mistake. 1: the Hub, a full disk, lack of memory; the same command may work later.
+    130, 143, 129: Ctrl-C, SIGTERM, SIGHUP.
     """
-    try:
-        main()
-    except UserError as error:
-        if is_main_process() or not isinstance(error, SharedError):
-            print(f"error: {hide(one_line(str(error)))}", file=sys.stderr)
-        sys.exit(2)
-    except OutsideError as error:
-        print(f"error: {hide(one_line(str(error)))}", file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, RuntimeError, ValueError) as error:
-        line = memory.said(error, Path(sys.argv[0]).stem)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
+    with stopped.listening(is_main_process()):
+        parents.end_with_run_sh()
+        parents.end_with_launcher(is_main_process())
+        try:
+            main()
+        except stopped.Stopped as error:
+            _end(stopped.line(error), 128 + error.number)
+        except KeyboardInterrupt:  # raised by a library's own handler
+            _end(stopped.line(stopped.Stopped(signal.SIGINT)), 130)
+        except Exception as error:
+            _end(*_said(error))
+
+
+def _end(line: str, code: int) -> None:
+    if line:
+        print(hide(one_line(line)), file=sys.stderr)
+    sys.exit(code)
+
+
+def _said(error: Exception) -> tuple[str, int]:
+    """The line for an error and its exit code; an error that is a fault of ours is raised again."""
+    known = stopped.cannot_write(error) or error
+    if isinstance(known, UserError):
+        shared = isinstance(known, SharedError) and not is_main_process()
+        return ("" if shared else f"error: {known}"), 2
+    if isinstance(known, OutsideError):
+        return f"error: {known}", 1
+    said = memory.said(error, Path(sys.argv[0]).stem)
+    if said is not None:
+        return f"error: {said}", 1
+    if not is_main_process() and any(s in str(error) for s in _LOST):
+        return "", 1
+    raise error
+
+
+# What torch says in a process whose neighbour has ended; that one has said why.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 
 
 @dataclass
@@ -150,6 +176,7 @@ class Stage:
         Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
         """
         artifacts.require_inputs(self.run, self.kind, self.t)
+        temporary.own_folder()
         if not is_main_process():
             while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
@@ -158,6 +185,7 @@ class Stage:
         label = script if self.t is None else f"iter-{self.t}-{script}"
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
+        self._say_what_is_kept()
         self._save_recipe()
         log_to(run_folder / "logs", label)
         if self.recipe.hub.push:
@@ -165,9 +193,17 @@ class Stage:
 
     def _save_recipe(self) -> None:
         """The resolved recipe beside the run, written anew only if it is another one."""
-        path, wanted = artifacts.run_folder(self.recipe) / "recipe.yaml", self.recipe.as_yaml()
-        if not path.is_file() or path.read_bytes() != wanted.encode():
-            write_text(path, wanted)
+        keep_text(artifacts.run_folder(self.recipe) / "recipe.yaml", self.recipe.as_yaml())
+
+    def _say_what_is_kept(self) -> None:
+        """If this process is stopped from now on."""
+        stopped.work = stopped.Work(
+            Path(self.recipe.output_dir),
+            self.kind,
+            self.folder,
+            artifacts.partial_path(self.recipe, self.kind, self.t),
+            command(self.run, self.kind, self.t),
+        )
 
     def _prepare_hub(self) -> None:
         """Pull what is missing, and make sure before the work that its result can be pushed."""
@@ -204,13 +240,20 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def keep_text(path: Path, text: str) -> None:
+    """Write a file that lies beside the artifacts to be read, unless it holds just that."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
 def log_to(logs: Path, label: str) -> None:
     """From now on all output, that of C libraries too, also goes to a new file in `logs`.
 
     The file is `<label>.<attempt>.log`; attempts are numbered from 1.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    attempt = 1 + len(list(logs.glob(f"{label}.*.log")))
+    attempts = [path.name.split(".")[-2] for path in logs.glob(f"{label}.*.log")]
+    attempt = 1 + max((int(number) for number in attempts if number.isdecimal()), default=0)
     path = logs / f"{label}.{attempt}.log"
     path.touch()
     tees = [_tee(path, sys.stdout.fileno()), _tee(path, sys.stderr.fileno())]
@@ -218,9 +261,15 @@ def log_to(logs: Path, label: str) -> None:
 
 
 def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Put a `tee` between a file descriptor and where it goes. -i: Ctrl-C is for the stage."""
+    """Put a `tee` between a file descriptor and where it goes.
+
+    In a session of its own: a signal to all processes of the stage is for those that say a last
+    word, not for what carries it.
+    """
     original = os.dup(descriptor)
-    tee = subprocess.Popen(["tee", "-a", "-i", path], stdin=subprocess.PIPE, stdout=original)
+    tee = subprocess.Popen(
+        ["tee", "-a", path], stdin=subprocess.PIPE, stdout=original, start_new_session=True
+    )
     assert tee.stdin is not None
     os.dup2(tee.stdin.fileno(), descriptor)
     tee.stdin.close()

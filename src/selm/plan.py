@@ -115,10 +115,15 @@ def _comment(text: str) -> str:
 
 
 def _trap(again: str) -> str:
-    """On failure: name the command that failed, and the one that goes on from there."""
+    """On failure: name the command that failed, and the one that goes on from there.
+
+    From 128 on a signal has ended it, and there is nothing to mend.
+    """
     return f"""stopped() {{
   echo "stopped (exit $1) at: $2" >&2
-  printf 'mend it, then repeat that command or go on with: %s\\n' {shlex.quote(again)} >&2
+  how='mend it, then repeat that command or go on with'
+  if [ "$1" -gt 128 ]; then how='go on with'; fi
+  printf '%s: %s\\n' "$how" {shlex.quote(again)} >&2
   exit "$1"
 }}
 trap 'stopped "$?" "$BASH_COMMAND"' ERR"""

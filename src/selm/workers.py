@@ -10,10 +10,8 @@ it Ray is started here, for this stage alone. For one worker nothing of Ray is i
 import os
 import platform
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from selm import stopped, temporary
 from selm.data import Row
 from selm.errors import OutsideError, UserError
 
@@ -222,6 +221,7 @@ def _join(address: str) -> Iterator[None]:
             "start one there (ray start --head), or unset it"
         ) from error
     ray.init(logging_level="ERROR", log_to_driver=False)
+    stopped.listen_again()
     try:
         yield
     finally:
@@ -232,8 +232,8 @@ def _join(address: str) -> Iterator[None]:
 def _start_here(count: int) -> Iterator[None]:
     import ray
 
-    folder = tempfile.mkdtemp(prefix="selm-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))
-    try:
+    # Not in TMPDIR: the names of Ray's sockets have to be short.
+    with temporary.folder(os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
         ray.init(
             num_cpus=max(len(os.sched_getaffinity(0)), count),
             include_dashboard=False,
@@ -242,7 +242,8 @@ def _start_here(count: int) -> Iterator[None]:
             log_to_driver=False,
             _temp_dir=folder,
         )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        stopped.listen_again()
+        try:
+            yield
+        finally:
+            ray.shutdown()

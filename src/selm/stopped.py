@@ -1,0 +1,201 @@
+"""A stage that is stopped, or cannot write: one line says why, what is kept and how to go on."""
+
+import errno
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from selm.errors import OutsideError, UserError
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What libraries say that write by themselves, in lower case.
+_FULL_SAYINGS = (
+    "no space left on device",
+    "disk quota exceeded",
+    "os error 28",  # safetensors and others in Rust
+    "os error 122",
+)
+# torch tells of bytes that are missing, not of the disk they do not fit on.
+_TORCH_SAYINGS = (
+    "unexpected pos",
+    "pytorchstreamwriter failed",
+    "enforce fail at inline_container",
+)
+
+_CANNOT_WRITE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.EIO, errno.ESTALE, errno.EINVAL),
+}
+
+
+class Stopped(BaseException):
+    """A signal asked us to end. Like KeyboardInterrupt it is nobody's to catch but run_main's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Work:
+    """What this process is at, for the line that says what is kept of it."""
+
+    output_dir: Path | None = None
+    kind: str = ""
+    folder: Path | None = None  # of the artifact
+    partial: Path | None = None  # of the unfinished work
+    again: str = ""  # the command
+
+
+work = Work()
+
+
+def kept() -> str:
+    """
+    >>> kept()  # of 12 shards of responses, 3 of them written
+    '3 finished shards are kept in runs/a/iter-1/.responses.partial; go on with: python ...'
+    """
+    if work.folder is None or work.partial is None:
+        return "nothing was begun, nothing is lost; repeat the command"
+    if (work.folder / "manifest.json").is_file() and not work.partial.exists():
+        said = f"{work.folder} is complete"
+    else:
+        said = _KEPT.get(work.kind, _nothing)(work.partial)
+    return f"{said}; go on with: {work.again}"
+
+
+def _shards(partial: Path) -> str:
+    count = len(list(partial.glob("shard-*.parquet")))
+    if not count:
+        return "no shard was finished yet"
+    return f"{count} finished shard{'s are' if count > 1 else ' is'} kept in {partial}"
+
+
+def _saves(partial: Path) -> str:
+    saves = list(partial.glob("steps/checkpoint-*/trainer_state.json"))
+    if not saves:
+        return "no step was saved yet (training.save_steps)"
+    last = max(saves, key=lambda path: int(path.parent.name.partition("-")[2]))
+    return f"the save {last.parent} is kept"
+
+
+def _nothing(partial: Path) -> str:
+    return "it is made anew in seconds"
+
+
+_KEPT: dict[str, Callable[[Path], str]] = {
+    "responses": _shards,
+    "preferences": _shards,
+    "evaluation": _shards,
+    "checkpoint": _saves,
+}
+
+
+@contextmanager
+def listening(main: bool) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP raise `Stopped`; processes beside the main one end without a word.
+
+    What is ignored (nohup) stays so.
+    """
+    before = {number: signal.getsignal(number) for number in _NAMES}
+    _listen(main)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def listen_again() -> None:
+    """For whoever imports a library that puts its own handler of SIGTERM in the place of ours."""
+    if signal.getsignal(signal.SIGINT) is _raise:
+        signal.signal(signal.SIGTERM, _raise)
+
+
+def _listen(main: bool) -> None:
+    for number in _NAMES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise if main else signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """Once. A launcher hands on what the terminal has sent already: a later one counts."""
+    first = time.monotonic()
+
+    def again(number: int, frame: Any) -> None:
+        if number == signal.SIGINT and time.monotonic() - first > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for each in _NAMES:
+        signal.signal(each, again)
+    raise Stopped(number)
+
+
+def line(error: Stopped) -> str:
+    """What is said of a stop; the exit code is 128 + its number, as a shell would have it."""
+    return f"stopped by {_NAMES[signal.Signals(error.number)]}: {kept()}"
+
+
+def cannot_write(error: BaseException) -> UserError | OutsideError | None:
+    """One line for an error that is a full disk, or an output folder that cannot be written."""
+    for each in _chain(error):
+        if _is_full(each):
+            return OutsideError(f"disk full: {_where(each)}; {kept()}, once there is room")
+        if isinstance(each, OSError) and each.errno in _CANNOT_WRITE and _is_output(each):
+            reason = f"{each.filename2 or each.filename}: {each.strerror}"
+            return UserError(
+                f"output_dir: {work.output_dir} cannot be written ({reason}); "
+                f"set output_dir to a folder that can. {kept()}"
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    text = str(error).lower()
+    if isinstance(error, UserError | OutsideError):
+        return False  # they have said it in their own words
+    return any(s in text for s in _FULL_SAYINGS) or (
+        isinstance(error, RuntimeError) and any(s in text for s in _TORCH_SAYINGS)
+    )
+
+
+def _where(error: BaseException) -> str:
+    """The file that did not fit, or the disk with the least room of those a stage writes to."""
+    if isinstance(error, OSError) and error.filename:
+        return f"no room for {error.filename}"
+    places = [Path(tempfile.gettempdir()), *([work.output_dir] if work.output_dir else [])]
+    free = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
+    place = min(free, key=lambda place: free[place])
+    return f"{free[place] / 1e6:,.0f} MB are free in {place}"
+
+
+def _is_output(error: OSError) -> bool:
+    """Whether it is about a path in the output folder, or the folders that this one lies in."""
+    if work.output_dir is None:
+        return False
+    output = Path(os.path.abspath(work.output_dir))
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    paths = [Path(os.path.abspath(name)) for name in names]
+    return any(path.is_relative_to(output) or output.is_relative_to(path) for path in paths)
