@@ -33,11 +33,8 @@ if [[ "$(nvidia-smi -L 2>/dev/null || true)" != *"GPU 0"* ]]; then
 fi
 # Stages end with this process, whatever ends it (src/selm/parents.py).
 export SELM_RUN_SH="$$@$HOSTNAME"
-# The plan says `accelerate launch`; launch.slurm has its own meaning for that.
-if ! declare -F accelerate >/dev/null; then
-  accelerate() { python scripts/launch.py "${@:2}" || return; }
-  export -f accelerate
-fi
+# What the plan calls `accelerate launch` is scripts/launch.py; under launch.slurm it is a function.
+PATH="$PWD/scripts/launcher:$PATH"
 
 # What is done needs no process of its own to say so.
 remaining=$(python scripts/plan.py --keep --remaining "${words[@]}")

@@ -137,13 +137,7 @@ def where_nothing_can_be(output: Path) -> Path:
     return Path("/proc/selm/runs")
 
 
-def a_name_that_is_too_long(output: Path) -> Path:
-    return output / ("n" * 300)
-
-
-@pytest.mark.parametrize(
-    "place", [a_file_in_its_place, a_file_above_it, where_nothing_can_be, a_name_that_is_too_long]
-)
+@pytest.mark.parametrize("place", [a_file_in_its_place, a_file_above_it, where_nothing_can_be])
 @pytest.mark.parametrize("script", ["plan.py", "evaluate.py"])
 def test_an_output_folder_that_cannot_be_is_one_line(
     script: str, place: Callable[[Path], Path], tiny_recipe: str, tmp_path: Path, capsys

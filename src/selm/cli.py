@@ -99,6 +99,12 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _end(line: str, code: int) -> None:
+    """Exit. A process beside the main one waits first: mostly that one fails of the same, says it,
+
+    and the launcher ends us.
+    """
+    if not is_main_process():
+        time.sleep(10)
     if line:
         print(hide(one_line(line)), file=sys.stderr)
     sys.exit(code)
