@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from selm.errors import UserError
+from selm.models import check_attention
+from selm.recipe import Model
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.flex import flex
 from selm.training.forward import FAMILIES, SELMCollator, choose, forward, pair_part
 from selm.training.layout import Example, lay_out
-from selm.training.notes import notes
 from selm.training.shared_prefix import by_blocks, prepare
 
 VOCABULARY, WINDOW = 96, 64
@@ -279,7 +281,7 @@ GEMMA = Gemma2Config(**SHAPE, head_dim=8, attn_logit_softcapping=5.0, final_logi
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_soft_capping_is_never_lost_without_a_word(implementation: str) -> None:
-    """The shared path refuses it; eager computes it; of sdpa a note says that it does not."""
+    """The shared path refuses it; eager computes it; sdpa, which does not, is refused."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(GEMMA, attn_implementation=implementation)
     exact = copy.deepcopy(model)
@@ -287,21 +289,20 @@ def test_soft_capping_is_never_lost_without_a_word(implementation: str) -> None:
     assert choose(arguments(), model) == (False, "not tested with models of type gemma2")
     with pytest.raises(UserError, match="gemma2; set it to padded"):
         choose(arguments(forward="shared"), model)
-    said = notes(model.config)
-    assert (implementation == "sdpa") == any("attn_logit_softcapping of 5" in s for s in said)
+    lost = implementation == "sdpa"
+    with pytest.raises(UserError, match="soft-capping") if lost else nullcontext():
+        check_attention(model.config, Model(name_or_path="x", attn_implementation=implementation))
     add_fused_lm_head(model)
     row = examples()[0]
     found = log_probs(model, False, [row])[0]
     ids = torch.tensor([row["prompt_ids"] + row["chosen_ids"]])
     wanted = exact(ids).logits.log_softmax(-1)[0, len(row["prompt_ids"]) - 1 : -1]
     wanted = wanted[range(len(row["chosen_ids"])), row["chosen_ids"]].sum()
-    assert (found - wanted).abs() < 1e-4 or said
+    assert ((found - wanted).abs() > 1e-3) == lost
 
 
-def test_dropout_in_attention_is_said_and_left_to_the_padded_path() -> None:
-    assert notes(CONFIGS["llama"]) == []
+def test_dropout_in_attention_is_left_to_the_padded_path() -> None:
     config = LlamaConfig(**SHAPE, attention_dropout=0.25)
-    assert "attention_dropout of 0.25 is on in training" in notes(config)[0]
     model = AutoModelForCausalLM.from_config(config)
     shared, why = choose(arguments(), model)
     assert not shared and "attention_dropout of 0.25" in why

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, MixtralConfig, PretrainedConfig
 
 from selm.errors import UserError
 from selm.recipe import load_recipe
@@ -102,3 +102,23 @@ def test_a_model_that_cannot_take_the_shared_path_is_refused_where_that_is_asked
 ) -> None:
     gpt2 = AutoConfig.for_model("gpt2", n_embd=8, n_head=2, n_layer=1, vocab_size=16)
     assert refusal(tiny_recipe, gpt2, "training.forward=shared").startswith("training.forward: ")
+
+
+def test_a_routers_loss_is_tried_on_the_models_own_type(
+    tiny_recipe: str, config: PretrainedConfig
+) -> None:
+    """The stand-in that takes the steps is no mixture of experts."""
+    mixture = MixtralConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+        sliding_window=None,
+    )
+    wanted = "training.router_aux_loss_coef=0.01"
+    try_training(load_recipe(tiny_recipe, [wanted]), 1, mixture, rows=24)
+    said = refusal(tiny_recipe, config, wanted)
+    assert said.startswith("training.router_aux_loss_coef: a model of type llama returns no router")

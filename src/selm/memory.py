@@ -29,6 +29,12 @@ LOWER = {
 }
 
 
+def is_lack(error: BaseException | None) -> bool:
+    """Whether an error is lack of memory, of the machine or of a GPU."""
+    text = " ".join(str(error).split()).lower()
+    return isinstance(error, MemoryError) or any(saying in text for saying in _SAYINGS)
+
+
 def said(error: BaseException, script: str) -> str | None:
     """The line for an error that is lack of memory; None for any other.
 
@@ -36,8 +42,8 @@ def said(error: BaseException, script: str) -> str | None:
     'out of memory'
     >>> said(RuntimeError("shapes differ"), "rank")
     """
-    text = " ".join(str(error).split())
-    if not isinstance(error, MemoryError) and not any(s in text.lower() for s in _SAYINGS):
+    if not is_lack(error):
         return None
+    text = " ".join(str(error).split())
     fix = LOWER.get(script, "give it a machine with more memory")
     return f"out of memory: {fix}; finished work is kept. It says: {text[:300] or 'nothing more'}"

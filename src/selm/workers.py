@@ -25,6 +25,7 @@ from tqdm import tqdm
 from selm import stopped, temporary
 from selm.data import Row
 from selm.errors import OutsideError, UserError
+from selm.memory import is_lack
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -135,7 +136,7 @@ class _Team:
                 self._replace(n, at, error)
                 waiting.extendleft([] if at is None else [at])
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, UserError | OutsideError):
+                if isinstance(error.cause, UserError | OutsideError) or is_lack(error.cause):
                     raise error.cause from error
                 raise
             else:

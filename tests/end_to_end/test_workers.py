@@ -114,6 +114,9 @@ def load():
     def work(rows):
         if rows == [{"n": 4}] and HOW == "dies":
             os.kill(os.getpid(), 9)
+        if rows == [{"n": 4}] and HOW == "allocates":
+            import torch
+            torch.empty(2**60)
         if rows == [{"n": 4}]:
             raise UserError("the mistake is here")
         return rows
@@ -132,6 +135,7 @@ run_main(main)
     ("how", "code", "said"),
     [
         ("raises", 2, "error: the mistake is here"),
+        ("allocates", 1, "error: out of memory: .*DefaultCPUAllocator"),
         ("dies", 1, r"error: rows 4\.\.5: 3 worker processes died of it.*worker-\*\.log"),
     ],
 )

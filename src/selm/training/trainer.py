@@ -37,7 +37,6 @@ from selm.training.forward import (
     forward,
     pair_part,
 )
-from selm.training.notes import notes
 from selm.training.objective import optimism_loss
 from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
@@ -91,8 +90,6 @@ class SELMTrainer(DPOTrainer):
         )
         path = "shared" if self.shared else "padded"
         self.accelerator.print(f"forward: {path} ({why})")
-        for note in notes(model.config, self.shared):
-            self.accelerator.print(f"note: {note}")
         self.ref_model = None  # its log-probs are in the dataset now
         self._weights = tuple(self.loss_weights)
 

@@ -37,6 +37,7 @@ from selm.training.examples import ROLES
 from selm.training.forward import choose
 from selm.training.policy import lora_config
 from selm.training.refusals import in_one_line
+from selm.training.router import check_router
 from selm.training.trainer import SELMTrainer
 
 STEPS = 2
@@ -83,6 +84,7 @@ def _small(recipe: Recipe) -> Recipe:
         "max_steps": STEPS,
         "report_to": "none",
         "disable_tqdm": True,
+        "router_aux_loss_coef": None,  # the stand-in has no router: `_try_forward` looks at it
     }
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=small)})
 
@@ -181,7 +183,9 @@ def _try_forward(recipe: Recipe, t: int, model: PreTrainedModel | None) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         arguments = _arguments(_small(recipe), t, folder)
+        arguments.router_aux_loss_coef = recipe.training.trl_overrides().get("router_aux_loss_coef")
         choose(arguments, model)
+        check_router(arguments, model.config)
         if arguments.gradient_checkpointing and not model.supports_gradient_checkpointing:
             raise UserError(
                 f"training.gradient_checkpointing: {type(model).__name__} cannot; set it to false"
