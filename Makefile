@@ -1,5 +1,6 @@
 # make setup | test | bench | quickstart | <name>-selm | <name>-dpo | {plan,check,push}-<name>-selm
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
+# Every target of a recipe sets the project up first, if that has not been done.
 
 SHELL := /usr/bin/env bash
 ARGS ?=
@@ -19,6 +20,13 @@ pushes := $(addprefix push-,$(runs))
 
 # smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
+
+# `make plan-zephyr-selm seed=7` would plan without the override: say so instead.
+typed := $(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $(v))),$(v)))
+stray := $(foreach c,a b c d e f g h i j k l m n o p q r s t u v w x y z,$(filter $(c)%,$(typed)))
+ifneq ($(strip $(stray)),)
+$(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsubst %,%=...,$(sort $(stray)))")
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test bench quickstart $(runs) $(plans) $(checks) $(pushes)
@@ -52,9 +60,10 @@ $(runs): setup
 	@case $@ in smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac
 	@bash scripts/run.sh $(call recipe,$@) $(ARGS)
 
+# The plan alone goes to stdout, so that it can be kept: make plan-zephyr-selm > plan.sh
 $(plans):
-	@if [ -d .venv ]; then PATH="$$PWD/.venv/bin:$$PATH"; fi; \
-	python scripts/plan.py $(call recipe,$(patsubst plan-%,%,$@)) $(ARGS)
+	@VLLM=$(VLLM) bash scripts/setup.sh >&2
+	@.venv/bin/python scripts/plan.py $(call recipe,$(patsubst plan-%,%,$@)) $(ARGS)
 
 $(checks): setup
 	@.venv/bin/python scripts/check.py $(call recipe,$(patsubst check-%,%,$@)) $(ARGS)

@@ -46,4 +46,6 @@ def test_the_training_refuses_it_when_rows_were_lost(tiny_recipe: str, tmp_path:
 def test_a_single_step_has_the_whole_learning_rate(tiny_recipe: str, tmp_path: Path) -> None:
     """What `docs/new_model.md` tries: few rows, and a batch that takes them all."""
     recipe = load_recipe(tiny_recipe, ["data.limit=8"])
-    assert training_arguments(recipe, 1, tmp_path, 1, [9] * 4).warmup_steps == 0
+    arguments = training_arguments(recipe, 1, tmp_path, 1, [9] * 4)
+    for steps in (1, 2, 15, 60):
+        assert arguments.get_warmup_steps(steps) == warmup_steps(steps, 0.1)

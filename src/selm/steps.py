@@ -21,8 +21,8 @@ def optimizer_steps(rows: int, global_batch_size: int, settings: dict[str, Any])
 def warmup_steps(steps: int, warmup: float) -> int:
     """How many of the steps are warm-up; the first of them has a learning rate of 0.
 
-    A share (below 1) is rounded up, as transformers does, but leaves one step to train with:
-    of a single step nothing is warm-up.
+    A share (below 1) is rounded up, as transformers does, but leaves one step to train with
+    (`SELMConfig.get_warmup_steps`): of a single step nothing is warm-up.
 
     >>> [warmup_steps(steps, 0.1) for steps in (1, 2, 15, 60)], warmup_steps(15, 5)
     ([0, 1, 2, 6], 5)

@@ -11,7 +11,7 @@ from trl import DPOConfig
 
 from selm.errors import UserError
 from selm.recipe import Recipe, gradient_accumulation_steps, rows_per_process
-from selm.steps import optimizer_steps, untrained, warmup_steps
+from selm.steps import untrained
 from selm.training.order import micro_batches_for
 
 
@@ -89,7 +89,11 @@ def training_arguments(
         for key, value in recipe.training.model_dump().items()
         if key not in _NOT_ARGUMENTS
     }
-    chosen["warmup_steps"] = _warmup(recipe, len(lengths))
+    why = untrained(
+        len(lengths), recipe.training.global_batch_size, recipe.training.trl_overrides()
+    )
+    if lengths and why is not None:
+        raise UserError(why)
     return SELMConfig(
         output_dir=str(output_dir),
         run_name=f"{recipe.run_name}-iter-{t}",
@@ -102,15 +106,6 @@ def training_arguments(
         **_micro_batches(recipe, t, world_size, lengths),
         **chosen,
     )
-
-
-def _warmup(recipe: Recipe, rows: int) -> int:
-    """A number of steps; raises UserError where they are all that there are."""
-    settings, batch = recipe.training.trl_overrides(), recipe.training.global_batch_size
-    why = untrained(rows, batch, settings) if rows else None
-    if why is not None:
-        raise UserError(why)
-    return warmup_steps(optimizer_steps(rows, batch, settings), settings.get("warmup_steps", 0.1))
 
 
 def _micro_batches(
