@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from selm import accelerate_config, yaml_tree
 from selm.errors import UserError
@@ -173,6 +180,19 @@ class Lora(Section):
     target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     use_rslora: bool = False
     load_in_4bit: bool = False
+
+    @field_validator("target_modules", mode="after")
+    @classmethod
+    def _a_name_is_a_list_of_one(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Text is a pattern of a module's whole name to peft, which `q_proj` alone never is."""
+        if isinstance(value, str) and value != "all-linear":
+            if value.isidentifier():
+                return (value,)
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"Not a pattern of names ({error})") from error
+        return value
 
 
 class Training(Section):

@@ -65,8 +65,16 @@ def keys_of(path: Path, name: str) -> list[str]:
 
 def literals(path: Path) -> dict[str, str]:
     """`Name = Literal[...]` of a module, for annotations that name them."""
-    found = re.findall(r"^(\w+)(?:: TypeAlias)? = (Literal\[.*?\])$", _text(path), re.M | re.S)
-    return {name: " ".join(text.split()) for name, text in found}
+    if "Literal[" not in _text(path):
+        return {}
+    return {
+        line.targets[0].id: ast.unparse(line.value)
+        for line in parsed(path).body
+        if isinstance(line, ast.Assign)
+        and isinstance(line.targets[0], ast.Name)
+        and isinstance(line.value, ast.Subscript)
+        and ast.unparse(line.value.value) == "Literal"
+    }
 
 
 def options(path: Path) -> set[str]:

@@ -6,13 +6,12 @@ builds. No torch is imported: names and kinds are read from the packages' source
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from selm.errors import UserError
 from selm.source_text import annotations, keys_of, source_file, words
-from selm.typed import one_of, typed
+from selm.typed import Between, one_of, typed
 from selm.yaml_tree import Written, parse
 
 # Keys that another part of the recipe decides, and which part that is.
@@ -166,23 +165,6 @@ _OPTIM_ARGS = {
     "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adafactor"), ()),
 }
-
-
-@dataclass(frozen=True)
-class Between:
-    """Numbers from `low` to `high`; `above` leaves out `low`, `whole` all fractions above 1."""
-
-    low: float
-    high: float
-    above: bool = False
-    whole: bool = False
-
-    def check(self, key: str, value: float) -> None:
-        if not self.low <= value <= self.high or (self.above and value == self.low):
-            start = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
-            raise UserError(f"{key}: must be {start}, {self.high:g} at most, got {value!r}")
-        if self.whole and value > 1 and value != int(value):
-            raise UserError(f"{key}: must be a whole number, or a share below 1, got {value!r}")
 
 
 _STEPS = 10**9

@@ -7,6 +7,7 @@ import ast
 import difflib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from selm.errors import UserError
@@ -33,6 +34,8 @@ def typed(key: str, value: Any, annotation: str) -> Any:
     """Raises UserError where no kind of the annotation, such as `float | None`, takes the value."""
     kinds = {_name(node): node for node in _kinds(annotation)}
     foreign = not kinds or bool(set(kinds) - {*_ORDER, "None"})  # only the package can judge
+    if any(name.endswith("Config") for name in kinds) and not isinstance(value, dict | None):
+        raise UserError(f"{key}: must be a mapping, got {value!r}")
     if value is None:
         if "None" in kinds or foreign:
             return None
@@ -48,6 +51,7 @@ def typed(key: str, value: Any, annotation: str) -> Any:
 
 def _kinds(annotation: str) -> list[ast.expr]:
     """The parts of `a | b | None`, `Optional[a]` and `Union[a, b]`."""
+    annotation = annotation.replace("set[", "list[")
     return _parts(ast.parse(annotation, mode="eval").body) if annotation else []
 
 
@@ -127,3 +131,20 @@ def one_of(key: str, value: str, words: Sequence[str]) -> str:
 def _nearest(value: str, words: Sequence[str]) -> str:
     near = difflib.get_close_matches(value, words, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from `low` to `high`; `above` leaves out `low`, `whole` all fractions above 1."""
+
+    low: float
+    high: float
+    above: bool = False
+    whole: bool = False
+
+    def check(self, key: str, value: float) -> None:
+        if not self.low <= value <= self.high or (self.above and value == self.low):
+            start = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+            raise UserError(f"{key}: must be {start}, {self.high:g} at most, got {value!r}")
+        if self.whole and value > 1 and value != int(value):
+            raise UserError(f"{key}: must be a whole number, or a share below 1, got {value!r}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from selm.errors import UserError
 from selm.source_text import annotations, literals, package_folder
-from selm.typed import typed
+from selm.typed import Between, typed
 
 # Arguments of vLLM that another part of the recipe decides, and which part that is.
 VLLM_DECIDED_ELSEWHERE = {
@@ -32,15 +32,18 @@ def vllm_keys() -> dict[str, str]:
     if folder is None:
         return {}
     named: dict[str, str] = {}
-    for path in sorted((folder / "config").glob("*.py")):
+    others = ("model_executor/model_loader", "model_executor/layers/quantization")
+    for path in [*(folder / "config").glob("*.py"), *(folder / f / "__init__.py" for f in others)]:
         named |= literals(path)
     fields = annotations(folder / "engine/arg_utils.py", "EngineArgs")
     return {key: _resolved(text, named) for key, text in fields.items() if key[0] != "_"}
 
 
 def _resolved(annotation: str, named: dict[str, str]) -> str:
-    """`CacheDType | None` with the choices that the name stands for."""
-    return " | ".join(named.get(part.strip(), part.strip()) for part in _split(annotation))
+    """`CacheDType | None` with the choices that the name stands for; then other text is none."""
+    parts = [named.get(part.strip(), part.strip()) for part in _split(annotation.strip("'"))]
+    chosen = any(part.startswith("Literal[") for part in parts)
+    return " | ".join(part for part in parts if not chosen or part != "str")
 
 
 def _split(annotation: str) -> list[str]:
@@ -52,4 +55,17 @@ def vllm_value(key: str, value: Any) -> Any:
     dotted = f"generation.vllm.{key}"
     if key in VLLM_DECIDED_ELSEWHERE:
         raise UserError(f"{dotted}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
-    return typed(dotted, value, vllm_keys().get(key, ""))
+    value = typed(dotted, value, vllm_keys().get(key, ""))
+    if key in _RANGES and value is not None:
+        _RANGES[key].check(dotted, value)
+    return value
+
+
+_RANGES = {
+    "gpu_memory_utilization": Between(0, 1, above=True),
+    "max_model_len": Between(-1, 10**9),
+    "max_num_seqs": Between(1, 10**6),
+    "max_num_batched_tokens": Between(1, 10**9),
+    "cpu_offload_gb": Between(0, 10**6),
+    "block_size": Between(1, 10**6),
+}

