@@ -5,31 +5,44 @@ trained behind exactly the tokens that it is asked with, and is taught exactly o
 
     prompt_ids    <s> <|user|> \\n Hi </s> \\n <|assistant|> \\n
     response_ids                                            Hello ! </s>
+
+Both together are what the template writes of the finished conversation. Where it writes something
+between its generation prompt and an answer (an empty think block, harmony's `<|channel|>final`),
+that belongs to the prompt; where its prompt goes on otherwise than its answers, it is refused.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
-from pathlib import Path
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from selm import template
 from selm.errors import UserError
 from selm.prompts import Message, tool_name
 from selm.recipe import Model
+from selm.template import Tools, render, takes_system, without_system
+
+__all__ = [
+    "Chat",
+    "TemplateRefusal",
+    "load_chat",
+    "make_chat",
+    "render",
+    "takes_system",
+    "without_system",
+]
 
 _PROBE = "PROBE"
+_ASKED: list[Message] = [{"role": "user", "content": "Hi"}]
+_WITH_SYSTEM: list[Message] = [{"role": "system", "content": "Be brief."}, *_ASKED]
 
-# What templates that write today's date get (Llama 3.2's own default): a run that goes on after
-# midnight must not train behind other tokens than it generated from.
-_TODAY = datetime(2024, 7, 26)
-
-
-Tools = Sequence[Mapping[str, Any]]
+_CUT = "\ufffd"  # what bytes become that are no whole character
+_LONGEST_CUT = 3  # tokens: a character has four bytes at most
 
 
 class TemplateRefusal(UserError):
@@ -49,9 +62,13 @@ class Chat:
             e.g. " " for `[/INST] Hello`.
         space: white space that the tokenizer itself puts before a response, as sentencepiece does
             behind Phi-3's `<|assistant|>`: it is in the tokens, and not in the text.
-        header: what has to follow a rendered prompt where the template ignores
-            `add_generation_prompt`, e.g. "<|im_start|>assistant\\n"; else empty.
+        header: what has to follow a rendered prompt, where the template ignores
+            `add_generation_prompt`, e.g. "<|im_start|>assistant\n", or writes more before an
+            answer than its generation prompt has, e.g. "<think>\n\n</think>\n\n"; else empty.
+        opens_by_answer: the header is of the second kind, and may depend on the answer.
+        closing: text that the template writes between a response and its end-of-turn.
         end_of_turn: id of the token that ends an assistant's turn.
+        turn_markers: added tokens, special or not, that the template writes between turns.
         adds_bos: BOS comes from the tokenizer (Mistral with Zephyr's template), not from the
             template (Llama 3), and there is one (not in Qwen).
         takes_system: the template writes a system message; if it does not (it refuses or drops
@@ -62,7 +79,10 @@ class Chat:
     lead: str
     space: str
     header: str
+    opens_by_answer: bool
+    closing: str
     end_of_turn: int
+    turn_markers: frozenset[str]
     adds_bos: bool
     takes_system: bool
 
@@ -90,14 +110,17 @@ class Chat:
             messages: the prompt; the response's first token may depend on its last characters.
             response: plain text. Special tokens written in it are removed: they would end the turn.
             finished: False if the response was cut at the length limit; it gets no end-of-turn.
+
+        Raises:
+            TemplateRefusal: the template writes something else than the prompt before this
+                response, as before one that brings thoughts of its own.
         """
         response = self._without_specials(response)
-        prompt = self.prompt_ids(messages, tools)
-        whole = self._encode(self._prompt_text(messages, tools) + self.lead + response)
-        if whole[: len(prompt)] == prompt:
-            ids = whole[len(prompt) :]
-        else:  # the response's first characters merge into the prompt's last token
-            ids = self.tokenizer.encode(self.lead + response, add_special_tokens=False)
+        before = self._prompt_text(messages, tools)
+        if self.opens_by_answer:
+            self._check_answer(before, messages, response, tools)
+        text = self.lead + response + (self.closing if finished else "")
+        ids = self._behind(before, text)
         return [*ids, self.end_of_turn] if finished else ids
 
     def stop_ids(self, generation_config: GenerationConfig | None) -> list[int]:
@@ -109,16 +132,35 @@ class Chat:
                 ids |= {found} if isinstance(found, int) else set(found)
         return sorted(ids)
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The response's plain text, without special tokens and the template's `lead`.
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that a prompt or a label can hold: the embedding must have it."""
+        return max(self.tokenizer.get_vocab().values())
 
-        It is decoded behind another word: sentencepiece drops a leading space where a text starts.
+    def text(self, ids: Sequence[int], finished: bool = True) -> str:
+        """The response's plain text, without special tokens and what the template adds to it.
+
+        It ends where another turn begins, and before a character of which bytes are missing. It
+        is decoded behind another word: sentencepiece drops a leading space where a text starts.
+
+        Args:
+            ids: as generated, with or without the token that ended them.
+            finished: False if they were cut at the length limit.
         """
         word = self.tokenizer.encode("x", add_special_tokens=False)
-        response = [token for token in ids if token != self.end_of_turn]
         before = self._decode(word)
-        text = self._decode([*word, *response])
-        return text.removeprefix(before).removeprefix(self.lead or self.space)
+        turn = next((i for i, token in enumerate(ids) if token in self._turn_ids), len(ids))
+        text = self._whole_characters(word, list(ids[:turn]))
+        text = text.removeprefix(before).removeprefix(self.lead).removeprefix(self.space)
+        return text.removesuffix(self.closing) if finished else text
+
+    def _whole_characters(self, word: list[int], ids: list[int]) -> str:
+        """The text of `ids` behind a word, without last tokens that are a part of a character."""
+        for cut in range(min(_LONGEST_CUT, len(ids)) + 1):
+            text = self._decode([*word, *ids[: len(ids) - cut]])
+            if not text.endswith(_CUT):
+                return text
+        return self._decode([*word, *ids])  # not cut: it says so
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Without the clean-up that Llama 3's tokenizer asks for: it would turn `a .` to `a.`."""
@@ -127,27 +169,81 @@ class Chat:
         )
 
     def _prompt_text(self, messages: Sequence[Message], tools: Tools | None = None) -> str:
+        messages, tools = self._prepared(messages, tools)
+        text = self._render(messages, tools, add_generation_prompt=True)
+        _check_tools_written(text, messages, tools or [])
+        return text + self.header
+
+    def _prepared(
+        self, messages: Sequence[Message], tools: Tools | None
+    ) -> tuple[list[Message], Tools | None]:
         """Special tokens written in messages are removed: they would start turns, or the text."""
         messages = [self._harmless(message) for message in messages]
         tools = [self._harmless(tool) for tool in tools] if tools else None
-        if not self.takes_system:
-            messages = without_system(messages)
+        return list(messages if self.takes_system else without_system(messages)), tools
+
+    def _render(
+        self, messages: list[Message], tools: Tools | None, add_generation_prompt: bool
+    ) -> str:
         try:
-            text = render(self.tokenizer, messages, add_generation_prompt=True, tools=tools)
+            return render(self.tokenizer, messages, add_generation_prompt, tools)
         except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
+            roles = ", ".join(str(message.get("role")) for message in messages)
             raise TemplateRefusal(
                 f"model.chat_template: it refuses a prompt of the roles {roles}: {error}"
             ) from error
-        _check_tools_written(text, messages, tools or [])
-        return text + self.header
+
+    def _check_answer(
+        self, before: str, messages: Sequence[Message], response: str, tools: Tools | None
+    ) -> None:
+        """Whether the finished conversation is the prompt and the response, but for white space."""
+        asked, tools = self._prepared(messages, tools)
+        for answer in (response, _PROBE):
+            turn: Message = {"role": "assistant", "content": answer}
+            whole = self._render([*asked, turn], tools, add_generation_prompt=False)
+            behind = whole.removeprefix(before)
+            if whole.startswith(before) and behind.strip().startswith(answer.strip()):
+                break
+        if answer != response:
+            raise TemplateRefusal(
+                f"model.chat_template: a prompt ends in {self.header!r}, and before the answer "
+                f"{response[:40]!r} the template writes something else",
+                "response_not_behind_its_prompt",
+            )
+
+    def _behind(self, before: str, text: str) -> list[int]:
+        """Tokens of a text behind a prompt, whose last characters may decide on the first of them.
+
+        Markers that swallow the white space behind them (Phi-3's) do so in a prompt, as the model
+        knows it; what the policy says behind one keeps its own.
+        """
+        prompt = self._encode(before)
+        if text[:1].isspace() and self._swallows(prompt):
+            return self._encode_behind_marker(text)
+        whole = self._encode(before + text)
+        if whole[: len(prompt)] == prompt:
+            return whole[len(prompt) :]
+        # the response's first characters merge into the prompt's last token
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _swallows(self, prompt: list[int]) -> bool:
+        last = self.tokenizer.added_tokens_decoder.get(prompt[-1]) if prompt else None
+        return last is not None and last.rstrip
+
+    def _encode_behind_marker(self, text: str) -> list[int]:
+        """As behind a special token, but one that swallows nothing."""
+        for marker, token in self.tokenizer.added_tokens_decoder.items():
+            if token.special and not token.rstrip:
+                ids = self.tokenizer.encode(token.content + text, add_special_tokens=False)
+                return ids[ids.index(marker) + 1 :]
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _harmless(self, value: Any) -> Any:
         """Texts of a message or a tool, however deep, without special tokens."""
         if isinstance(value, str):
             return self._without_specials(value)
         if isinstance(value, Mapping):
-            return {key: self._harmless(item) for key, item in value.items()}
+            return {self._harmless(key): self._harmless(item) for key, item in value.items()}
         return [self._harmless(item) for item in value] if isinstance(value, list) else value
 
     def _without_specials(self, text: str) -> str:
@@ -158,14 +254,11 @@ class Chat:
 
     @cached_property
     def _written_specials(self) -> re.Pattern[str]:
-        tokenizer = self.tokenizer
-        added = [
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-        ]
-        end_of_turn = tokenizer.convert_ids_to_tokens(self.end_of_turn)
-        specials = {*tokenizer.all_special_tokens, *added, end_of_turn}
-        longest_first = sorted(specials, key=len, reverse=True)
-        return re.compile("|".join(re.escape(special) for special in longest_first))
+        return _any_of(_specials(self.tokenizer) | self.turn_markers)
+
+    @cached_property
+    def _turn_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.convert_tokens_to_ids(list(self.turn_markers)))
 
     def _encode(self, text: str) -> list[int]:
         """Exactly one BOS where the model knows one, whether or not its template writes it."""
@@ -177,7 +270,7 @@ def load_chat(path: str, model: Model) -> Chat:
     """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if any.
 
     Raises:
-        UserError: nothing there, or no chat template.
+        UserError: nothing there, no chat template, or one that `make_chat` cannot use.
     """
     revision = model.revision if path == model.name_or_path else None
     try:
@@ -186,10 +279,7 @@ def load_chat(path: str, model: Model) -> Chat:
         )
     except Exception as error:  # of a broken file, libraries raise what they like
         raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
-    if model.chat_template is not None:
-        tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
-    if tokenizer.chat_template is None:
-        raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
+    template.settle(tokenizer, model.chat_template, path)
     return make_chat(tokenizer)
 
 
@@ -197,8 +287,8 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
     """Find out what the template does, by rendering a probe conversation.
 
     Raises:
-        UserError: the template cannot write one (some vision models want content in parts), or
-            nothing could end a turn.
+        UserError: the template cannot write one (some vision models want content in parts), writes
+            prompts that its answers do not follow, or nothing could end a turn.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -206,29 +296,122 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    asked: list[Message] = [{"role": "user", "content": "Hi"}]
-    answered = [*asked, {"role": "assistant", "content": _PROBE}]
-    try:
-        prompt = render(tokenizer, asked, add_generation_prompt=True)
-        whole = render(tokenizer, answered, add_generation_prompt=False)
-    except TemplateError as error:
-        raise UserError(f"model.chat_template: it refuses a conversation: {error}") from error
-    if _PROBE not in whole:
-        raise UserError("model.chat_template: it does not write the text of a message")
-    before, _, after = whole.rpartition(_PROBE)
-    between = before.removeprefix(prompt) if before.startswith(prompt) else ""
-    ignores_flag = prompt == render(tokenizer, asked, add_generation_prompt=False)
+    template.judge(tokenizer)
+    probe = _probe(tokenizer)
+    between = _between(probe)
+    ignores_flag = probe.prompt == probe.unprompted
+    header = "" if between.isspace() else between
+    closing, end_of_turn = _ending(tokenizer, probe.after)
     chat = Chat(
         tokenizer=tokenizer,
         lead=between if between.isspace() else "",
         space="",
-        header=between if ignores_flag and not between.isspace() else "",
-        end_of_turn=_end_of_turn(tokenizer, after),
-        adds_bos=_adds_bos(tokenizer, prompt),
+        header=header,
+        opens_by_answer=bool(header) and not ignores_flag,
+        closing=closing,
+        end_of_turn=end_of_turn,
+        turn_markers=_turn_markers(tokenizer, probe, header) | _names(tokenizer, [end_of_turn]),
+        adds_bos=_adds_bos(tokenizer, probe.prompt),
         takes_system=takes_system(tokenizer),
     )
-    space = chat.text(chat.response_ids(asked, _PROBE)).removesuffix(_PROBE)
+    if chat._swallows(chat._encode(probe.prompt)):
+        chat = replace(chat, lead="")
+    space = chat.text(chat._behind(probe.prompt + header, chat.lead + _PROBE))
+    space = space.removesuffix(_PROBE)
     return replace(chat, space=space if space.isspace() else "")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the template writes of a small conversation.
+
+    Attributes:
+        asked: messages up to the user's, which some templates want behind a system message.
+        prompt, unprompted: their text, with and without the generation prompt.
+        before, after: the text of the finished conversation around the answer.
+    """
+
+    asked: list[Message]
+    prompt: str
+    unprompted: str
+    before: str
+    after: str
+
+
+def _probe(tokenizer: PreTrainedTokenizerBase) -> Probe:
+    refusals = []
+    for asked in (_ASKED, _WITH_SYSTEM):
+        try:
+            prompt = render(tokenizer, asked, add_generation_prompt=True)
+            unprompted = render(tokenizer, asked, add_generation_prompt=False)
+            answered = [*asked, {"role": "assistant", "content": _PROBE}]
+            whole = render(tokenizer, answered, add_generation_prompt=False)
+        except TemplateError as error:
+            refusals.append(error)
+            continue
+        if _PROBE not in whole:
+            raise UserError("model.chat_template: it does not write the text of a message")
+        before, _, after = whole.rpartition(_PROBE)
+        return Probe(asked, prompt, unprompted, before, after)
+    raise UserError(f"model.chat_template: it refuses a conversation: {refusals[0]}")
+
+
+def _between(probe: Probe) -> str:
+    """What the finished conversation has between the prompt and the answer."""
+    if not probe.before.startswith(probe.prompt):
+        raise UserError(
+            f"model.chat_template: its prompts end in {probe.prompt[-40:]!r}, but what it writes "
+            f"before an answer ends in {probe.before[-40:]!r}, so the policy would be trained on "
+            "something else than it is asked; write a .jinja file whose generation prompt is what "
+            "stands before an answer, and set model.chat_template"
+        )
+    return probe.before.removeprefix(probe.prompt)
+
+
+def _turn_markers(tokenizer: PreTrainedTokenizerBase, probe: Probe, header: str) -> frozenset[str]:
+    """Added tokens around turns: what users type must not become one, and no answer goes past one.
+
+    Tokens that open an answer's own parts, as `<think>` does, are none, unless they are special.
+    """
+    added = _any_of(_added(tokenizer))
+    conversation = [*probe.asked, {"role": "assistant", "content": _PROBE}, *_ASKED]
+    try:
+        text = render(tokenizer, conversation, add_generation_prompt=False)
+    except TemplateError:
+        text = ""
+    between_turns = added.findall(text.rpartition(_PROBE)[2] if _PROBE in text else "")
+    opened = _opened(added, probe, header)
+    specials = _specials(tokenizer)
+    own = [marker for i, marker in enumerate(opened) if i == 0 or marker in specials]
+    return frozenset([*between_turns, *own])
+
+
+def _opened(added: re.Pattern[str], probe: Probe, header: str) -> list[str]:
+    """Markers of what the generation prompt adds to a conversation."""
+    prompted, unprompted = added.findall(probe.prompt + header), added.findall(probe.unprompted)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(prompted, unprompted, strict=False))
+    return prompted[len(list(same)) :]
+
+
+def _specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return frozenset([*tokenizer.all_special_tokens, *added])
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Tokens with a text of their own, special or not; runs of white space, which some
+    vocabularies add, say nothing about turns."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return frozenset(t for t in [*tokenizer.all_special_tokens, *added] if t.strip())
+
+
+def _any_of(tokens: frozenset[str]) -> re.Pattern[str]:
+    """Where one token is the start of another, the longer one is found."""
+    return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)))
+
+
+def _names(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> frozenset[str]:
+    return frozenset(tokenizer.convert_ids_to_tokens(ids))
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
@@ -239,41 +422,15 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
     return bos not in tokenizer.encode(prompt, add_special_tokens=False)
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, after: str) -> int:
-    """The first special token that the template writes after a response, else EOS.
+def _ending(tokenizer: PreTrainedTokenizerBase, after: str) -> tuple[str, int]:
+    """The first added token that the template writes after a response, else EOS; the text before.
 
-    Added tokens count, for some end-of-turn tokens are not marked as special; runs of white space,
-    which some vocabularies add, do not.
+    It need not be special: some end-of-turn tokens are not marked as such.
     """
-    added = {i for i, t in tokenizer.added_tokens_decoder.items() if t.content.strip()}
-    special = set(tokenizer.all_special_ids) | added
-    for token in tokenizer.encode(after, add_special_tokens=False):
-        if token in special:
-            return token
-    return tokenizer.eos_token_id
-
-
-def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes a system message; some refuse them, some drop them."""
-    probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "Hi"}]
-    try:
-        text = render(tokenizer, probe, add_generation_prompt=True)
-    except TemplateError:
-        return False
-    return _PROBE in text
-
-
-def without_system(messages: Sequence[Message]) -> Sequence[Message]:
-    """A leading system message goes to the head of the turn behind it.
-
-    >>> without_system([{"role": "system", "content": "A"}, {"role": "user", "content": "B"}])
-    [{'role': 'user', 'content': 'A\\n\\nB'}]
-    """
-    if messages[0]["role"] != "system" or len(messages) == 1:
-        return messages
-    system, first, *rest = messages
-    contents = [message["content"] for message in (system, first) if message["content"]]
-    return [{"role": first["role"], "content": "\n\n".join(contents)}, *rest]
+    found = _any_of(_added(tokenizer)).search(after)
+    if found is None:
+        return "", tokenizer.eos_token_id
+    return after[: found.start()], tokenizer.convert_tokens_to_ids(found.group())
 
 
 def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -> None:
@@ -285,22 +442,6 @@ def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -
             f"model.chat_template: it does not write the tool {lost[0]!r} of a prompt",
             "tools_not_in_template",
         )
-
-
-def render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    add_generation_prompt: bool,
-    tools: Tools | None = None,
-) -> str:
-    """The tokenizer's chat template, filled in. Raises jinja2.TemplateError if it refuses."""
-    return tokenizer.apply_chat_template(
-        list(messages),
-        tools=tools,
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-        strftime_now=_TODAY.strftime,
-    )
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 import argparse
 import atexit
+import io
+import locale
 import os
 import signal
 import subprocess
@@ -85,6 +87,7 @@ def run_main(main: Callable[[], None]) -> None:
     2: a user's mistake. 1: the Hub, a full disk, lack of memory; the same command may work later.
     130, 143, 129: Ctrl-C, SIGTERM, SIGHUP.
     """
+    _speak_utf8()
     with stopped.listening(is_main_process()):
         parents.end_with_run_sh()
         parents.end_with_launcher(is_main_process())
@@ -128,6 +131,20 @@ def _said(error: Exception) -> tuple[str, int]:
 
 # What torch says in a process whose neighbour has ended; that one has said why.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
+
+
+def _speak_utf8() -> None:
+    """Text is UTF-8 whatever the locale: names, the terminal, pipes, files that libraries open.
+
+    Python's UTF-8 mode is chosen when it starts, so under another locale the command starts again.
+    """
+    encodings = {sys.getfilesystemencoding(), locale.getpreferredencoding(False)}
+    if {name.lower() for name in encodings} - {"utf-8"} and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from torch.nn.functional import pad as pad_right
 from tqdm import tqdm
 from transformers import (
     Cache,
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
@@ -26,17 +27,17 @@ class TransformersEngine:
 
     def __init__(self, path: str, model: Model, generation: Generation) -> None:
         self.chat = load_chat(path, model)
+        self.stop_ids = self.chat.stop_ids(models.generation_config(path, model))
         self.settings = generation
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.policy = models.load(path, model, dtype=getattr(torch, model.dtype)).to(self.device)
         models.check_vocabulary(path, self.chat.tokenizer, self.policy.config)
         self.policy.eval()
-        # whatever the checkpoint asks for, `_batch` needs a cache, and one that grows
-        self.policy.generation_config.update(use_cache=True, cache_implementation=None)
-        self.stop_ids = self.chat.stop_ids(self.policy.generation_config)
         self.max_prompt_tokens = models.most_prompt_tokens(
             self.policy.config, generation.max_tokens
         )
+        # Whatever the checkpoint asks for: the recipe samples, and `_batch` needs a growing cache.
+        self.policy.generation_config = GenerationConfig()
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
         """See `Engine`. Long prompts first: memory runs out at once or not at all."""
@@ -97,13 +98,7 @@ class TransformersEngine:
             past_key_values=cache,
             max_new_tokens=tokens,
             return_dict_in_generate=True,
-            do_sample=False,
-            # greedy here: what is random is drawn in the processors, row by row
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            num_beams=1,
-            repetition_penalty=1.0,
+            do_sample=False,  # what is random is drawn in the processors, row by row
             eos_token_id=self.stop_ids,
             pad_token_id=self.chat.tokenizer.pad_token_id,
             logits_processor=self._sampling(generators),
@@ -127,7 +122,7 @@ class TransformersEngine:
         for position, token in enumerate(ids):
             if token in self.stop_ids:
                 return Response(self.chat.text(ids[:position]), "stop", position + 1)
-        return Response(self.chat.text(ids), "length", len(ids))
+        return Response(self.chat.text(ids, finished=False), "length", len(ids))
 
 
 class GumbelNoise(LogitsProcessor):

@@ -88,7 +88,8 @@ class VllmEngine:
     def _response(self, output: Any) -> Response:
         """`token_ids` hold the stop token; `skip_special_tokens` keeps it out of the text."""
         reason = "stop" if output.finish_reason == "stop" else "length"
-        return Response(self.chat.text(output.token_ids), reason, len(output.token_ids))
+        text = self.chat.text(output.token_ids, finished=reason == "stop")
+        return Response(text, reason, len(output.token_ids))
 
 
 def _arguments(

@@ -18,8 +18,9 @@ def tokenize(
     """Token ids of every usable row, and how many were dropped for which reason.
 
     Each response is cut at `max_length - len(prompt)` for itself. A row is dropped if its prompt
-    leaves no room, if the chat template does not take it, or if chosen and rejected are the same
-    after the cut.
+    leaves no room, if the chat template does not take it, if a response has no token of its own
+    (the policy was cut before it said anything), or if chosen and rejected are the same after the
+    cut.
 
     Args:
         rows: of the schema `PREFERENCES`; the explored columns are needed only if with_explored.
@@ -55,6 +56,8 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
 
     chosen_ids = ids(data.as_text(row["chosen"]) or "", "chosen")
     rejected_ids = ids(data.as_text(row["rejected"]) or "", "rejected")
+    if not chosen_ids or not rejected_ids:
+        return "empty_response"
     if chosen_ids == rejected_ids:
         return "identical_after_truncation"
     example: dict[str, Any] = {
@@ -68,6 +71,8 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
         role = row["explored_role"]
         if role == "neither":
             example["explored_ids"] = ids(row["explored"], "explored")
+            if not example["explored_ids"]:
+                return "empty_response"
         example["explored_role"] = ROLES[role]
     return example
 
