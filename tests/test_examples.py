@@ -1,5 +1,6 @@
 """Preference rows as the trainer sees them."""
 
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -108,3 +109,21 @@ def test_a_prompt_that_fills_max_length_is_too_long_and_one_token_less_is_not() 
 def test_an_empty_answer_of_the_policy_is_an_end_of_turn() -> None:
     examples, _ = tokenize([row(rejected="", explored="")], chat(), None, with_explored=True)
     assert examples[0]["rejected_ids"] == examples[0]["explored_ids"] == [chat().end_of_turn]
+
+
+def test_a_response_without_a_token_of_its_own_is_dropped_and_counted() -> None:
+    """The policy was cut before it said anything, or said special tokens only."""
+    for which in ("chosen", "rejected", "explored"):
+        for nothing in ("", "<|im_start|>", "<|im_end|><|endoftext|>"):
+            cut = {which: nothing, f"{which}_finish_reason": "length"}
+            examples, dropped = tokenize([row(**cut), row()], chat(), None, with_explored=True)
+            assert len(examples) == 1
+            assert dropped == {"empty_response": 1}
+
+
+def test_a_response_with_another_opening_than_the_prompt_is_dropped_and_counted() -> None:
+    thinking = make_chat(copy(tokenizer_zoo.qwen3()))
+    rows = [row(chosen="<think>\nHm.\n</think>\n\nWater."), row()]
+    examples, dropped = tokenize(rows, thinking, None, with_explored=True)
+    assert len(examples) == 1
+    assert dropped == {"response_not_behind_its_prompt": 1}

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from selm import memory
@@ -33,6 +34,8 @@ _NO_WEIGHTS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|posi
 
 # They call themselves no decoders, and are causal.
 _CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese")
+
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 _OF_ATTENTION = re.compile(
     "attn_implementation|attention implementation|flash.?att|scaled_dot_product|flex.?att", re.I
@@ -78,7 +81,7 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
         UserError: the model is not what its folder promises.
     """
     config = load_config(path, model)
-    configured = generation_config(path, model)
+    configured = savable(generation_config(path, model) or GenerationConfig())
     with _in_one_line(path, "it cannot be loaded", model):
         loaded, info = AutoModelForCausalLM.from_pretrained(
             path,
@@ -86,6 +89,7 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
             revision=_revision(path, model),
             attn_implementation=model.attn_implementation,
             trust_remote_code=model.trust_remote_code,
+            generation_config=configured,  # the library would read the file, and refuse some
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in `info`, and refused below
             **how,
@@ -93,8 +97,6 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
     if _has_the_weights():
         _check_keys(path, loaded, info)
         _check_finite(path, loaded)
-    if configured is not None:
-        loaded.generation_config = savable(configured)
     return loaded
 
 
@@ -109,23 +111,43 @@ def check_files(path: str, model: Model) -> None:
 
 
 def generation_config(path: str, model: Model) -> GenerationConfig | None:
-    """The model's generation_config.json; None where it has none, as many base models."""
-    file = Path(path) / "generation_config.json"
-    if Path(path).is_dir() and not file.is_file():
-        return None
-    try:
-        with _in_one_line(path, "its generation_config.json cannot be used; mend or delete it"):
-            found = GenerationConfig.from_pretrained(path, revision=_revision(path, model))
-    except UserError as error:
-        if isinstance(error.__cause__, OSError) and not file.is_file():
-            return None
-        raise
-    ends = found.eos_token_id
-    for end in ends if isinstance(ends, (list, tuple)) else [ends]:
-        if end is not None and type(end) is not int:
+    """The model's generation_config.json, or the EOS tokens of config.json where it has none.
+
+    None where neither says anything. Settings that the library refuses are left out with all others
+    but the token ids: this project samples as the recipe says.
+    """
+    file = cached_file(
+        path,
+        "generation_config.json",
+        revision=_revision(path, model),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        ends = getattr(load_config(path, model).get_text_config(), "eos_token_id", None)
+        return None if ends is None else GenerationConfig(eos_token_id=ends)
+    found = _settings(file)
+    ends = found.get("eos_token_id")
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or end < 0):
             raise UserError(
                 f"{path}: eos_token_id in its generation_config.json: {end!r} is no token's number"
             )
+    try:
+        return GenerationConfig.from_dict(found)
+    except (ValueError, TypeError, AttributeError):
+        return GenerationConfig(**{name: found.get(name) for name in _IDS})
+
+
+def _settings(file: str) -> dict[str, Any]:
+    """An object of JSON."""
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{file}: it cannot be used ({said}); mend or delete it") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: wanted an object of settings, got {str(found)[:40]!r}")
     return found
 
 
@@ -140,8 +162,7 @@ def savable(config: GenerationConfig) -> GenerationConfig:
     config.do_sample = True
     if _is_savable(config):
         return config
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return GenerationConfig(**{name: getattr(config, name) for name in ids})
+    return GenerationConfig(**{name: getattr(config, name) for name in _IDS})
 
 
 def _is_savable(config: GenerationConfig) -> bool:
