@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 
+from selm import temporary
 from selm.parents import end_with_run_sh
 
 
 def main() -> None:
     try:
         end_with_run_sh()
+        temporary.own_folder()
         from accelerate.commands.launch import launch_command, launch_command_parser
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -1,7 +1,12 @@
 """A model, a dataset and a recipe so small that a whole run takes seconds."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +14,33 @@ import pytest
 import tokenizer_zoo
 import yaml
 
+from selm import temporary
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network; stage scripts inherit it
+
+os.environ["TIKTOKEN_CACHE_DIR"] = ""  # or it keeps copies of our files in /tmp
+
+# What tests start has a temporary folder that is looked at afterwards; this process keeps its own.
+tempfile.gettempdir()
+os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests-")
+atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).parents[1]
 
 TOPICS = ("the sea", "a red fox", "old maps", "Paris", "rain", "bread", "tall trees", "the moon")
 REQUESTS = ("Write one sentence about", "Name three points about", "Who likes", "Is it true of")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_temporary_files_are_left() -> Iterator[None]:
+    """By stages that ended; those that were killed with -9 leave theirs to the next one."""
+    there = Path(os.environ["TMPDIR"])
+    yield
+    until = time.monotonic() + 10
+    while left := sorted(path.name for path in there.iterdir()):
+        assert time.monotonic() < until, left
+        with temporary.folder(str(there)):
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from selm import cli, stopped, temporary
+from selm import artifacts, cli, stopped, temporary
 from selm.commit import code_commit
 
 REPOSITORY = Path(__file__).parents[1]
@@ -140,30 +140,29 @@ def where_nothing_can_be(output: Path) -> Path:
 @pytest.mark.parametrize("place", [a_file_in_its_place, a_file_above_it, where_nothing_can_be])
 @pytest.mark.parametrize("script", ["plan.py", "evaluate.py"])
 def test_an_output_folder_that_cannot_be_is_one_line(
-    script: str, place: Callable[[Path], Path], tiny_recipe: str, tmp_path: Path, capsys
+    script: str,
+    place: Callable[[Path], Path],
+    tiny_recipe: str,
+    tmp_path: Path,
+    capsys,
+    monkeypatch,
 ) -> None:
     output = place(tmp_path / "runs")
+    words = [script, tiny_recipe, f"output_dir={output}"]
 
     def main() -> None:
-        sys.argv = [script, tiny_recipe, f"output_dir={output}"]
         if script == "plan.py":
             run = cli.parse_run("")
-            cli.keep_text(output / "tiny" / "plan.sh", "text")
+            cli.keep_text(artifacts.run_folder(run.recipe) / "plan.sh", "text")
         else:
-            sys.argv += ["--iteration", "0"]
             run, t = cli.parse_iteration("", first=0)
             stage = cli.Stage(run, "evaluation", t)
             assert not stage.is_done()
             stage.begin()
 
-    before, folder = list(sys.argv), dict(os.environ)
-    try:
-        code, said = ended(main, capsys)
-    finally:
-        sys.argv = before
-        os.environ.clear()
-        os.environ.update(folder)
-        temporary.tempfile.tempdir = None
+    iteration = ["--iteration", "0"] if script == "evaluate.py" else []
+    monkeypatch.setattr(sys, "argv", [*words, *iteration])
+    code, said = ended(main, capsys)
     assert code == 2
     assert said.startswith(f"error: output_dir: {output} cannot be written"), said
 

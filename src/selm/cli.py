@@ -27,6 +27,8 @@ from selm.secrets import hide
 
 # Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Tokenizers of that kind are files on this disk; it would leave copies of them in /tmp.
+os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -199,7 +201,6 @@ class Stage:
         Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
         """
         artifacts.require_inputs(self.run, self.kind, self.t)
-        temporary.own_folder()
         if not is_main_process():
             while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
@@ -208,6 +209,7 @@ class Stage:
         label = script if self.t is None else f"iter-{self.t}-{script}"
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
+        temporary.own_folder()
         self._say_what_is_kept()
         self._save_recipe()
         log_to(run_folder / "logs", label)

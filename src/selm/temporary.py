@@ -17,9 +17,13 @@ PREFIX = "selm-tmp-"
 def own_folder() -> None:
     """All temporary files of this process, its libraries and its children go to a folder of theirs.
 
-    It is deleted at the end of the process. After a kill -9 the next stage deletes it.
+    It is deleted at the end of the process. After a kill -9 the next stage deletes it. The
+    processes of one launch share that of their launcher.
     """
+    _drop_launchers()
     general = tempfile.gettempdir()
+    if os.path.basename(general).startswith(PREFIX):
+        return
     # A cache of compiled kernels, not a leftover: where torch itself would put it.
     cache = os.path.join(general, f"torchinductor_{getpass.getuser()}")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
@@ -71,6 +75,13 @@ def _clean(place: str) -> None:
                     _delete(str(path))
             finally:
                 os.close(descriptor)
+
+
+def _drop_launchers() -> None:
+    """At the end delete what torch's launcher makes for logs, which nobody asked it to write."""
+    for path in Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parents:
+        if path.name.startswith("torchelastic_"):
+            atexit.register(shutil.rmtree, path, ignore_errors=True)
 
 
 def _drop(path: str, descriptor: int, owner: int) -> None:

@@ -1,6 +1,7 @@
 """Two processes on a CPU take the same steps as one: DDP, and ZeRO-3 with every weight sharded."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -104,6 +105,7 @@ def launch(finished: Any, config: Path, processes: int, out: Path) -> None:
     done = subprocess.run(
         [
             *("accelerate", "launch", "--config_file", config, "--num_processes", str(processes)),
+            *("--log_dir", os.devnull),
             *(Path(__file__).parent / "several_trainings.py", out / "ways.json", out),
             *(*finished.words, f"training.accelerate_config={config}"),
             *(f"training.num_processes={processes}", "training.save_steps=3"),
