@@ -45,15 +45,22 @@ def respond(
     answered = run_shards(rows, load, data.RESPONSES, folder, settings.shard_size, what, workers)
     dropped = _dropped(rows, answered, policy, recipe)
     if not answered:
-        raise UserError(
-            f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
-            f"in the context of {policy}, or its chat template takes none ({in_words(dropped)})"
-        )
+        raise UserError(_nothing(dropped, policy, recipe))
     return Answered(
         rows=answered,
         tokens=sum(sum(row["num_tokens"]) for row in answered),
         dropped=dropped,
     )
+
+
+def _nothing(dropped: Drops, policy: str, recipe: Recipe) -> str:
+    """Why no prompt has an answer."""
+    if "prompt_longer_than_context" in dropped:
+        return (
+            f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
+            f"in the context of {policy} ({in_words(dropped)})"
+        )
+    return f"model.chat_template: that of {policy} takes no prompt ({in_words(dropped)})"
 
 
 def _dropped(rows: Sequence[Row], answered: Sequence[Row], policy: str, recipe: Recipe) -> Drops:
