@@ -171,3 +171,31 @@ def test_a_recipe_for_gpus_wants_some(tiny_recipe: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     assert "this machine has no GPU" in problem(tiny_recipe, "memory", "estimate.device=h100")
+
+
+def test_rows_that_the_template_refuses_are_dropped_and_named(
+    tiny_recipe: str, tmp_path: Path
+) -> None:
+    """As the stages do it; a template that takes none of them is a problem."""
+    strict = tmp_path / "strict.jinja"
+    strict.write_text(
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        encoding="utf-8",
+    )
+    user = {"role": "user", "content": "And this?"}
+    twice = {"prompt": [user, user], "chosen": "Yes.", "rejected": "No."}
+    once = [{"prompt": f"Is it {i}?", "chosen": "Yes.", "rejected": "No."} for i in range(20)]
+    own = tmp_path / "own.jsonl"
+
+    def said(rows: list[dict]) -> dict[str, tuple[bool, str]]:
+        own.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return found(tiny_recipe, f"data.name_or_path={own}", f"model.chat_template={strict}")
+
+    well, text = said([twice, *once])["tokens"]
+    assert well and "dropped: 1 refused_by_template (prompt " in text
+    rows = [twice | {"prompt": [user, user | {"content": f"{i}?"}]} for i in range(20)]
+    well, text = said(rows)["tokens"]
+    assert not well and "it takes none of the first 18 prompts: 18 refused_by_template" in text

@@ -266,6 +266,14 @@ class Chat:
         return [self.tokenizer.bos_token_id, *ids] if self.adds_bos else ids
 
 
+def prompt_ids_of(chat: Chat, row: Mapping[str, Any]) -> list[int] | str:
+    """The tokens of a row's prompt, or the reason why the template makes none of it."""
+    try:
+        return chat.prompt_ids(row["prompt"], row.get("tools"))
+    except TemplateRefusal as refusal:
+        return refusal.reason
+
+
 def load_chat(path: str, model: Model) -> Chat:
     """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if any.
 

@@ -18,9 +18,9 @@ from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from selm import cost, data
 from selm.artifacts import run_folder
-from selm.chat import Chat, load_chat
+from selm.chat import Chat, load_chat, prompt_ids_of
 from selm.data import Row
-from selm.drops import in_words
+from selm.drops import Drops, in_words, row_name
 from selm.errors import OutsideError, UserError
 from selm.plan import Run, size_text, stages, warnings
 from selm.ranking import label
@@ -71,6 +71,23 @@ class Preflight:
     @cached_property
     def sample(self) -> tuple[list[Row], Counter[str]]:
         return data.sample(self.recipe, "train", SAMPLE_ROWS)
+
+    @cached_property
+    def taken(self) -> tuple[list[Row], Drops]:
+        """The rows of the sample that the chat template takes; stages drop the others, too."""
+        rows, dropped = [], Drops()
+        for row in self.sample[0]:
+            ids = prompt_ids_of(self.chat, row)
+            if isinstance(ids, str):
+                dropped.add(ids, row_name(row))
+            else:
+                rows.append(row)
+        if not rows:
+            raise UserError(
+                f"model.chat_template: it takes none of the first {sum(dropped.values())} prompts: "
+                f"{in_words(dropped)}"
+            )
+        return rows, dropped
 
 
 def results(run: Run) -> Iterator[tuple[str, bool, str]]:
@@ -124,18 +141,20 @@ def template(preflight: Preflight) -> str:
 
 def tokens(preflight: Preflight) -> str:
     """On the sample: one BOS, one end-of-turn, and the same prompt in every stage."""
-    rows, _ = preflight.sample
+    rows, dropped = preflight.taken
     with tempfile.TemporaryDirectory() as folder:  # what iteration 2 reads: a saved tokenizer
         preflight.chat.tokenizer.save_pretrained(folder)
         later = load_chat(folder, preflight.recipe.model)
     for row in rows:
         _check_tokens(preflight.chat, later, row)
     chat, first = preflight.chat, rows[0]
-    prompt = chat.tokenizer.decode(chat.prompt_ids(first["prompt"]))
-    answer = chat.tokenizer.decode(chat.response_ids(first["prompt"], "Yes."))
+    tools = first["tools"]
+    prompt = chat.tokenizer.decode(chat.prompt_ids(first["prompt"], tools))
+    answer = chat.tokenizer.decode(chat.response_ids(first["prompt"], "Yes.", tools=tools))
     return (
         f"the same in generation and training, one BOS at most and one end of turn, in {len(rows)} "
         f"rows; prompts end in {prompt[-40:]!r}, a label is {answer!r}"
+        + (f"; dropped: {in_words(dropped)}" if dropped else "")
     )
 
 
@@ -186,9 +205,9 @@ def rows(preflight: Preflight) -> str:
 def lengths(preflight: Preflight) -> str:
     """How much of the sample `max_length` cuts or drops, and mean lengths for the estimates."""
     recipe, chat = preflight.recipe, preflight.chat
-    found, _ = preflight.sample
+    found, _ = preflight.taken
     limit = recipe.training.max_length
-    prompts = [len(chat.prompt_ids(row["prompt"])) for row in found]
+    prompts = [len(chat.prompt_ids(row["prompt"], row["tools"])) for row in found]
     dropped = sum(length >= limit for length in prompts) / len(prompts)
     if dropped > MOST_DROPPED:
         raise UserError(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from selm import data
-from selm.chat import Chat, TemplateRefusal, load_chat
+from selm.chat import load_chat, prompt_ids_of
 from selm.data import Row
 from selm.drops import Drops, in_words, row_name
 from selm.errors import UserError
@@ -70,27 +70,15 @@ def _dropped(rows: Sequence[Row], answered: Sequence[Row], policy: str, recipe: 
     without = [row for row in rows if row["prompt_id"] not in ids]
     chat = load_chat(policy, recipe.model) if without else None
     for row in without:
-        refusal = _refusal(chat, row) if chat is not None else None
-        drops.add(refusal or "prompt_longer_than_context", row_name(row))
+        found = prompt_ids_of(chat, row) if chat is not None else []
+        reason = found if isinstance(found, str) else "prompt_longer_than_context"
+        drops.add(reason, row_name(row))
     return drops
-
-
-def _refusal(chat: Chat, row: Row) -> str | None:
-    found = _prompt_ids(chat, row)
-    return found if isinstance(found, str) else None
-
-
-def _prompt_ids(chat: Chat, row: Row) -> list[int] | str:
-    """The prompt's tokens, or the reason why the template makes none."""
-    try:
-        return chat.prompt_ids(row["prompt"], row.get("tools"))
-    except TemplateRefusal as refusal:
-        return refusal.reason
 
 
 def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
     chat = load_chat(policy, recipe.model)
-    found = [_prompt_ids(chat, row) for row in rows]
+    found = [prompt_ids_of(chat, row) for row in rows]
     return max((len(ids) for ids in found if not isinstance(ids, str)), default=1)
 
 
@@ -102,7 +90,7 @@ def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | Non
 
 def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) -> list[Row]:
     num_samples = recipe.generation.num_samples
-    found = [_prompt_ids(engine.chat, row) for row in shard]
+    found = [prompt_ids_of(engine.chat, row) for row in shard]
     prompts = {i: ids for i, ids in enumerate(found) if not isinstance(ids, str)}
     fitting = [i for i, ids in prompts.items() if len(ids) <= engine.max_prompt_tokens]
     jobs = [(i, sample) for i in fitting for sample in range(num_samples)]
