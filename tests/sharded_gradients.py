@@ -2,14 +2,15 @@
 
     torchrun --nproc_per_node 2 tests/sharded_gradients.py FOLDER
 
-FOLDER/input.pt holds a model's config, its weights, and a batch for each process; what comes of
-them is left in FOLDER/output.pt. accelerate starts FSDP2 on GPUs alone, so this is torch's own
-`fully_shard`, which is what accelerate calls.
+FOLDER/input.pt holds, by family, a model's config, its weights, and a batch for each process; what
+comes of them is left in FOLDER/output.pt. accelerate starts FSDP2 on GPUs alone, so this is torch's
+own `fully_shard`, which is what accelerate calls.
 """
 
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -25,7 +26,11 @@ from selm.training.shared_prefix import prepare
 
 def main(folder: Path) -> None:
     distributed.init_process_group("gloo")
-    compute(folder)
+    head.CHUNK = 16  # as with real responses, processes have different numbers of chunks
+    given = torch.load(folder / "input.pt", weights_only=False)
+    found = {family: compute(**of_family) for family, of_family in given.items()}
+    if distributed.get_rank() == 0:
+        torch.save(found, folder / "output.pt")
     # The model holds the group, whose threads hold tensors: all of it goes before the interpreter
     # does, or such a thread may ask for it too late, which aborts the process.
     gc.collect()
@@ -33,19 +38,17 @@ def main(folder: Path) -> None:
     distributed.destroy_process_group()
 
 
-def compute(folder: Path) -> None:
-    head.CHUNK = 16  # as with real responses, processes have different numbers of chunks
+def compute(config: Any, weights: dict[str, torch.Tensor], batches: list[Any]) -> dict[str, Any]:
     rank, processes = distributed.get_rank(), distributed.get_world_size()
-    given = torch.load(folder / "input.pt", weights_only=False)
-    model = AutoModelForCausalLM.from_config(given["config"], attn_implementation="sdpa")
-    model.load_state_dict(given["weights"])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model.load_state_dict(weights)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     prepare(model)
     mesh = init_device_mesh("cpu", (processes,))
     for layer in model.base_model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.train(), mesh=mesh)
-    sums = forward(model, given["batches"][rank]).log_probs.sum(dim=1)
+    sums = forward(model, batches[rank]).log_probs.sum(dim=1)
     sums.mean().backward()
     gathered = [torch.empty(0)] * processes
     distributed.all_gather_object(gathered, sums.detach())
@@ -53,8 +56,7 @@ def compute(folder: Path) -> None:
     for name, parameter in model.named_parameters():
         assert isinstance(parameter.grad, DTensor), name
         gradients[name] = parameter.grad.full_tensor()
-    if rank == 0:
-        torch.save({"sums": gathered, "gradients": gradients}, folder / "output.pt")
+    return {"sums": gathered, "gradients": gradients}
 
 
 if __name__ == "__main__":

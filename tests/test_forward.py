@@ -143,25 +143,42 @@ def test_with_lora(family: str) -> None:
     assert_same(*wrapped)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second with tied embeddings
-def test_with_every_weight_sharded_by_fsdp2(family: str, tmp_path: Path) -> None:
-    """Two processes with other rows each: their log-probs, and the mean of their gradients."""
-    padded, model = padded_and_shared(make(family))
-    parts = [examples()[:2], examples()[2:]]
+SHARDED = ("llama", "qwen2")  # the second with tied embeddings
+
+
+def parts() -> list[list[dict[str, Any]]]:
+    """The rows of each of two processes."""
+    return [examples()[:2], examples()[2:]]
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What sharded_gradients.py makes of each family, in one launch."""
     given = {
-        "config": CONFIGS[family],
-        "weights": model.state_dict(),
-        "batches": [SELMCollator(0, shared=True)(rows) for rows in parts],
+        family: {
+            "config": CONFIGS[family],
+            "weights": make(family).state_dict(),
+            "batches": [SELMCollator(0, shared=True)(rows) for rows in parts()],
+        }
+        for family in SHARDED
     }
-    torch.save(given, tmp_path / "input.pt")
+    folder = tmp_path_factory.mktemp("sharded")
+    torch.save(given, folder / "input.pt")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = Path(__file__).parent / "sharded_gradients.py"
-    subprocess.run([*launcher, script, tmp_path], check=True, timeout=PATIENCE)
-    found = torch.load(tmp_path / "output.pt")
-    for rows, sums in zip(parts, found["sums"], strict=True):
+    subprocess.run([*launcher, script, folder], check=True, timeout=PATIENCE)
+    return torch.load(folder / "output.pt")
+
+
+@pytest.mark.parametrize("family", SHARDED)
+def test_with_every_weight_sharded_by_fsdp2(family: str, by_two_processes: dict[str, Any]) -> None:
+    """Two processes with other rows each: their log-probs, and the mean of their gradients."""
+    padded, _ = padded_and_shared(make(family))
+    found = by_two_processes[family]
+    for rows, sums in zip(parts(), found["sums"], strict=True):
         wanted = log_probs(padded, False, rows)
         torch.testing.assert_close(sums, wanted.detach(), rtol=1e-4, atol=1e-5)
-        (wanted.mean() / len(parts)).backward()
+        (wanted.mean() / len(parts())).backward()
     wanted_gradients = {name: parameter.grad for name, parameter in padded.named_parameters()}
     torch.testing.assert_close(found["gradients"], wanted_gradients, rtol=1e-3, atol=1e-5)
 
