@@ -228,3 +228,14 @@ def test_the_log_of_a_training_is_json(saved: Path) -> None:
     text = (saved / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8")
     json.loads(text, parse_constant=pytest.fail)
     assert first_not_finite(saved / "checkpoint-2") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("shape", [(), (7,), (33, 65), (2, 3, 500)])
+def test_one_bad_value_anywhere_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    for bad in (NAN, INF, -INF):
+        for place in (0, -1):
+            tensor = torch.ones(shape, dtype=dtype, requires_grad=True)
+            assert all_finite([tensor])
+            tensor.data.view(-1)[place] = bad
+            assert not all_finite([tensor])
