@@ -165,6 +165,49 @@ def test_a_function_that_raises_ends_the_stage_with_one_line(project_copy, tmp_p
     assert not (folder.parent / ".preferences.tmp").exists()
 
 
+ORDINARY = {
+    "dc.py": (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Score:\n    value: float\n"
+        "def reward(prompt, candidates, **columns):\n"
+        "    return [Score(len(t)).value for t in candidates]\n"
+    ),
+    "mp.py": (
+        "from multiprocessing import Pool\ndef one(t): return float(len(t))\n"
+        "def reward(prompt, candidates, **columns):\n"
+        "    with Pool(2) as p: return p.map(one, candidates)\n"
+    ),
+    "sib.py": (
+        "from helper import score\n"
+        "def reward(prompt, candidates, **columns):\n    return [score(t) for t in candidates]\n"
+    ),
+}
+ENDS_PYTHON = (
+    "import sys\ndef reward(prompt, candidates, **columns):\n"
+    "    if not prompt: return []\n    sys.exit(0)\n"
+)
+
+
+def test_reward_files_are_ordinary_python(project_copy, tmp_path: Path) -> None:
+    """One function in three ways: the same pairs. What calls sys.exit writes nothing and fails."""
+    (tmp_path / "helper.py").write_text("def score(t): return len(t)\n", encoding="utf-8")
+    ranked = []
+    for name, source in {**ORDINARY, "ex.py": ENDS_PYTHON}.items():
+        (tmp_path / name).write_text(source, encoding="utf-8")
+        project = project_copy.with_overrides(
+            "ranking.ranker=function", f"ranking.name_or_path={tmp_path / name}:reward"
+        )
+        done = project.stage("rank", 1)
+        if name in ORDINARY:
+            assert done.returncode == 0, done.stderr
+            ranked.append(preferences(project))
+            continue
+        assert done.returncode == 2
+        assert "it ends Python itself: SystemExit: 0 (line 4)" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    assert ranked[0] == ranked[1] == ranked[2]
+
+
 def test_a_reward_model_ranks_and_says_what_it_cut(project_copy, tmp_path: Path) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
