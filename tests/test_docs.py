@@ -49,3 +49,31 @@ def test_the_page_on_recipes_names_every_key() -> None:
     for key in set(keys) - sections:
         section, _, name = key.rpartition(".")
         assert f"`{key}`" in text or (f"`{section}." in text and f"`.{name}`" in text), key
+
+
+def test_overrides_beside_ARGS_are_said_and_not_printed() -> None:
+    """They would be variables of make, which no recipe sees."""
+    for target in ("plan-zephyr-selm", "smollm2-selm", "check-qwen3-dpo"):
+        done = subprocess.run(
+            ["make", target, "training.alpha=0.5", "seed=7"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert f'make {target} ARGS="seed=... training.alpha=..."' in done.stderr
+        assert "0.5" not in done.stderr
+
+
+def test_every_target_of_a_recipe_sets_up_first() -> None:
+    for target in ("plan-zephyr-selm", "check-zephyr-selm", "zephyr-selm", "push-zephyr-selm"):
+        listed = subprocess.run(
+            ["make", "-n", target, "ARGS=seed=7", "FOO=1"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "scripts/setup.sh" in listed.stdout.splitlines()[0]
+        assert "seed=7" in listed.stdout.splitlines()[-1]

@@ -433,6 +433,8 @@ def _check_optimizer(settings: dict[str, Any]) -> None:
             raise UserError(f"training.optim_args: wants name=value,name=value, got {text!r}")
         if name in _OPTIM_ARGS:
             _check_optim_arg(name, argument, value)
+    if "nesterov=true" in text.replace(" ", "").lower() and "momentum=" not in text:
+        raise UserError("training.optim_args: nesterov wants momentum, as in momentum=0.9")
 
 
 def _check_optim_arg(optimizer: str, argument: str, value: str) -> None:
