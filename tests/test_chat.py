@@ -597,13 +597,6 @@ def test_whatever_a_template_raises_refuses_the_row_or_the_template(bad: str) ->
         make_chat(with_template(bad + CHATML_TEMPLATE, *CHATML))
 
 
-def test_the_largest_id_is_that_of_the_last_added_token() -> None:
-    tokenizer = with_template(CHATML_TEMPLATE, *CHATML)
-    before = make_chat(tokenizer).largest_id
-    tokenizer.add_tokens(["<|a|>", "<|b|>"])
-    assert make_chat(tokenizer).largest_id == before + 2
-
-
 def test_markers_in_names_of_tools_do_not_become_tokens() -> None:
     with_tools = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}" + CHATML_TEMPLATE
     chat = make_chat(with_template(with_tools, *CHATML))

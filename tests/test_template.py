@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizer_zoo
-from test_chat import CHATML, CHATML_TEMPLATE, said, with_template
+from test_chat import CHATML, CHATML_TEMPLATE, LLAMA, said, with_template
 
 from selm import template
 from selm.chat import Chat, load_chat, make_chat
@@ -81,6 +82,16 @@ def test_the_models_own_broken_template_names_the_model(folder: Path) -> None:
         loaded(folder)
 
 
+@pytest.mark.parametrize("value", [5, {"name": "default", "template": "x"}, ["x"], [{"name": 1}]])
+def test_a_template_of_another_kind_is_one_line(folder: Path, value: Any) -> None:
+    (folder / "chat_template.jinja").unlink()
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"chat_template": value}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"^{folder}: [^\n]+$"):
+        loaded(folder)
+
+
 def named(folder: Path, templates: dict[str, str]) -> Path:
     (folder / "chat_template.jinja").unlink()
     file = folder / "tokenizer_config.json"
@@ -106,7 +117,13 @@ def test_several_templates_without_a_default_are_refused(folder: Path) -> None:
         loaded(folder)
 
 
-def test_templates_that_write_the_date_are_known() -> None:
-    dated = tokenizer_zoo._trl_template("llama3_2")
-    assert template.writes_date(with_template(dated, *CHATML))
-    assert not template.writes_date(with_template(CHATML_TEMPLATE, *CHATML))
+def test_check_says_what_a_template_does_that_nobody_would_expect() -> None:
+    dated = make_chat(with_template(tokenizer_zoo._trl_template("llama3_2"), *LLAMA))
+    assert "today's date is always 26 Jul 2024" in dated.facts()
+    assert dated.tokenizer.decode(dated.prompt_ids(said("Hi"))).count("26 Jul 2024") == 1
+    qwen3 = make_chat(with_template(tokenizer_zoo._trl_template("qwen3"), *CHATML))
+    assert (
+        "prompts end in '<think>\\n\\n</think>\\n\\n', as finished answers begin" in qwen3.facts()
+    )
+    plain = make_chat(with_template(CHATML_TEMPLATE, *CHATML))
+    assert plain.facts() == "BOS none, a turn ends in <|im_end|>, system messages are kept"

@@ -132,10 +132,23 @@ class Chat:
                 ids |= {found} if isinstance(found, int) else set(found)
         return sorted(ids)
 
-    @property
-    def largest_id(self) -> int:
-        """The largest token id that a prompt or a label can hold: the embedding must have it."""
-        return max(self.tokenizer.get_vocab().values())
+    def facts(self) -> str:
+        """What the template does, as far as the recipe's author should know."""
+        known = self.tokenizer.bos_token_id is not None
+        end = self.tokenizer.convert_ids_to_tokens(self.end_of_turn)
+        system = (
+            "kept" if self.takes_system else "put into the user's turn: the template has no role"
+        )
+        said = [
+            f"BOS {self.tokenizer.bos_token if known else 'none'}",
+            f"a turn ends in {end}",
+            f"system messages are {'kept' if self.takes_system else no_role}",
+        ]
+        if self.opens_by_answer:
+            said.append(f"prompts end in {self.header!r}, as finished answers begin")
+        if template.writes_date(self.tokenizer):
+            said.append(f"today's date is always {template.TODAY:%d %b %Y}")
+        return ", ".join(said)
 
     def text(self, ids: Sequence[int], finished: bool = True) -> str:
         """The response's plain text, without special tokens and what the template adds to it.

@@ -51,18 +51,18 @@ def settle(tokenizer: PreTrainedTokenizerBase, own: str | None, path: str) -> No
         judge(tokenizer, own)
         return
     found = tokenizer.chat_template
-    if isinstance(found, str):
-        tokenizer.chat_template = found.removeprefix(_MARK)
-    elif isinstance(found, dict):
-        tokenizer.chat_template = {k: v.removeprefix(_MARK) for k, v in found.items()}
-    if not tokenizer.chat_template or tokenizer.chat_template == {"default": ""}:
-        raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
-    if isinstance(found, dict) and "default" not in found:
-        names = ", ".join(found)
+    named = found if isinstance(found, dict) else {"default": found or ""}
+    if not all(isinstance(text, str) for text in named.values()):
+        raise UserError(f"{path}: the chat template of its tokenizer is no text but {found!r}")
+    if "default" not in named:
         raise UserError(
-            f"{path}: none of its chat templates ({names}) is called default; put the one you "
-            "want into a file and set model.chat_template"
+            f"{path}: none of its chat templates ({', '.join(named)}) is called default; put the "
+            "one you want into a file and set model.chat_template"
         )
+    named = {name: text.removeprefix(_MARK) for name, text in named.items()}
+    if not named["default"].strip():
+        raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
+    tokenizer.chat_template = named if isinstance(found, dict) else named["default"]
     judge(tokenizer, f"the template of {path}")
 
 

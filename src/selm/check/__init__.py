@@ -132,11 +132,7 @@ def model(preflight: Preflight) -> str:
 
 def template(preflight: Preflight) -> str:
     """What the chat template does, as far as the recipe's author should know."""
-    chat = preflight.chat
-    system = "kept" if chat.takes_system else "put into the user's turn: the template has no role"
-    bos = chat.tokenizer.bos_token if chat.tokenizer.bos_token_id is not None else "none"
-    end = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn)
-    return f"BOS {bos}, a turn ends in {end}, system messages are {system}"
+    return preflight.chat.facts()
 
 
 def tokens(preflight: Preflight) -> str:
