@@ -136,9 +136,7 @@ class Chat:
         """What the template does, as far as the recipe's author should know."""
         known = self.tokenizer.bos_token_id is not None
         end = self.tokenizer.convert_ids_to_tokens(self.end_of_turn)
-        system = (
-            "kept" if self.takes_system else "put into the user's turn: the template has no role"
-        )
+        no_role = "put into the user's turn: the template has no role"
         said = [
             f"BOS {self.tokenizer.bos_token if known else 'none'}",
             f"a turn ends in {end}",
