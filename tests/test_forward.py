@@ -1,6 +1,7 @@
 """The shared path computes what the padded one does, in fp32, for every family it is offered to."""
 
 import copy
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -165,6 +166,7 @@ def by_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     folder = tmp_path_factory.mktemp("sharded")
     torch.save(given, folder / "input.pt")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher += ["--log_dir", os.devnull]  # or a folder is left in /tmp
     script = Path(__file__).parent / "sharded_gradients.py"
     subprocess.run([*launcher, script, folder], check=True, timeout=PATIENCE)
     return torch.load(folder / "output.pt")

@@ -103,6 +103,7 @@ class Project:
             training = self.recipe.training
             launch = ["accelerate", "launch", "--config_file", training.accelerate_config]
             launch += ["--num_processes", str(training.num_processes or 1)]
+            launch += ["--log_dir", os.devnull]  # or it leaves a folder in /tmp when it is killed
         iteration = [] if t is None else ["--iteration", str(t)]
         return [*launch, *within, f"scripts/{script}.py", *self.words, *iteration]
 
