@@ -199,7 +199,7 @@ def test_a_call_that_fails_is_named_with_file_line_and_row(tmp_path: Path, body:
         "(float(n) for n in (1, 2))",
         "__import__('numpy').array([1, 2])",
         "[__import__('numpy').float32(n) for n in (1, 2)]",
-        "__import__('torch').tensor([1.0, 2.0], requires_grad=True)",
+        "__import__('torch').tensor([1.0, 2.0])",
         "[__import__('torch').tensor(n, dtype=__import__('torch').bfloat16) for n in (1, 2)]",
         "[__import__('fractions').Fraction(n) for n in (1, 2)]",
         "[True, 2]",

@@ -37,9 +37,6 @@ _LOADING = (
     *(ArithmeticError, EOFError, UnpicklingError, SafetensorError, StrictDataclassError),
 )
 
-# What a template raises for a conversation that it does not take, or by a mistake of its own.
-_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
-
 # Of a language model's head, and buffers that older versions saved: no score depends on them.
 _WITHOUT_EFFECT = re.compile(r"(^|\.)(lm_head\..*|position_ids|inv_freq|masked_bias)$")
 
@@ -75,14 +72,8 @@ class Encoder:
     ) -> None:
         self.tokenizer, self.limit, self.vocabulary = tokenizer, limit, vocabulary
         self.is_chat = tokenizer.chat_template is not None
-        self.takes_system = self.is_chat and self._takes_system()
+        self.takes_system = self.is_chat and takes_system(tokenizer)
         tokenizer.truncation_side = "left"
-
-    def _takes_system(self) -> bool:
-        try:
-            return takes_system(self.tokenizer)
-        except _REFUSALS:
-            return False
 
     def encode(self, prompt: Prompt, response: str) -> Encoded:
         """Raises UserError if the chat template refuses the conversation, or for an unknown id."""
@@ -118,7 +109,7 @@ class Encoder:
             messages = list(without_system(messages))
         try:
             text = render(self.tokenizer, messages, add_generation_prompt=False)
-        except _REFUSALS as error:
+        except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"ranking.name_or_path: the chat template of {self.tokenizer.name_or_path} refuses "
