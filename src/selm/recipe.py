@@ -503,9 +503,16 @@ def _check_hub_ids(recipe: Recipe) -> None:
         if ranking.ranker in ("pairrm", "reward_model") and ranking.name_or_path:
             names[f"{section}.name_or_path"] = ranking.name_or_path
     for key, name in names.items():
-        is_id = _HUB_ID.fullmatch(name) and not re.search(r"--|\.\.|\.git$", name)
-        if not is_id and not is_local_path(name):
+        if not is_hub_id(name) and not is_local_path(name):
             raise UserError(f"{key}: no such path, and no name of the Hub (owner/name): {name!r}")
+
+
+def is_hub_id(name: str) -> bool:
+    """
+    >>> [is_hub_id(name) for name in ("gpt2", "me/my-model", "a--b", "-x", "a/b/c")]
+    [True, True, False, False, False]
+    """
+    return bool(_HUB_ID.fullmatch(name)) and not re.search(r"--|\.\.|\.git$", name)
 
 
 _HUB_ID = re.compile(r"(\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
@@ -600,6 +607,11 @@ def _check_sense(recipe: Recipe) -> None:
         raise UserError(
             "hub.namespace: missing; hub.push=true needs your name on the Hub or an "
             "organisation's, as in hub.namespace=me"
+        )
+    if recipe.hub.push and not is_hub_id(f"{recipe.hub.namespace}/{recipe.run_name}-preferences"):
+        raise UserError(
+            f"run_name: the Hub has no such names as {recipe.hub.namespace}/{recipe.run_name}-*; "
+            "letters, digits and single - _ . make one (see hub.namespace)"
         )
     if recipe.ranking.pool == "samples":
         _check_pool_of_samples(recipe)
