@@ -55,7 +55,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
         per_device_train_batch_size=4 // accumulation,
         gradient_accumulation_steps=accumulation,
     )
-    with pytest.raises(UserError, match=r"the loss of step \d is not finite at a learning .* 1e"):
+    with pytest.raises(UserError, match=r"the (loss|gradient) of step \d is not .* 1e"):
         trainer.train()
     assert trainer.state.global_step < 6
 

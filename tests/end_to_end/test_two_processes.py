@@ -179,7 +179,9 @@ def test_a_policy_that_diverges_ends_the_training_in_every_process(
     folder = trained[strategy] / "diverges"
     said = [(folder / f"error-{rank}.txt").read_text(encoding="utf-8") for rank in range(2)]
     assert said[0] == said[1]
-    assert re.match(r"training: the loss of step [3-8] is not finite at a learning rate", said[0])
+    assert re.match(
+        r"training: the (loss|gradient) of step [2-8] is not finite at a learning rate", said[0]
+    )
     assert not (folder / "policy").exists()
 
 

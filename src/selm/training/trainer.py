@@ -4,9 +4,10 @@ The preference loss and its metrics are the parent's own code, fed with the outp
 so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
 `_set_signature_columns_if_needed`, `get_train_dataloader`, `get_batch_samples`, `_prepare_inputs`,
 `_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `training_step`,
-`_save_checkpoint`, `_metrics`, `loss_weights`, `aux_loss_enabled`.
+`log`, `_save_checkpoint`, `_metrics`, `loss_weights`, `aux_loss_enabled`.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -266,6 +267,20 @@ class SELMTrainer(DPOTrainer):
                 raise overflowed("the loss") if step == 1 else diverged("the loss", step, rate)
             self._loss_of_step = torch.zeros(())
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The parent's; a gradient that is not finite ends the training too.
+
+        DeepSpeed leaves out the step of such a gradient, and would those of all steps to come. With
+        fp16 that is how the loss's scale is found.
+        """
+        if "loss" in logs and not self.args.fp16:
+            norm = logs.get("grad_norm") or 0.0  # DeepSpeed says -1 of what is not finite
+            taken = not self.accelerator.optimizer_step_was_skipped
+            if not self._everywhere(taken and math.isfinite(norm) and norm >= 0):
+                step = self.state.global_step
+                raise diverged("the gradient", step, logs["learning_rate"])
+        super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The parent's, unless it would save, and soon go on from, what is not finite."""
