@@ -36,6 +36,7 @@ export SELM_RUN_SH="$$@$HOSTNAME"
 # What the plan calls `accelerate launch` is scripts/launch.py; under launch.slurm it is a function.
 PATH="$PWD/scripts/launcher:$PATH"
 
+python scripts/check.py --quick "${words[@]}"
 # What is done needs no process of its own to say so.
 remaining=$(python scripts/plan.py --keep --remaining "${words[@]}")
 exec bash -c "$remaining"

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from selm.check import CHECKS, results
+from selm.check import CHECKS, QUICK, results
 from selm.plan import Run
 from selm.recipe import load_recipe
 
@@ -41,7 +42,7 @@ def test_a_sound_recipe_passes_every_check(tiny_recipe: str) -> None:
     said = found(tiny_recipe)
     assert list(said) == list(CHECKS)
     assert all(well for well, _ in said.values()), said
-    assert said["data"][1] == "pairs; the first 24 training and 8 test rows"
+    assert said["data"][1] == "pairs; 12 + 12 training and 8 held-out rows"
     assert said["batch"][1].startswith("global batch 4 = 1 processes x 2 rows x 2")
     assert "a label is 'Yes.<|im_end|>'" in said["tokens"][1]
     assert "prompts end in" in said["tokens"][1]
@@ -122,15 +123,110 @@ def test_a_wrong_number_of_rows_is_found(tiny_recipe: str) -> None:
     assert "the recipe says 99" in said["data"][1]
 
 
+def rows_of(path: str) -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_every_row_is_looked_at_not_the_first_ones(tiny_recipe: str, tmp_path: Path) -> None:
+    pair = {"chosen": "Well.", "rejected": "No."}
+    good = [{"prompt": f"Say {i}.", **pair} for i in range(300)]
+    turns = [{"role": "user", "content": text} for text in ("Once.", "Twice.")]
+    odd = [{"prompt": turns, **pair}, {"prompt": "", **pair}]
+    strict = tmp_path / "strict.jinja"
+    strict.write_text(
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        encoding="utf-8",
+    )
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "train.jsonl", [*good, *odd])
+    write(tmp_path / "d" / "test.jsonl", [{"prompt": f"Hold {i}.", **pair} for i in range(4)])
+    data = f"data.name_or_path={tmp_path / 'd'}"
+    said = found(tiny_recipe, data, f"model.chat_template={strict}")
+    assert all(well for well, _ in said.values()), said
+    assert "151 + 150 training and 4 held-out rows" in said["data"][1]
+    assert "1 empty_prompt (train.jsonl" in said["data"][1]
+    assert "refused: 1 " in said["lengths"][1]
+
+
+def test_prompts_both_trained_on_and_held_out_are_counted(
+    tiny_recipe: str, tiny_data: str, tmp_path: Path
+) -> None:
+    train, test = (rows_of(f"{tiny_data}/{name}.jsonl") for name in ("train", "test"))
+    write(tmp_path / "train.jsonl", train)
+    write(tmp_path / "test.jsonl", [*test, *train[:3]])
+    data = f"data.name_or_path={tmp_path}"
+    well, said = found(tiny_recipe, data)["data"]
+    assert well and said.endswith("3 of the held-out prompts are trained on as well")
+    write(tmp_path / "test.jsonl", train[:5])
+    assert "all 5 held-out prompts are trained on" in problem(tiny_recipe, "data", data)
+
+
+def test_a_place_that_cannot_be_written_to_is_found(
+    tiny_recipe: str, model_copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    said = found(tiny_recipe, f"output_dir={tmp_path / 'file'}")["output"]
+    assert said == (False, f"output_dir: {tmp_path / 'file'} is a file; name a folder")
+    assert "cannot be written" in found(tiny_recipe, "output_dir=/proc/runs")["output"][1]
+    inside = f"output_dir={model_copy / 'runs'}"
+    said = problem(tiny_recipe, "output", f"model.name_or_path={model_copy}", inside)
+    assert "is inside the model's folder" in said
+    before = sorted(tmp_path.rglob("*"))
+    assert found(tiny_recipe, f"output_dir={tmp_path / 'runs'}")["output"][0]
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is left"
+
+
+def test_a_hub_cache_that_cannot_be_written_is_not_put_down_to_the_data(
+    tiny_recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "/proc/no/hub")
+    overrides = (CPU, "model.name_or_path=owner/name")
+    run = Run(load_recipe(tiny_recipe, overrides), tiny_recipe, overrides)
+    (said,) = results(run, {"output": CHECKS["output"]})
+    said = said[1:]
+    assert not said[0]
+    assert said[1].startswith("HF_HOME: the Hub's cache /proc/no/hub cannot be written")
+
+
+def test_a_tokenizer_beyond_the_embedding_is_found(tiny_recipe: str, model_copy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model_copy)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|one|>", "<|two|>"]})
+    tokenizer.save_pretrained(model_copy)
+    said = found(tiny_recipe, f"model.name_or_path={model_copy}")["template"]
+    assert not said[0]
+    assert "its tokenizer has ids up to 401 ('<|two|>'), the embedding has 400 rows" in said[1]
+
+
+def test_what_training_would_refuse_is_found(tiny_recipe: str) -> None:
+    said = problem(tiny_recipe, "training", "training.lora={target_modules: [q_porj]}")
+    assert said.startswith("training.lora.target_modules: ")
+
+
+def test_the_quick_part_says_the_same(tiny_recipe: str, model_copy: Path) -> None:
+    (model_copy / "model.safetensors").unlink()
+    overrides = (CPU, f"model.name_or_path={model_copy}")
+    run = Run(load_recipe(tiny_recipe, overrides), tiny_recipe, overrides)
+    said = {name: well for name, well, _ in results(run, QUICK)}
+    assert list(said) == list(QUICK)
+    assert [name for name, well in said.items() if not well] == ["model"]
+
+
 def test_prompts_alone_want_several_samples(tiny_recipe: str, tmp_path: Path) -> None:
     data = tmp_path / "prompts.jsonl"
     data.write_text(
         "".join(json.dumps({"prompt": f"Hi {i}"}) + "\n" for i in range(20)), encoding="utf-8"
     )
     only = f"data.name_or_path={data}"
-    assert "has prompts only" in problem(tiny_recipe, "data", only)
+    assert "has prompts only" in found(tiny_recipe, only)["data"][1]
     said = found(tiny_recipe, only, "generation.num_samples=2", "generation.temperature=1")
-    assert said["data"] == (True, "prompts only; the first 18 training and 2 test rows")
+    assert said["data"] == (True, "prompts only; 9 + 9 training and 2 held-out rows")
 
 
 def test_a_judges_missing_key_and_a_rankers_missing_function_are_found(

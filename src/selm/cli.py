@@ -54,6 +54,14 @@ def parse_run(doc: str | None) -> Run:
     return _run(arguments)
 
 
+def parse_check(doc: str | None) -> tuple[Run, bool]:
+    """Arguments of the preflight, and whether only its quick part is wanted."""
+    made = parser(doc)
+    made.add_argument("--quick", action="store_true", help="only what takes seconds")
+    arguments = made.parse_intermixed_args()
+    return _run(arguments), arguments.quick
+
+
 def parse_plan(doc: str | None) -> tuple[Run, bool, bool]:
     """Arguments of the plan: the run, --remaining, --keep."""
     made = parser(doc)

@@ -121,7 +121,11 @@ def test_only_what_depends_on_a_lost_checkpoint_is_redone(project_copy) -> None:
 
 def test_a_failing_stage_stops_the_run_and_names_the_command(project, tmp_path: Path) -> None:
     reward = tmp_path / "my reward.py"
-    reward.write_text("def score(prompt, candidates):\n    return [1.0]\n", encoding="utf-8")
+    # well on the dataset's pair, which the run's first look puts to it
+    short = "2 if any('an answer' in text for text in candidates) else 1"
+    reward.write_text(
+        f"def score(prompt, candidates):\n    return [1.0] * ({short})\n", encoding="utf-8"
+    )
     broken = project.with_overrides(
         "ranking.ranker=function", f"ranking.name_or_path={reward}:score"
     )
@@ -131,6 +135,16 @@ def test_a_failing_stage_stops_the_run_and_names_the_command(project, tmp_path: 
     assert "stopped (exit 2) at: python scripts/evaluate.py" in failed.stderr
     assert "go on with: bash scripts/run.sh" in failed.stderr
     assert not (broken.folder / "iter-1").exists()
+
+
+def test_what_cannot_work_is_said_before_the_first_stage(project) -> None:
+    lora = "training.lora={target_modules: [q_porj]}"
+    failed = project.with_overrides(lora).run()
+    assert failed.returncode == 2
+    (line,) = [line for line in failed.stderr.splitlines() if "PROBLEM" in line]
+    assert line.startswith("PROBLEM training")
+    assert "Traceback" not in failed.stderr
+    assert not list(project.folder.glob("iter-*")), "nothing was begun"
 
 
 def test_runs_from_another_folder_and_shows_its_usage(finished) -> None:

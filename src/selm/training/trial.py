@@ -32,6 +32,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from selm.errors import UserError
 from selm.recipe import Lora, Recipe
+from selm.steps import optimizer_steps
 from selm.training.config import SELMConfig, training_arguments
 from selm.training.examples import ROLES
 from selm.training.forward import choose
@@ -41,7 +42,8 @@ from selm.training.router import check_router
 from selm.training.trainer import SELMTrainer
 
 STEPS = 2
-MOST_SCHEDULED = 5000  # steps of which the learning rate is asked; more take seconds
+MOST_SCHEDULED = 2000  # steps of which the learning rate is asked; more take seconds
+UNKNOWN = 1_000_000  # steps, where nothing says how many rows there are: no warm-up is too long
 
 
 def try_training(
@@ -71,9 +73,8 @@ def try_arguments(recipe: Recipe, t: int, rows: int | None = None) -> None:
     in_one_line(recipe, lambda r: _try_schedule(r, t, rows))
 
 
-def _arguments(recipe: Recipe, t: int, folder: str) -> SELMConfig:
-    lengths = [5] * max(recipe.training.global_batch_size, 2)
-    return training_arguments(recipe, t, Path(folder), 1, lengths)
+def _arguments(recipe: Recipe, t: int, folder: str, rows: int = 4) -> SELMConfig:
+    return training_arguments(recipe, t, Path(folder), 1, [5] * rows)
 
 
 def _small(recipe: Recipe) -> Recipe:
@@ -82,6 +83,7 @@ def _small(recipe: Recipe) -> Recipe:
         "global_batch_size": 2,
         "per_device_train_batch_size": 1,
         "max_steps": STEPS,
+        "warmup_steps": 0.1,  # of few steps, some would be too many
         "report_to": "none",
         "disable_tqdm": True,
         "router_aux_loss_coef": None,  # the stand-in has no router: `_try_forward` looks at it
@@ -91,11 +93,16 @@ def _small(recipe: Recipe) -> Recipe:
 
 def _try_schedule(recipe: Recipe, t: int, rows: int | None) -> None:
     """The learning rate of every step of the real training, and the trackers that it reports to."""
-    one_process = recipe.training.model_copy(update={"num_processes": 1})
+    alone: dict[str, Any] = {"num_processes": 1}
+    if rows is None and recipe.training.trl_overrides().get("max_steps", -1) <= 0:
+        alone["max_steps"] = UNKNOWN
+    changed = recipe.model_copy(update={"training": recipe.training.model_copy(update=alone)})
     with tempfile.TemporaryDirectory() as folder:
-        arguments = _arguments(recipe.model_copy(update={"training": one_process}), t, folder)
+        arguments = _arguments(changed, t, folder, rows or 4)
         get_reporting_integration_callbacks(arguments.report_to)
-    steps = _num_steps(recipe, arguments, rows)
+    steps = optimizer_steps(
+        rows or 4, recipe.training.global_batch_size, changed.training.trl_overrides()
+    )
     weights = [torch.nn.Parameter(torch.zeros(1))]
     optimizer = torch.optim.SGD(weights, lr=arguments.learning_rate)
     scheduler = get_scheduler(
@@ -110,16 +117,6 @@ def _try_schedule(recipe: Recipe, t: int, rows: int | None) -> None:
         scheduler.step()
         if not math.isfinite(float(scheduler.get_last_lr()[0])):
             raise ValueError("the learning rate becomes NaN or infinite")
-
-
-def _num_steps(recipe: Recipe, arguments: SELMConfig, rows: int | None) -> int:
-    """Optimizer steps of the real training; 100 where nothing says how many rows there are."""
-    if arguments.max_steps > 0:
-        return arguments.max_steps
-    if rows is None:
-        return 100
-    per_epoch = max(1, -(-rows // recipe.training.global_batch_size))
-    return max(1, math.ceil(per_epoch * arguments.num_train_epochs))
 
 
 def _architecture(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:

@@ -1,0 +1,88 @@
+"""Tokens of the rows against `training.max_length`: every prompt, and a sample of responses."""
+
+from statistics import fmean
+
+from tqdm import tqdm
+
+from selm import data
+from selm.chat import Chat, TemplateRefusal
+from selm.check.preflight import Preflight
+from selm.data import Row
+from selm.drops import Drops, in_words, row_name
+from selm.errors import UserError
+from selm.recipe import Recipe
+from selm.training.examples import tokenize
+
+# Above these shares of the rows, a recipe is not what its author means.
+MOST_CUT = 0.25
+MOST_DROPPED = 0.1
+
+_MANY = 2000  # rows, which take seconds
+
+
+def lengths(preflight: Preflight) -> str:
+    """How much `max_length` cuts or drops, and mean lengths for the estimates."""
+    recipe, chat = preflight.recipe, preflight.chat
+    rows = [row for found, _ in preflight.portions for row in found]
+    prompts, refused = _prompts(chat, rows)
+    _check_refused(refused, len(rows))
+    mean, limit = fmean(prompts), recipe.training.max_length
+    too_long = sum(length >= limit for length in prompts) / len(prompts)
+    if too_long > MOST_DROPPED:
+        raise UserError(
+            f"training.max_length: {limit} tokens leave no room behind {too_long:.0%} of the "
+            f"prompts (mean {mean:.0f}); raise it"
+        )
+    said = f"prompts of {mean:.0f} tokens, {too_long:.1%} too long for {limit}"
+    said += f", refused: {in_words(refused)}" if refused else ""
+    sample, _ = preflight.taken
+    if sample[0]["chosen"] is None:
+        return said + _off(recipe, "prompt_tokens", mean)
+    responses, cut = _responses(recipe, chat, sample)
+    if cut > MOST_CUT:
+        raise UserError(
+            f"training.max_length: {limit} tokens cut {cut:.0%} of the responses (mean "
+            f"{fmean(responses):.0f} tokens behind prompts of {mean:.0f}); raise it"
+        )
+    off = _off(recipe, "prompt_tokens", mean)
+    off += _off(recipe, "response_tokens", fmean(responses))
+    return f"{said}; responses of {fmean(responses):.0f}, {cut:.1%} cut{off}"
+
+
+def _prompts(chat: Chat, rows: list[Row]) -> tuple[list[int], Drops]:
+    """Length of every prompt that the template takes, and those that it refuses."""
+    found: list[int] = []
+    refused = Drops()
+    for row in tqdm(rows, desc="all prompts", unit="row", disable=len(rows) < _MANY, leave=False):
+        try:
+            found.append(len(chat.prompt_ids(row["prompt"], row["tools"])))
+        except TemplateRefusal as refusal:
+            refused.add(refusal.reason, row_name(row))
+    return found, refused
+
+
+def _check_refused(refused: Drops, rows: int) -> None:
+    if refused.total() > MOST_DROPPED * rows:
+        raise UserError(
+            f"model.chat_template: it refuses {refused.total()} of {rows} prompts "
+            f"({in_words(refused)}); name a template that takes them, or change the data"
+        )
+
+
+def _responses(recipe: Recipe, chat: Chat, found: list[Row]) -> tuple[list[int], float]:
+    """Whole lengths of chosen and rejected, and the share of them that `max_length` cuts."""
+    pairs = [row | {w: data.as_messages(row[w]) for w in ("chosen", "rejected")} for row in found]
+    whole, _ = tokenize(pairs, chat, None, with_explored=False)
+    if not whole:
+        return [0], 0.0
+    keys = ("chosen_ids", "rejected_ids")
+    sequences = [(len(e["prompt_ids"]), len(e[key])) for e in whole for key in keys]
+    cut = [p + r > recipe.training.max_length for p, r in sequences]
+    return [length for _, length in sequences], sum(cut) / len(cut)
+
+
+def _off(recipe: Recipe, key: str, measured: float) -> str:
+    """A hint where the estimates take another length for granted."""
+    assumed = getattr(recipe.estimate, key)
+    far = abs(assumed - measured) > 0.25 * measured
+    return f"; estimate.{key} is {assumed}: set it to {measured:.0f}" if far else ""

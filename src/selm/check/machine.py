@@ -1,0 +1,83 @@
+"""This machine: packages, disk, memory, access."""
+
+import shutil
+
+import torch
+
+from selm import cost
+from selm.artifacts import run_folder
+from selm.check.preflight import Preflight
+from selm.errors import UserError
+from selm.plan import size_text, stages, warnings
+from selm.recipe import check_packages, num_processes
+
+
+def packages(preflight: Preflight) -> str:
+    check_packages(preflight.recipe)
+    return "all that this recipe needs are installed"
+
+
+def hub(preflight: Preflight) -> str:
+    """The token may push where the recipe wants to, if it wants to."""
+    recipe = preflight.recipe
+    if not recipe.hub.push:
+        return "nothing is pushed (hub.push)"
+    from selm.hub import check_access
+
+    check_access(recipe)
+    kind = "private" if recipe.hub.private else "PUBLIC"
+    return f"the token may push to {recipe.hub.namespace}; repositories are {kind}"
+
+
+def disk(preflight: Preflight) -> str:
+    """Free space where the run's folder is or will be."""
+    recipe = preflight.recipe
+    folder = run_folder(recipe).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    why = cost.unknown(recipe)
+    if why is not None:
+        return f"{size_text(free)} free; {why}"
+    total = cost.total(recipe, stages(recipe))
+    need = total.disk_bytes + total.scratch_bytes
+    if need > free:
+        raise UserError(
+            f"output_dir: {size_text(free)} free at {there}, about {size_text(need)} are wanted; "
+            "name a folder on a larger disk"
+        )
+    return f"{size_text(free)} free, about {size_text(need)} wanted"
+
+
+def memory(preflight: Preflight) -> str:
+    """The devices of this machine beside those of the estimate, and whether that fits."""
+    recipe = preflight.recipe
+    why = cost.unknown(recipe)
+    if why is not None:
+        return why
+    too_large = warnings(preflight.run)
+    if too_large:
+        raise UserError(too_large[0].removeprefix("WARNING: "))
+    wanted = recipe.estimate.device
+    if wanted == "cpu":
+        here, count = cost.DEVICES["cpu"].memory_gb * cost.GB, 1
+    elif not torch.cuda.is_available():
+        raise UserError(
+            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, and this "
+            "machine has no GPU; run it where there are some, or set estimate.device=cpu"
+        )
+    else:
+        here = torch.cuda.get_device_properties(0).total_memory
+        count = torch.cuda.device_count()
+        if count < num_processes(recipe):
+            raise UserError(
+                f"training.num_processes: {num_processes(recipe)} processes, and this machine has "
+                f"{count} GPUs; set it to {count}, or start the run on several machines"
+            )
+    training = [(kind, t) for kind, t in stages(recipe) if kind == "checkpoint"]
+    need = max(cost.peak_bytes(recipe, kind, t) for kind, t in training)
+    if need > here:
+        raise UserError(
+            f"estimate.memory_gb: about {size_text(need)} are wanted, this machine has "
+            f"{size_text(here)}; set it to {here / cost.GB:.0f} and see what the plan proposes"
+        )
+    return f"about {size_text(need)} of {count} x {size_text(here)} to train"

@@ -1,0 +1,80 @@
+"""Where the run writes: its folder, and the Hub's cache."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from selm.artifacts import run_folder
+from selm.check.preflight import Preflight
+from selm.errors import UserError
+from selm.recipe import PAIRRM, Recipe, is_local_path, rankings
+
+
+def output(preflight: Preflight) -> str:
+    """A file is written, renamed and locked where the run's folder is or will be."""
+    recipe = preflight.recipe
+    folder = run_folder(recipe).absolute()
+    _check_place(folder, recipe)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"output_dir: {there} is a file; name a folder")
+    try:
+        locks = _try_to_write(there)
+    except OSError as error:
+        raise UserError(
+            f"output_dir: {there} cannot be written ({error.strerror}); name a folder of yours"
+        ) from error
+    _check_cache(recipe)
+    notes = [] if locks else ["no file locks there: see that no two runs share it"]
+    if shutil.which("git") is None:
+        notes.append("no git here: manifests will not name the code's commit")
+    return "; ".join([f"{folder} can be written", *notes])
+
+
+def _check_place(folder: Path, recipe: Recipe) -> None:
+    model = Path(recipe.model.name_or_path)
+    if model.is_dir() and folder.resolve().is_relative_to(model.resolve()):
+        raise UserError(
+            f"output_dir: {folder} is inside the model's folder ({model}); name another place"
+        )
+
+
+def _try_to_write(folder: Path) -> bool:
+    """Whether locks work; raises OSError where writing does not. Nothing is left there."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".selm-check-") as place:
+        first, second = Path(place, "first"), Path(place, "second")
+        with first.open("w", encoding="utf-8") as file:
+            file.write("x")
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks = True
+            except OSError:
+                locks = False
+        os.replace(first, second)
+    return locks
+
+
+def _check_cache(recipe: Recipe) -> None:
+    """What is downloaded lies in the Hub's cache; its trouble is not that of the data."""
+    names = [recipe.model.name_or_path, recipe.data.name_or_path]
+    for _, ranking in rankings(recipe):
+        if ranking.ranker in ("pairrm", "reward_model"):
+            names.append(ranking.name_or_path or PAIRRM)
+    if all(is_local_path(name) for name in names):
+        return
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"HF_HOME: the Hub's cache {cache} cannot be written ({error.strerror}); set HF_HOME "
+            "to a folder of yours"
+        ) from error

@@ -1,0 +1,67 @@
+"""What the checks look at, each part loaded when the first of them asks for it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PretrainedConfig
+
+from selm import data, models
+from selm.chat import Chat, load_chat, prompt_ids_of
+from selm.data import Row
+from selm.drops import Drops, in_words, row_name
+from selm.errors import UserError
+from selm.plan import Run
+from selm.recipe import Recipe
+
+SAMPLE_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A run before its first stage."""
+
+    run: Run
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @cached_property
+    def chat(self) -> Chat:
+        return load_chat(self.recipe.model.name_or_path, self.recipe.model)
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        return models.load_config(self.recipe.model.name_or_path, self.recipe.model)
+
+    @cached_property
+    def sample(self) -> tuple[list[Row], Drops]:
+        """The first rows."""
+        return data.sample(self.recipe, "train", SAMPLE_ROWS)
+
+    @cached_property
+    def taken(self) -> tuple[list[Row], Drops]:
+        """The rows of the sample that the chat template takes; stages drop the others, too."""
+        rows, dropped = [], Drops()
+        for row in self.sample[0]:
+            ids = prompt_ids_of(self.chat, row)
+            if isinstance(ids, str):
+                dropped.add(ids, row_name(row))
+            else:
+                rows.append(row)
+        if not rows:
+            raise UserError(
+                f"model.chat_template: it takes none of the first {sum(dropped.values())} prompts: "
+                f"{in_words(dropped)}"
+            )
+        return rows, dropped
+
+    @cached_property
+    def portions(self) -> list[tuple[list[Row], Drops]]:
+        """All training rows, by iteration."""
+        iterations = range(1, len(self.recipe.iterations) + 1)
+        return [data.training_portion(self.recipe, t) for t in iterations]
+
+    @cached_property
+    def held_out(self) -> tuple[list[Row], Drops]:
+        return data.held_out(self.recipe)
