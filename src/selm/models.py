@@ -81,13 +81,9 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
         UserError: the model is not what its folder promises.
     """
     config = load_config(path, model)
-<<<<<<< HEAD
     configured = savable(generation_config(path, model) or GenerationConfig())
-=======
-    configured = generation_config(path, model)
     if Path(path).is_dir() and not _has_weights(Path(path)):
         raise UserError(f"{path}: it has no weights (model*.safetensors)")
->>>>>>> af2c9b7 (Preflight: all rows once, output folder and cache tried, training tried small; run.sh looks at the quick part before the first stage)
     with _in_one_line(path, "it cannot be loaded", model):
         loaded, info = AutoModelForCausalLM.from_pretrained(
             path,
