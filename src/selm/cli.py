@@ -30,6 +30,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # Tokenizers of that kind are files on this disk; it would leave copies of them in /tmp.
 os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
 
+GIVE_WAY_SECONDS = 10.0  # longer than the process that has a line to say needs for it
+
 
 class _Parser(argparse.ArgumentParser):
     """Its errors repeat what was typed, but no secrets."""
@@ -120,6 +122,8 @@ def _end(line: str, code: int) -> None:
         time.sleep(10)
     if line:
         print(hide(one_line(line)), file=sys.stderr)
+    else:  # the launcher ends all at the first one's end: that shall be the one that speaks
+        time.sleep(GIVE_WAY_SECONDS)
     sys.exit(code)
 
 
