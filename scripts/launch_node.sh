@@ -39,7 +39,7 @@ case ${1:-} in
   ray) be_a_ray_node ;;
   await-ray) await_ray ;;
   accelerate)
-    exec accelerate launch --num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" \
+    exec python scripts/launch.py --num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" \
       --main_process_ip "$MAIN_ADDRESS" --main_process_port "$MAIN_PORT" "${@:3}"
     ;;
   *)

@@ -103,6 +103,8 @@ def run_main(main: Callable[[], None]) -> None:
     with stopped.listening(is_main_process()):
         parents.end_with_run_sh()
         parents.end_with_launcher(is_main_process())
+        if is_main_process():
+            temporary.drop_launchers()
         try:
             main()
         except stopped.Stopped as error:

@@ -20,7 +20,6 @@ def own_folder() -> None:
     It is deleted at the end of the process. After a kill -9 the next stage deletes it. The
     processes of one launch share that of their launcher.
     """
-    _drop_launchers()
     general = tempfile.gettempdir()
     if os.path.basename(general).startswith(PREFIX):
         return
@@ -30,6 +29,13 @@ def own_folder() -> None:
     path, descriptor = _make(general)
     os.environ["TMPDIR"] = tempfile.tempdir = path
     atexit.register(_drop, path, descriptor, os.getpid())
+
+
+def drop_launchers() -> None:
+    """At the end delete what torch's launcher makes for logs, which nobody asked it to write."""
+    for path in Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parents:
+        if path.name.startswith("torchelastic_"):
+            atexit.register(shutil.rmtree, path, ignore_errors=True)
 
 
 @contextmanager
@@ -75,13 +81,6 @@ def _clean(place: str) -> None:
                     _delete(str(path))
             finally:
                 os.close(descriptor)
-
-
-def _drop_launchers() -> None:
-    """At the end delete what torch's launcher makes for logs, which nobody asked it to write."""
-    for path in Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parents:
-        if path.name.startswith("torchelastic_"):
-            atexit.register(shutil.rmtree, path, ignore_errors=True)
 
 
 def _drop(path: str, descriptor: int, owner: int) -> None:
