@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# No test needs the network; read when the Hub's client is imported, and stage scripts inherit it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
 import tokenizer_zoo
 import yaml
 
 from selm import temporary
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network; stage scripts inherit it
 
 os.environ["TIKTOKEN_CACHE_DIR"] = ""  # or it keeps copies of our files in /tmp
 
