@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,3 +211,17 @@ def test_temporary_files_are_gone_with_their_process(tmp_path: Path) -> None:
         run("end")
         assert Path(used).is_dir()
     assert os.listdir(tmp_path) == ["selm-ray-7"]
+
+
+def test_a_process_that_we_fork_dies_of_the_signal() -> None:
+    """As the workers of a reward file's Pool, which ends them so: one that wakes up hangs it."""
+    with stopped.listening(main=True):
+        child = os.fork()
+        if child == 0:
+            try:
+                time.sleep(10)
+            finally:
+                os._exit(3)  # our handler raised there
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM

@@ -58,6 +58,7 @@ class Work:
 
 
 work = Work()
+_listener = os.getpid()  # whose signals these are, and not those of the processes it forks
 
 
 def kept() -> str:
@@ -123,6 +124,8 @@ def listen_again() -> None:
 
 
 def _listen(main: bool) -> None:
+    global _listener
+    _listener = os.getpid()
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise if main else signal.SIG_DFL)
@@ -130,9 +133,11 @@ def _listen(main: bool) -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     """Once. A launcher hands on what the terminal has sent already: a later one counts."""
+    _end_a_child(number)
     first = time.monotonic()
 
     def again(number: int, frame: Any) -> None:
+        _end_a_child(number)
         if number == signal.SIGINT and time.monotonic() - first > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -140,6 +145,16 @@ def _raise(number: int, frame: FrameType | None) -> None:
     for each in _NAMES:
         signal.signal(each, again)
     raise Stopped(number)
+
+
+def _end_a_child(number: int) -> None:
+    """A process that was forked off, by a reward file's Pool say, dies of the signal at once.
+
+    It has our handlers, and nothing to say; what it is killed with would only wake it up.
+    """
+    if os.getpid() != _listener:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def line(error: Stopped) -> str:
