@@ -30,7 +30,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # Tokenizers of that kind are files on this disk; it would leave copies of them in /tmp.
 os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
 
-GIVE_WAY_SECONDS = 10.0  # longer than the process that has a line to say needs for it
+GIVE_WAY_SECONDS = 10.0  # longer than the main process needs to say its line
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,11 +121,9 @@ def _end(line: str, code: int) -> None:
     and the launcher ends us.
     """
     if not is_main_process():
-        time.sleep(10)
+        time.sleep(GIVE_WAY_SECONDS)
     if line:
         print(hide(one_line(line)), file=sys.stderr)
-    else:  # the launcher ends all at the first one's end: that shall be the one that speaks
-        time.sleep(GIVE_WAY_SECONDS)
     sys.exit(code)
 
 
