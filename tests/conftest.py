@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ os.environ["TIKTOKEN_CACHE_DIR"] = ""  # or it keeps copies of our files in /tmp
 tempfile.gettempdir()
 os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests-")
 atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
+
+# Where it is ignored, as in what a shell has put into the background, no stage would hear Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -1,5 +1,6 @@
 """What the documents say is there is there: commands, paths, recipe keys."""
 
+import os
 import re
 import subprocess
 from itertools import product
@@ -71,6 +72,7 @@ def test_every_target_of_a_recipe_sets_up_first() -> None:
         listed = subprocess.run(
             ["make", "-n", target, "ARGS=seed=7", "FOO=1"],
             cwd=REPOSITORY,
+            env={key: os.environ[key] for key in os.environ if not key.startswith("MAKE")},
             capture_output=True,
             text=True,
             check=True,

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,6 @@ class Work:
 
 
 work = Work()
-_listener = os.getpid()  # whose signals these are, and not those of the processes it forks
 
 
 def kept() -> str:
@@ -124,8 +124,6 @@ def listen_again() -> None:
 
 
 def _listen(main: bool) -> None:
-    global _listener
-    _listener = os.getpid()
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise if main else signal.SIG_DFL)
@@ -133,11 +131,9 @@ def _listen(main: bool) -> None:
 
 def _raise(number: int, frame: FrameType | None) -> None:
     """Once. A launcher hands on what the terminal has sent already: a later one counts."""
-    _end_a_child(number)
     first = time.monotonic()
 
     def again(number: int, frame: Any) -> None:
-        _end_a_child(number)
         if number == signal.SIGINT and time.monotonic() - first > 1:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -147,14 +143,34 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-def _end_a_child(number: int) -> None:
-    """A process that was forked off, by a reward file's Pool say, dies of the signal at once.
+class _Forks:
+    """A process that is forked off (by a reward file's Pool, say) dies of a signal, and at once.
 
-    It has our handlers, and nothing to say; what it is killed with would only wake it up.
+    Our handlers are not for it: it would wake up instead, and whoever waits for its end would wait
+    for ever. Signals are held back meanwhile, for Python forgets those that come before it has put
+    a forked process in order.
     """
-    if os.getpid() != _listener:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+
+    def __init__(self) -> None:
+        self.of_thread = threading.local()
+        os.register_at_fork(
+            before=self._hold, after_in_parent=self._let, after_in_child=self._forget
+        )
+
+    def _hold(self) -> None:
+        self.of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NAMES)
+
+    def _let(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.of_thread.mask)
+
+    def _forget(self) -> None:
+        for number in _NAMES:
+            if getattr(signal.getsignal(number), "__module__", None) == __name__:
+                signal.signal(number, signal.SIG_DFL)
+        self._let()
+
+
+_forks = _Forks()
 
 
 def line(error: Stopped) -> str:

@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
+
 from selm.errors import UserError
 from selm.recipe import load_recipe
 from selm.training import head
@@ -42,6 +44,7 @@ def main(ways: dict[str, list[str]], out: Path, words: list[str]) -> None:
             facts["rows_of_micro_batches"] = [len(batch) for batch in batches]
             facts["losses"] = [e["loss"] for e in trainer.state.log_history if "loss" in e]
             (out / name / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    PartialState().destroy_process_group()  # or its threads may outlive it, and abort it
 
 
 if __name__ == "__main__":

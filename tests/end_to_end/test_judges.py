@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -246,7 +248,9 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8"]
-    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # Its sockets stay behind, and their paths must be short.
+    scratch = tempfile.mkdtemp(prefix="vllm-")
+    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": scratch}
     with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(
             command, stdout=output, stderr=output, env=os.environ | quiet, start_new_session=True
@@ -257,6 +261,7 @@ def vllm_server(model: str, log: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(timeout=PATIENCE)
+        shutil.rmtree(scratch)
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen, log: Path) -> None:

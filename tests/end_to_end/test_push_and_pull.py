@@ -15,7 +15,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import LoopbackHub, User
 from transformers import AutoModelForCausalLM
 
-from selm import artifacts, data
+from selm import artifacts, data, manifest
+from selm.hashes import hashes_in
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -318,7 +319,7 @@ def pushing(finished: "Project", hub: LoopbackHub, tmp_path: Path) -> "Project":
         (TOKEN, ("hub.namespace=you",), "hub.namespace: the token is of me, who may not write to"),
         (TOKEN, ("hub.namespace=museum",), "me may only read in the organisation museum"),
         (TOKEN, ("hub.namespace=null",), "hub.namespace: missing; hub.push=true needs your name"),
-        (TOKEN, ("run_name=a--b",), "run_name, hub.namespace: Cannot have -- or .. in repo_id"),
+        (TOKEN, ("run_name=a--b",), "run_name: the Hub has no such names as me/a--b-*"),
         ("hf_\x01", (), "hub.push: the token on this machine has characters that no token has"),
     ],
     ids=[
@@ -442,10 +443,10 @@ def test_a_file_that_did_not_arrive_is_noticed(pushing, hub) -> None:
 def test_what_another_run_has_pushed_is_not_overwritten(pushing, hub) -> None:
     assert pushing.stage("generate", 1).returncode == 0
     before = hub.files("datasets", "me/tiny-responses")
-    path = pushing.folder / "iter-1/responses/manifest.json"
-    path.write_text(
-        path.read_text(encoding="utf-8").replace('"rows": 12', '"rows": 13'), encoding="utf-8"
-    )
+    folder = pushing.folder / "iter-1/responses"
+    facts = manifest.parse((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").unlink()
+    manifest.write(folder, facts | {"rows": 13}, hashes_in(pushing.output_dir))
     refused = pushing.stage("generate", 1)
     assert refused.returncode == 2
     assert "me/tiny-responses (iter-1) is on the Hub already" in refused.stderr

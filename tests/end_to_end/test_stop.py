@@ -135,11 +135,19 @@ def test_a_failing_training_of_two_processes_says_one_line(project_copy, tmp_pat
     assert os.listdir(tmp_path / "tmp") == []
 
 
+# Well on the dataset's pair, which the run's first look puts to it.
+FAILS_LATE = """def score(prompt, candidates):
+    return [1.0] * (2 if any('an answer' in text for text in candidates) else 1)
+"""
+
+
 def test_a_recipe_is_named_as_seen_from_where_the_user_is(project, tmp_path: Path) -> None:
     """And an output folder with whatever characters is the one that the recipe names."""
     shutil.copy(project.recipe_path, tmp_path / "my recipe.yaml")
     output = tmp_path / "two  spaces 'and' \"quotes\""
-    words = ["my recipe.yaml", f"output_dir={output}", "data.train_split=none"]
+    (tmp_path / "reward.py").write_text(FAILS_LATE, encoding="utf-8")
+    reward = f"ranking.name_or_path={tmp_path}/reward.py:score"
+    words = ["my recipe.yaml", f"output_dir={output}", "ranking.ranker=function", reward]
     done = subprocess.run(
         ["bash", REPOSITORY / "scripts/run.sh", *words],
         cwd=tmp_path,
@@ -150,7 +158,7 @@ def test_a_recipe_is_named_as_seen_from_where_the_user_is(project, tmp_path: Pat
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert set(os.listdir(output)) <= {"tiny", ".locks"}, (
+    assert set(os.listdir(output)) <= {"tiny", ".locks", ".hashes.json"}, (
         "plan.sh is in the run's folder, and nowhere else"
     )
     assert (output / "tiny" / "plan.sh").read_text(encoding="utf-8").startswith("#!/usr/bin/env")
