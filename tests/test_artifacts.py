@@ -9,6 +9,7 @@ from pathlib import Path
 import pairrm_weights as small
 import pytest
 import yaml
+from damages import DAMAGES
 
 from selm import artifacts, fingerprint, hashes, manifest, plan
 from selm.artifacts import folder, partial_folder, require_inputs, state, writing
@@ -283,20 +284,7 @@ def test_a_damaged_artifact_is_not_current(run_with) -> None:
     assert stale(run) == AFTER_PREFERENCES_2
 
 
-def _emptied(content: bytes) -> bytes:
-    return b""
-
-
-def _cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def _flipped(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize("damage", [_emptied, _cut, _flipped])
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("file", ["file.txt", "manifest.json"])
 def test_whatever_is_damaged_is_made_again(run_with, damage, file: str) -> None:
     """A flipped bit in a manifest can change a number that the report tells: it counts, too."""

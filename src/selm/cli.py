@@ -116,9 +116,10 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _end(line: str, code: int) -> None:
-    """Exit. A process beside the main one waits first: mostly that one fails of the same, says it,
+    """Say the line and exit.
 
-    and the launcher ends us.
+    A process beside the main one waits first. Mostly the main process fails for the same reason:
+    it says so, and the launcher ends this one.
     """
     if not is_main_process():
         time.sleep(GIVE_WAY_SECONDS)

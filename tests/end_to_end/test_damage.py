@@ -7,28 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damages import DAMAGES, cut, flipped
 
 from selm import artifacts
 from selm.lineage import name
 from selm.plan import stages
 
 pytestmark = pytest.mark.slow
-
-
-def emptied(content: bytes) -> bytes:
-    return b""
-
-
-def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def flipped(content: bytes) -> bytes:
-    at = len(content) // 3
-    return content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :]
-
-
-DAMAGES = (emptied, cut, flipped)
 
 
 def damage(path: Path, how: Callable[[bytes], bytes]) -> bytes:
