@@ -294,6 +294,12 @@ def test_an_attention_that_is_not_there_is_put_down_to_its_key(
     assert refusal(folder, attn_implementation=attention).startswith("model.attn_implementation")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it works on a GPU")
+def test_an_attention_for_gpus_is_refused_without_one(folder: Path) -> None:
+    said = refusal(folder, attn_implementation="flex_attention")
+    assert said.startswith("model.attn_implementation: flex_attention is compiled for a GPU")
+
+
 def test_sdpa_would_leave_soft_capping_out() -> None:
     config = Gemma2Config()
     with pytest.raises(UserError, match=r"soft-capping .* set it to eager"):

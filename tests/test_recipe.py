@@ -532,6 +532,18 @@ def test_options_of_vllm_are_typed_and_belong_to_it() -> None:
         assert f"generation.vllm.{key}: decided by" in refusal(f"generation.vllm.{key}=1")
 
 
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("value", ["long", "{}", "[1]", "true", "-7", "1e300"])
+def test_ranges_of_vllms_options_hold_without_vllm(
+    value: str, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setattr("selm.vllm_keys.vllm_keys", dict)
+        monkeypatch.setattr("selm.recipe.vllm_keys", dict)
+    for key in ("gpu_memory_utilization", "max_model_len", "max_num_seqs"):
+        assert f"generation.vllm.{key}: must be" in refusal(f"generation.vllm.{key}={value}")
+
+
 @pytest.mark.vllm
 @pytest.mark.skipif(not vllm_keys(), reason="needs vLLM: make setup VLLM=1")
 def test_an_unknown_option_of_vllm_is_refused_with_the_right_one() -> None:

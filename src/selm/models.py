@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -209,7 +210,12 @@ def check_vocabulary(
 
 
 def check_attention(config: PretrainedConfig, model: Model) -> None:
-    """UserError where this attention would leave a part of the model out, in silence."""
+    """UserError where this attention leaves a part of the model out, or needs another machine."""
+    if model.attn_implementation == "flex_attention" and not torch.cuda.is_available():
+        raise UserError(
+            "model.attn_implementation: flex_attention is compiled for a GPU, and this machine has "
+            "none; set it to sdpa"
+        )
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
     if capped and model.attn_implementation == "sdpa":
         raise UserError(

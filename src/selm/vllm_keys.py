@@ -55,7 +55,9 @@ def vllm_value(key: str, value: Any) -> Any:
     dotted = f"generation.vllm.{key}"
     if key in VLLM_DECIDED_ELSEWHERE:
         raise UserError(f"{dotted}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
-    value = typed(dotted, value, vllm_keys().get(key, ""))
+    # Where vLLM is not installed, numbers that have a range are known to be numbers all the same.
+    known = dict.fromkeys(_RANGES, "int | float | None") | vllm_keys()
+    value = typed(dotted, value, known.get(key, ""))
     if key in _RANGES and value is not None:
         _RANGES[key].check(dotted, value)
     return value
