@@ -8,7 +8,7 @@ and about a minute for 60,000 rows, once the data are downloaded. With --quick o
 marked * is looked at, of the data the first rows, and only problems are printed: `scripts/run.sh`
 does that before the first stage of a run.
 
-    packages   * those that only some recipes need: trackers, DeepSpeed, bitsandbytes
+    packages   * those that only some recipes need: vLLM, trackers, DeepSpeed, bitsandbytes
     output     * the run's folder can be written and locked; the Hub's cache; git or none
     model      * every weight is there in its size; the context holds max_length and max_tokens
     template   * BOS, what ends a turn, whether there is a system role; an embedding for every token

@@ -1,5 +1,6 @@
 """The preflight: what it says of a sound recipe, and that each check finds what it is for."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -48,6 +49,17 @@ def test_a_sound_recipe_passes_every_check(tiny_recipe: str) -> None:
     assert "prompts end in" in said["tokens"][1]
     assert "<|im_end|>" in said["stop ids"][1]
     assert "0.0% cut" in said["lengths"][1]
+
+
+def test_an_engine_that_is_not_installed_is_said(tiny_recipe: str, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *others: None if name == "vllm" else find(name, *others),
+    )
+    said = problem(tiny_recipe, "packages", "generation.engine=vllm")
+    assert said.startswith("generation.engine: vllm is not installed here; run `make setup VLLM=1`")
+    assert QUICK["packages"] is CHECKS["packages"], "run.sh says it, too"
 
 
 def test_the_script_prints_a_line_per_check_and_exits_with_2_on_a_problem(tiny_recipe: str) -> None:

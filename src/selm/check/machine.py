@@ -8,12 +8,14 @@ from selm import cost
 from selm.artifacts import run_folder
 from selm.check.preflight import Preflight
 from selm.errors import UserError
+from selm.generation import check_engine
 from selm.plan import size_text, stages, warnings
 from selm.recipe import check_packages, num_processes
 
 
 def packages(preflight: Preflight) -> str:
     check_packages(preflight.recipe)
+    check_engine(preflight.recipe.generation)
     return "all that this recipe needs are installed"
 
 

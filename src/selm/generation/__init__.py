@@ -5,11 +5,13 @@ BOS or renders a template of its own.
 """
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from selm.chat import Chat
+from selm.errors import UserError
 from selm.recipe import Generation, Model
 
 
@@ -43,6 +45,18 @@ def load_engine(
         longest_prompt: in tokens, of all that will come; vLLM plans its memory for it.
     """
     return _ENGINES[generation.engine](path, model, generation, longest_prompt)
+
+
+NO_VLLM = (
+    "generation.engine: vllm is not installed here; run `make setup VLLM=1`, or set "
+    "generation.engine=transformers"
+)
+
+
+def check_engine(generation: Generation) -> None:
+    """UserError if the engine's package is not there; loads nothing."""
+    if generation.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(NO_VLLM)
 
 
 def _transformers(

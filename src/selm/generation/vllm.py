@@ -8,7 +8,7 @@ from typing import Any
 from selm import models
 from selm.chat import load_chat
 from selm.errors import UserError
-from selm.generation import Response
+from selm.generation import NO_VLLM, Response
 from selm.recipe import Generation, Model
 
 # Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
@@ -23,10 +23,7 @@ try:
     from vllm import LLM, SamplingParams
     from vllm.engine.arg_utils import EngineArgs
 except ImportError as error:
-    raise UserError(
-        "generation.engine: vllm is not installed here; run `make setup VLLM=1`, "
-        "or set generation.engine=transformers"
-    ) from error
+    raise UserError(NO_VLLM) from error
 
 
 @contextmanager
