@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
 
 QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/selm.yaml"
 
@@ -54,8 +55,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds and generated tokens of one way."""
-    from selm import data
-    from selm.generation import load_engine, sample_seed
+    from selm.data import rows as data
+    from selm.generation.engines import load_engine, sample_seed
     from selm.generation.respond import respond
 
     way, _, count = arguments.way.partition(", workers=")

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selm import cost
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
 
 RECIPE = "recipes/smollm2-135m-instruct/selm.yaml"
 MODEL = "models/smollm2-135m-instruct"

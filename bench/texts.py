@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from selm import data
+from selm.data import rows as data
 
 QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/data/train.jsonl"
 Row = tuple[str, tuple[str, str]]  # a prompt, and two responses

@@ -55,8 +55,8 @@ from ways import (
     step_of,
 )
 
-from selm import data
-from selm.chat import Chat, make_chat
+from selm.data import rows as data
+from selm.model.chat import Chat, make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
 from selm.training.trainer import SELMTrainer

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from selm.figures import BASE, FAINT, INK, ROLES, STYLE
+from selm.report.figures import BASE, FAINT, INK, ROLES, STYLE
 from selm.training.flex import positions
 from selm.training.layout import Example, lay_out
 

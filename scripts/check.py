@@ -26,10 +26,10 @@ does that before the first stage of a run.
 
 import sys
 
-from selm import artifacts
 from selm.cli import parse_check, run_main
 from selm.escape import one_line
-from selm.plan import Run
+from selm.run import artifacts
+from selm.run.plan import Run
 
 
 def main() -> None:

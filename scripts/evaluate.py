@@ -15,7 +15,7 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm import artifacts, data
+    from selm.data import rows as data
     from selm.evaluation.held_out import (
         base_responses,
         facts,
@@ -24,11 +24,13 @@ def main() -> None:
         without_reward,
     )
     from selm.generation.respond import respond
-    from selm.ranking import in_words, load_ranker, preflight
+    from selm.ranking import preflight
+    from selm.ranking.kinds import in_words, load_ranker
+    from selm.run import artifacts
 
     rows, dropped = data.held_out(run.recipe)
     section = "evaluation.ranking" if run.recipe.evaluation.ranking else "ranking"
-    preflight.check_whole(section, run.recipe.judge(), rows[:1])
+    preflight.check_whole(section, run.recipe.held_out_ranking(), rows[:1])
     policy = artifacts.policy_path(run.recipe, t)
     partial = artifacts.partial_folder(run, "evaluation", t)
     answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")
@@ -36,7 +38,7 @@ def main() -> None:
     if t > 0:
         base = data.read(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
     verdicts = artifacts.verdicts_folder(run.recipe)
-    ranker = load_ranker(run.recipe.judge(), run.recipe.seed, verdicts)
+    ranker = load_ranker(run.recipe.held_out_ranking(), run.recipe.seed, verdicts)
     scored = with_rewards(answered.rows, base_responses(base), ranker)
     found = facts(answered.rows, base_responses(base), run.recipe, verdicts)
 

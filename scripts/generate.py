@@ -16,8 +16,9 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm import artifacts, data
+    from selm.data import rows as data
     from selm.generation.respond import respond
+    from selm.run import artifacts
 
     rows, dropped = data.training_portion(run.recipe, t)
     policy = artifacts.policy_path(run.recipe, t - 1)

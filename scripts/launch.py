@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 
-from selm import temporary
-from selm.parents import end_with_run_sh
+from selm.run import temporary
+from selm.run.parents import end_with_run_sh
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ runs/<run_name>/plan.sh; with --remaining what is printed leaves out what is don
 
 import sys
 
-from selm import artifacts
 from selm.cli import keep_text, parse_plan, run_main
 from selm.escape import one_line
-from selm.plan import script, warnings
+from selm.run import artifacts
+from selm.run.plan import script, warnings
 
 
 def main() -> None:

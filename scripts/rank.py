@@ -16,9 +16,10 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm import artifacts, data
-    from selm.ranking import in_words
+    from selm.data import rows as data
+    from selm.ranking.kinds import in_words
     from selm.ranking.prefer import facts, prefer
+    from selm.run import artifacts
 
     responses = artifacts.folder(run.recipe, "responses", t)
     rows = data.read(responses / "train.parquet")

@@ -18,17 +18,17 @@ def main() -> None:
         stage.begin()
         write(stage)
 
-    from selm.report import headline
+    from selm.report.markdown import headline
 
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
 
 
 def write(stage: Stage) -> None:
-    from selm import figures, report
+    from selm.report import figures, markdown
 
-    results = report.load(stage.recipe)
-    metrics = report.metrics(stage.recipe, results)
+    results = markdown.load(stage.recipe)
+    metrics = markdown.metrics(stage.recipe, results)
 
     with stage.writing() as record:
         figures.draw(metrics, results, record.folder)
@@ -36,7 +36,7 @@ def write(stage: Stage) -> None:
             json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
         )
         (record.folder / "report.md").write_text(
-            report.markdown(stage.recipe, metrics, results), encoding="utf-8"
+            markdown.markdown(stage.recipe, metrics, results), encoding="utf-8"
         )
         record.rows = len(metrics["iterations"])
 

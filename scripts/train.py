@@ -8,8 +8,8 @@ before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` r
 same command goes on from the last saved step.
 """
 
+from selm.check.installed import check_packages
 from selm.cli import Stage, is_main_process, parse_iteration, run_main
-from selm.recipe import check_packages
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     check_packages(run.recipe)
     stage.begin()
 
-    from selm import artifacts
+    from selm.run import artifacts
     from selm.training.run import (
         load_examples,
         make_trainer,

@@ -18,7 +18,7 @@ import pytest
 import tokenizer_zoo
 import yaml
 
-from selm import temporary
+from selm.run import temporary
 
 os.environ["TIKTOKEN_CACHE_DIR"] = ""  # or it keeps copies of our files in /tmp
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from selm.errors import UserError
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
 
 ONE = 'distributed_type: "NO"\nnum_processes: 1\n'
 ZERO = "distributed_type: DEEPSPEED\nnum_processes: 1\ndeepspeed_config:\n  zero_stage: 3\n"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from selm import alone
 from selm.errors import OutsideError, UserError
+from selm.run import alone
 
 HOLD = """
 import os, pathlib, sys, time
-from selm.alone import lock
+from selm.run.alone import lock
 
 held = lock(pathlib.Path(sys.argv[1]))
 if os.fork():

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from damages import DAMAGES
 
-from selm import artifacts, fingerprint, hashes, manifest, plan
-from selm.artifacts import folder, partial_folder, require_inputs, state, writing
 from selm.errors import UserError
-from selm.hashes import sha256
-from selm.lineage import name
-from selm.plan import Run, stages
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
+from selm.run import artifacts, fingerprint, hashes, manifest, plan
+from selm.run.artifacts import folder, partial_folder, require_inputs, state, writing
+from selm.run.hashes import sha256
+from selm.run.lineage import name
+from selm.run.plan import Run, stages
 
 REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in candidates]\n"
 

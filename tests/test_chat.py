@@ -10,9 +10,9 @@ import tokenizer_zoo
 from tokenizers import AddedToken, Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from selm.chat import Chat, TemplateRefusal, load_chat, make_chat
 from selm.errors import UserError
-from selm.recipe import Model
+from selm.model.chat import Chat, TemplateRefusal, load_chat, make_chat
+from selm.recipe.schema import Model
 
 Messages = list[dict[str, str]]
 

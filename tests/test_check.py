@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from selm.check import CHECKS, QUICK, results
-from selm.plan import Run
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
+from selm.run.plan import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CPU = "estimate.device=cpu"

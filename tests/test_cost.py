@@ -15,8 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from selm import cost
 from selm.cost import SHAPES, Shape, fits, longest_of, shape_of, training_memory
-from selm.plan import Run, script, stages, warnings
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
+from selm.run.plan import Run, script, stages, warnings
 from selm.training.layout import lay_out
 from selm.training.shared_prefix import prepare
 

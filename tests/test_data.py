@@ -9,9 +9,10 @@ import pytest
 import yaml
 from datasets import Dataset, load_dataset
 
-from selm import data
+from selm.data import rows as data
 from selm.errors import UserError
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
 
 QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/selm.yaml"
 HI = [{"role": "user", "content": "Hi"}]

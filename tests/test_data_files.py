@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from selm import data, data_files
+from selm.data import on_disk
+from selm.data import rows as data
+from selm.data.counting import held_out_rows, train_rows
 from selm.errors import UserError
-from selm.recipe import Data, Recipe, held_out_rows, load_recipe, train_rows
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Data, Recipe
 
 SELM = "{objective: selm, learning_rate: 1}"
 
@@ -44,7 +47,7 @@ def recipe_of(tiny_recipe: str):
 def read(folder: Path, **keys: Any) -> list[str]:
     """Names of the files that are read, relative to the folder."""
     data = Data(name_or_path=str(folder), **keys)
-    found = {path for which in ("train", "test") for path in data_files.files_read(data, which)}
+    found = {path for which in ("train", "test") for path in on_disk.files_read(data, which)}
     return sorted(str(path.relative_to(folder)) for path in found)
 
 
@@ -126,7 +129,7 @@ def test_the_files_of_the_wanted_splits_are_read_and_no_others(name: str, tmp_pa
     files, train, test = LAYOUTS[name]
     folder = folder_of(tmp_path, {file: rows(file) for file in files})
     assert read(folder) == sorted(train + test)
-    splits = data_files.local_splits(Data(name_or_path=str(folder)))
+    splits = on_disk.local_splits(Data(name_or_path=str(folder)))
     assert [str(path.relative_to(folder)) for path in splits["train"]] == train
     assert [str(path.relative_to(folder)) for path in splits.get("test", [])] == test
 

@@ -15,10 +15,12 @@ import pyarrow.parquet as parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from selm import data, raw_rows
-from selm.drops import Drops, in_words
+from selm.data import raw_rows
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words
 from selm.errors import UserError
-from selm.recipe import Data, Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Data, Recipe
 
 SAMPLES = ("generation.num_samples=2", "generation.temperature=1")
 ONE = ("iterations=[{objective: selm, learning_rate: 1}]", *SAMPLES)

@@ -3,9 +3,9 @@
 import pytest
 import tokenizer_zoo
 
-from selm import data
-from selm.chat import TemplateRefusal, make_chat
-from selm.drops import in_words
+from selm.data import rows as data
+from selm.data.drops import in_words
+from selm.model.chat import TemplateRefusal, make_chat
 from selm.training.examples import tokenize
 
 TOOL = {"type": "function", "function": {"name": "look_out", "parameters": {"type": "object"}}}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from selm.recipe import Recipe, _section_keys
+from selm.recipe.names import section_keys
+from selm.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -45,7 +46,7 @@ def test_every_link_and_script_leads_somewhere(document: str) -> None:
 
 def test_the_page_on_recipes_names_every_key() -> None:
     text = (REPOSITORY / "docs/recipes.md").read_text(encoding="utf-8")
-    keys = _section_keys(Recipe)
+    keys = section_keys(Recipe)
     sections = {key.rpartition(".")[0] for key in keys if "." in key}
     for key in set(keys) - sections:
         section, _, name = key.rpartition(".")

@@ -7,9 +7,10 @@ import pytest
 from chat_server import TEMPLATE, serving
 
 from selm.errors import UserError
-from selm.ranking import load_ranker, ranking_facts
 from selm.ranking.ensemble import EnsembleRanker, combined, normalise
-from selm.recipe import Judge, Ranking, load_recipe
+from selm.ranking.kinds import load_ranker, ranking_facts
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Judge, Ranking
 
 HI = [{"role": "user", "content": "Hi"}]
 

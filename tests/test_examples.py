@@ -6,8 +6,8 @@ from typing import Any
 
 import tokenizer_zoo
 
-from selm import data
-from selm.chat import Chat, make_chat
+from selm.data import rows as data
+from selm.model.chat import Chat, make_chat
 from selm.training.examples import ROLES, tokenize
 
 PROMPT = [{"role": "user", "content": "What is the sea?"}]

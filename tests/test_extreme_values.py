@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from selm.errors import UserError
-from selm.plan import Run, script, warnings
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.schema import Recipe
+from selm.run.plan import Run, script, warnings
 
 EXTREMES = (
     *("", "null", "''", "' '", "-1", "0", "0.5", "1e400", "-.inf", ".nan", "9" * 23, "9" * 5000),
@@ -43,7 +44,7 @@ def test_every_key_takes_a_value_or_refuses_it_in_one_line(
             assert len(str(error).splitlines()) == 1, (override, error)
             continue
         resolved = tmp_path / "resolved.yaml"
-        resolved.write_text(recipe.as_yaml(), encoding="utf-8")
+        resolved.write_text(as_yaml(recipe), encoding="utf-8")
         assert load_recipe(resolved) == recipe, override
 
 

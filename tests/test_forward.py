@@ -27,8 +27,8 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from selm.errors import UserError
-from selm.models import check_attention
-from selm.recipe import Model
+from selm.model.loading import check_attention
+from selm.recipe.schema import Model
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.flex import flex

@@ -10,13 +10,15 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from selm import data
-from selm.drops import in_words
+from selm.data import rows as data
+from selm.data.drops import in_words
 from selm.errors import UserError
-from selm.generation import Engine, Response, load_engine, sample_seed, transformers
+from selm.generation import transformers
+from selm.generation.engines import Engine, Response, load_engine, sample_seed
 from selm.generation.respond import respond
 from selm.generation.transformers import GumbelNoise, TransformersEngine
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
 
 TEXTS = ("Hi", "Name three points about the sea.", "Is it true?", "None", "a " * 40, "Hi")
 

@@ -11,11 +11,14 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from selm import artifacts, cards, data, lineage
+from selm.data import rows as data
 from selm.errors import OutsideError, UserError
-from selm.hub import API, Place, Pushed, patiently, place, why_not
-from selm.plan import Run, script
-from selm.recipe import Recipe, load_recipe
+from selm.hub import cards
+from selm.hub.client import API, Place, Pushed, patiently, place, why_not
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
+from selm.run import artifacts, lineage
+from selm.run.plan import Run, script
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import pytest
 from chat_server import TEMPLATE, ChatServer, Reply, completion, error, longer_wins, serving, shown
 from patience import PATIENCE
 
-from selm import data
+from selm.data import rows as data
 from selm.errors import UserError
-from selm.ranking import in_words, load_ranker, ranking_facts
 from selm.ranking.endpoint import Answer, Pace
 from selm.ranking.judge import (
     JudgeRanker,
@@ -27,8 +26,10 @@ from selm.ranking.judge import (
     read_verdict,
     win_shares,
 )
+from selm.ranking.kinds import in_words, load_ranker, ranking_facts
 from selm.ranking.prefer import prefer
-from selm.recipe import Judge, Ranking, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Judge, Ranking
 
 HI = [{"role": "user", "content": "Hi"}]
 SECRET = "sk-Secret123"

@@ -56,7 +56,7 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 
 
 def test_the_keys_to_lower_are_keys_of_a_recipe(tiny_recipe: str) -> None:
-    from selm.recipe import load_recipe
+    from selm.recipe.loading import load_recipe
 
     said = " ".join(memory.LOWER.values())
     lowered = (

@@ -26,10 +26,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from selm import models
 from selm.errors import UserError
-from selm.generation import load_engine
-from selm.recipe import Generation, Model
+from selm.generation.engines import load_engine
+from selm.model import loading
+from selm.recipe.schema import Generation, Model
 
 GENERATION = Generation(engine="transformers", max_tokens=4)
 SMALL = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 16}
@@ -42,7 +42,7 @@ def of(folder: Path | str, **settings: Any) -> Model:
 def refusal(folder: Path | str, **settings: Any) -> str:
     """One line, the same from the preflight and from a stage."""
     said = []
-    for look in (models.inspect, models.load):
+    for look in (loading.inspect, loading.load):
         with pytest.raises(UserError) as caught:
             look(str(folder), of(folder, **settings))
         said.append(str(caught.value))
@@ -71,11 +71,11 @@ def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], Any]) -> Non
 
 
 def test_a_sound_folder_is_loaded_and_inspected_without_its_weights(folder: Path) -> None:
-    loaded = models.load(str(folder), of(folder))
-    looked_at = models.inspect(str(folder), of(folder))
+    loaded = loading.load(str(folder), of(folder))
+    looked_at = loading.inspect(str(folder), of(folder))
     assert next(loaded.parameters()).device.type == "cpu"
     assert {p.device.type for p in looked_at.parameters()} == {"meta"}
-    models.check_files(str(folder), of(folder))
+    loading.check_files(str(folder), of(folder))
 
 
 def test_a_layer_that_is_not_in_the_file_is_not_made_up(folder: Path) -> None:
@@ -100,13 +100,13 @@ def test_weights_of_another_size_are_refused(folder: Path) -> None:
 def test_tables_of_old_checkpoints_do_not_matter(folder: Path) -> None:
     extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}
     rewrite(folder, lambda w: w.update(extra))
-    models.load(str(folder), of(folder))
+    loading.load(str(folder), of(folder))
 
 
 def test_tied_embeddings_are_not_missing(folder: Path) -> None:
     change(folder / "config.json", tie_word_embeddings=True)
     rewrite(folder, lambda w: w.pop("lm_head.weight"))
-    models.load(str(folder), of(folder))
+    loading.load(str(folder), of(folder))
 
 
 def test_a_reward_model_is_no_policy(folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_reward_model_is_no_policy(folder: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
     rewrite(folder, lambda w: w["model.norm.weight"].__setitem__(3, value))
-    for look in (models.load, models.check_files):
+    for look in (loading.load, loading.check_files):
         with pytest.raises(UserError, match=r"model\.norm\.weight has weights that are not finite"):
             look(str(folder), of(folder))
 
@@ -145,7 +145,7 @@ def test_a_model_that_calls_itself_no_decoder_and_is_one_works(folder: Path) -> 
         **SMALL, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64
     )
     GPTNeoXForCausalLM(config).save_pretrained(folder)
-    models.load(str(folder), of(folder))
+    loading.load(str(folder), of(folder))
 
 
 def test_an_adapter_is_refused_at_once_with_its_base(folder: Path, tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_a_generation_config_is_loaded_such_that_it_can_be_saved(
     folder: Path, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     change(folder / "generation_config.json", **settings)
-    loaded = models.load(str(folder), of(folder))
+    loaded = loading.load(str(folder), of(folder))
     loaded.save_pretrained(tmp_path / "saved")
-    saved = models.load(str(tmp_path / "saved"), of(tmp_path / "saved"))
+    saved = loading.load(str(tmp_path / "saved"), of(tmp_path / "saved"))
     assert saved.generation_config.eos_token_id == loaded.config.eos_token_id
 
 
@@ -303,17 +303,17 @@ def test_an_attention_for_gpus_is_refused_without_one(folder: Path) -> None:
 def test_sdpa_would_leave_soft_capping_out() -> None:
     config = Gemma2Config()
     with pytest.raises(UserError, match=r"soft-capping .* set it to eager"):
-        models.check_attention(config, of("x"))
-    models.check_attention(config, of("x", attn_implementation="eager"))
+        loading.check_attention(config, of("x"))
+    loading.check_attention(config, of("x", attn_implementation="eager"))
 
 
 def test_dropout_of_attention_is_said(folder: Path) -> None:
-    assert models.dropout_note(AutoConfig.from_pretrained(folder)) == ""
+    assert loading.dropout_note(AutoConfig.from_pretrained(folder)) == ""
     change(folder / "config.json", attention_dropout=0.1)
-    assert "attention_dropout 0.1" in models.dropout_note(AutoConfig.from_pretrained(folder))
+    assert "attention_dropout 0.1" in loading.dropout_note(AutoConfig.from_pretrained(folder))
 
 
 @pytest.mark.parametrize("path", ["no/such/folder"])
 def test_nothing_there_is_one_line(path: str) -> None:
     with pytest.raises(UserError, match=r"^[^\n]+$"):
-        models.load(path, of(path))
+        loading.load(path, of(path))

@@ -21,10 +21,11 @@ from tokenizers import Tokenizer
 
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards
-from selm.ranking import load_ranker, scores_of
+from selm.ranking.base import scores_of
+from selm.ranking.kinds import load_ranker
 from selm.ranking.pairrm import PairRMRanker, cut, rendered
 from selm.ranking.pairrm_model import MARKERS, load
-from selm.recipe import Ranking
+from selm.recipe.schema import Ranking
 
 TOLERANCE = 1e-4  # some hundred roundings of fp32 values of up to 10, on any processor
 GOLDEN = json.loads(gzip.decompress((Path(__file__).parent / "golden/pairrm.json.gz").read_bytes()))

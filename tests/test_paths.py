@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from selm.errors import UserError
-from selm.paths import escape, expand
-from selm.plan import Run, script
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.paths import escape, expand
+from selm.recipe.schema import Recipe
+from selm.run.plan import Run, script
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -61,7 +62,7 @@ def test_every_path_of_a_recipe_is_expanded_once(
     for key, file in WANTED.items():
         assert value_at(recipe, key) == f"{home}/{file}", key
     resolved = tmp_path / "resolved.yaml"
-    resolved.write_text(recipe.as_yaml(), encoding="utf-8")
+    resolved.write_text(as_yaml(recipe), encoding="utf-8")
     assert load_recipe(resolved) == recipe
     assert str(home) in script(Run(recipe, tiny_recipe, tuple(overrides)))
 

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from selm.errors import UserError
-from selm.ranking import load_ranker
+from selm.ranking.kinds import load_ranker
 from selm.ranking.preflight import check, check_whole
-from selm.recipe import Judge, Ranking
+from selm.recipe.schema import Judge, Ranking
 
 HI = [{"role": "user", "content": "Hi"}]
 ROWS = [

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from selm import data
-from selm.data import Row
+from selm.data import rows as data
+from selm.data.rows import Row
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards, without_reward
 from selm.generation.respond import respond
-from selm.ranking import load_ranker
 from selm.ranking.ensemble import EnsembleRanker
 from selm.ranking.function import FunctionRanker
+from selm.ranking.kinds import load_ranker
 from selm.ranking.prefer import prefer
 from selm.ranking.random import RandomRanker
 from selm.ranking.refused import PromptRefused
-from selm.recipe import Ranking, Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Ranking, Recipe
 
 HI = [{"role": "user", "content": "Hi"}]
 

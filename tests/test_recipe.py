@@ -9,22 +9,18 @@ from typing import Any
 
 import pytest
 
+from selm.check.installed import check_packages
+from selm.data.counting import portion
 from selm.errors import UserError
-from selm.lineage import EXECUTION_KEYS
-from selm.plan import Run, script, stages
-from selm.recipe import (
-    Iteration,
-    Recipe,
-    check_packages,
-    gradient_accumulation_steps,
-    is_local_path,
-    load_recipe,
-    num_processes,
-    portion,
-)
+from selm.recipe.loading import load_recipe
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import Iteration, Recipe
+from selm.recipe.trl_keys import DECIDED_ELSEWHERE, NEVER, trl_keys
+from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys
+from selm.run.lineage import EXECUTION_KEYS
+from selm.run.plan import Run, script, stages
+from selm.training.batch import gradient_accumulation_steps, num_processes
 from selm.training.config import training_arguments
-from selm.trl_keys import DECIDED_ELSEWHERE, NEVER, trl_keys
-from selm.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ZEPHYR = "recipes/zephyr-7b-sft/selm.yaml"
@@ -110,7 +106,7 @@ def test_override_of_a_section_leaves_its_yaml_alias_alone(tmp_path: Path) -> No
         encoding="utf-8",
     )
     recipe = load_recipe(path, ["ranking.ranker=pairrm", "ranking.name_or_path=p/p"])
-    assert (recipe.ranking.ranker, recipe.judge().ranker) == ("pairrm", "random")
+    assert (recipe.ranking.ranker, recipe.held_out_ranking().ranker) == ("pairrm", "random")
 
 
 def test_no_name_breaks_out_of_the_plans_comments() -> None:
@@ -137,7 +133,7 @@ def test_iterations_may_be_a_flow_list() -> None:
 
 def test_section_that_the_file_leaves_out_can_be_overridden() -> None:
     recipe = load("evaluation.ranking.ranker=random", "hub.namespace=me")
-    assert recipe.judge().ranker == "random"
+    assert recipe.held_out_ranking().ranker == "random"
     assert recipe.ranking.ranker == "pairrm"
     assert recipe.hub.namespace == "me"
 
@@ -538,8 +534,8 @@ def test_ranges_of_vllms_options_hold_without_vllm(
     value: str, installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not installed:
-        monkeypatch.setattr("selm.vllm_keys.vllm_keys", dict)
-        monkeypatch.setattr("selm.recipe.vllm_keys", dict)
+        monkeypatch.setattr("selm.recipe.vllm_keys.vllm_keys", dict)
+        monkeypatch.setattr("selm.recipe.foreign.vllm_keys", dict)
     for key in ("gpu_memory_utilization", "max_model_len", "max_num_seqs"):
         assert f"generation.vllm.{key}: must be" in refusal(f"generation.vllm.{key}={value}")
 

@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from selm import cost
-from selm.plan import Run, script, stages
-from selm.recipe import Recipe, gradient_accumulation_steps, load_recipe, portion
+from selm.data.counting import portion
+from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.schema import Recipe
+from selm.run.plan import Run, script, stages
+from selm.training.batch import gradient_accumulation_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ALL = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("recipes/*/*.yaml"))
@@ -111,7 +114,7 @@ def test_the_recipes_of_the_make_targets_are_there() -> None:
 def test_recipe_loads_and_survives_being_saved(path: str, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     saved = tmp_path / "recipe.yaml"
-    saved.write_text(recipe.as_yaml(), encoding="utf-8")
+    saved.write_text(as_yaml(recipe), encoding="utf-8")
     assert load_recipe(saved) == recipe
 
 
@@ -296,7 +299,7 @@ def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
     changing = {"run_name", "ranking", "evaluation"}
     assert selm.model_dump(exclude=changing) == control.model_dump(exclude=changing)
     assert control.ranking.ranker == "random"
-    assert control.judge() == selm.judge()
+    assert control.held_out_ranking() == selm.held_out_ranking()
     assert control.evaluation.limit == selm.evaluation.limit
     assert control.ranking.update_rule == selm.ranking.update_rule
 

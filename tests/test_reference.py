@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
 from selm.training.reference import ReferenceCache, cache_of
 
 ROWS = {"prompt_ids": [[5, 6], [7]], "chosen_ids": [[8], [9, 1]], "explored_role": [0, 2]}

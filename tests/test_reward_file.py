@@ -7,7 +7,7 @@ import pytest
 
 from selm.errors import UserError
 from selm.ranking.function import FunctionRanker
-from selm.siblings import siblings
+from selm.ranking.siblings import siblings
 
 HI = [{"role": "user", "content": "Hi"}]
 LENGTHS = "def reward(prompt, candidates, **columns):\n    return [len(t) for t in candidates]\n"

@@ -26,9 +26,10 @@ from transformers import (
 )
 
 from selm.errors import UserError
-from selm.ranking import in_words, load_ranker, ranking_facts
+from selm.ranking.kinds import in_words, load_ranker, ranking_facts
 from selm.ranking.reward_model import RewardModelRanker
-from selm.recipe import Ranking, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Ranking
 
 TURNS = [
     {"role": "system", "content": "Be brief."},

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from selm.errors import UserError
-from selm.recipe import load_recipe
-from selm.secrets import hide, names_a_secret
+from selm.recipe.loading import load_recipe
+from selm.recipe.secrets import hide, names_a_secret
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HF, OPENAI = "hf_abcdefghijklmnopqrstuvwxyz012345", "sk-proj-abcdefghij0123456789"

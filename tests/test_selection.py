@@ -2,7 +2,7 @@
 
 import pytest
 
-from selm import data
+from selm.data import rows as data
 from selm.ranking.selection import Candidate, Pair, best_worst, distinct, pool, replace, role
 
 POOL = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]

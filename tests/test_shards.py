@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from datasets import Features, Value
 
-from selm.data import Row
-from selm.shards import run_shards
-from selm.workers import Work
+from selm.data.rows import Row
+from selm.run.shards import run_shards
+from selm.run.workers import Work
 
 FEATURES = Features({"n": Value("int64"), "text": Value("string")})
 ROWS: list[Row] = [{"n": n} for n in range(10)]

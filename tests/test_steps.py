@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from selm.errors import UserError
-from selm.recipe import load_recipe
-from selm.steps import optimizer_steps, untrained, warmup_steps
+from selm.recipe.loading import load_recipe
 from selm.training.config import training_arguments
+from selm.training.steps import optimizer_steps, untrained, warmup_steps
 
 
 @pytest.mark.parametrize("steps", range(1, 40))

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from selm import artifacts, cli, stopped, temporary
-from selm.commit import code_commit
+from selm import cli
+from selm.run import artifacts, stopped, temporary
+from selm.run.commit import code_commit
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -181,7 +182,7 @@ def test_without_git_there_is_no_commit(git: str | None, tmp_path: Path, monkeyp
 
 TEMPORARY = """
 import os, signal, sys, tempfile
-from selm import temporary
+from selm.run import temporary
 temporary.own_folder()
 print(tempfile.mkdtemp(), os.environ["TMPDIR"])
 sys.stdout.flush()

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from selm import models
 from selm.errors import UserError
-from selm.generation import load_engine
-from selm.recipe import Model, load_recipe
+from selm.generation.engines import load_engine
+from selm.model import loading
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Model
 
 NAME = "generation_config.json"
 
@@ -57,7 +58,7 @@ def test_a_checkpoint_does_not_decide_on_sampling(
 )
 def test_its_stop_tokens_count(copied: Path, eos: Any, ids: set[int]) -> None:
     (copied / NAME).write_text(json.dumps({"eos_token_id": eos}), encoding="utf-8-sig")
-    found = models.generation_config(str(copied), Model(name_or_path=str(copied)))
+    found = loading.generation_config(str(copied), Model(name_or_path=str(copied)))
     assert found is not None
     ends = found.eos_token_id
     assert set(ends if isinstance(ends, list) else [ends]) - {None} == ids
@@ -66,7 +67,7 @@ def test_its_stop_tokens_count(copied: Path, eos: Any, ids: set[int]) -> None:
 def test_without_the_file_the_config_has_them(copied: Path) -> None:
     (copied / NAME).unlink()
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
-    found = models.generation_config(str(copied), Model(name_or_path=str(copied)))
+    found = loading.generation_config(str(copied), Model(name_or_path=str(copied)))
     assert found is not None and found.eos_token_id == config["eos_token_id"]
 
 
@@ -82,5 +83,5 @@ NO_IDS = ('"</s>"', "[true]", "-1", "2.5", "[[1]]", "{}")
 def test_a_broken_file_is_one_line_that_names_it(copied: Path, content: str) -> None:
     (copied / NAME).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=NAME) as error:
-        models.generation_config(str(copied), Model(name_or_path=str(copied)))
+        loading.generation_config(str(copied), Model(name_or_path=str(copied)))
     assert "\n" not in str(error.value)

@@ -8,10 +8,10 @@ import pytest
 import tokenizer_zoo
 from test_chat import CHATML, CHATML_TEMPLATE, LLAMA, said, with_template
 
-from selm import template
-from selm.chat import Chat, load_chat, make_chat
 from selm.errors import UserError
-from selm.recipe import Model
+from selm.model import template
+from selm.model.chat import Chat, load_chat, make_chat
+from selm.recipe.schema import Model
 
 BAR = CHATML_TEMPLATE.replace("{{ m.role }}", "{{ m.role }}\uff5c")  # as DeepSeek's
 BAR = BAR.replace("assistant\n", "assistant\uff5c\n")

@@ -11,9 +11,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
-from selm import artifacts, data
-from selm.chat import Chat, make_chat
-from selm.recipe import load_recipe
+from selm.data import rows as data
+from selm.model.chat import Chat, make_chat
+from selm.recipe.loading import load_recipe
+from selm.run import artifacts
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, length, tokenize
 from selm.training.objective import optimism_loss

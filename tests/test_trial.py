@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoConfig, MixtralConfig, PretrainedConfig
 
 from selm.errors import UserError
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
 from selm.training.trial import try_training
 
 

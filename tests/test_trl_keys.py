@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from transformers.trainer_utils import SchedulerType
 
-from selm.data import Row
+from selm.check.installed import check_packages
+from selm.data.rows import Row
 from selm.errors import UserError
-from selm.recipe import Recipe, Training, check_packages, load_recipe
-from selm.source_text import words
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe, Training
+from selm.recipe.source_text import words
+from selm.recipe.trl_keys import LOSSES, SCHEDULES, trl_keys, usable_keys
 from selm.training.run import load_examples, make_trainer, refuse_what_fails, train
-from selm.trl_keys import LOSSES, SCHEDULES, trl_keys, usable_keys
 
 # What is tried for each kind of an annotation: good, at the border, of another kind, wrong.
 VALUES = {

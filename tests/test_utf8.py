@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selm.recipe import load_recipe
+from selm.recipe.loading import as_yaml, load_recipe
 
 NAME = "gr\u00fc\u00df \u4f60\u597d"
 # Python decides by these; LC_ALL alone needs a locale that the machine has.
@@ -37,7 +37,7 @@ def recipe(tiny_recipe: str, tmp_path: Path) -> Path:
     overrides = [f"data.name_or_path={folder / 'data'}", f"output_dir={folder / 'runs'}"]
     overrides.append("estimate.device=cpu")
     overrides.append(f"model.chat_template={folder / chr(252)}.jinja")
-    written = load_recipe(tiny_recipe, overrides).as_yaml()
+    written = as_yaml(load_recipe(tiny_recipe, overrides))
     (folder / "recipe.yaml").write_text(f"# {NAME}\n{written}", encoding="utf-8")
     return folder / "recipe.yaml"
 

@@ -9,8 +9,8 @@ import torch
 
 from selm.errors import UserError
 from selm.ranking.prefer import _workers
-from selm.recipe import Ranking
-from selm.workers import Workers, _reserved, spread
+from selm.recipe.schema import Ranking
+from selm.run.workers import Workers, _reserved, spread
 
 NO_SHARDS: dict[range, list] = {}
 
@@ -68,7 +68,7 @@ def test_one_worker_does_without_ray(tmp_path: Path) -> None:
     """It is not even imported: that takes half a second, and it may not be installed."""
     code = (
         "import sys, pathlib, datasets\n"
-        "from selm.shards import run_shards\n"
+        "from selm.run.shards import run_shards\n"
         "features = datasets.Features({'n': datasets.Value('int64')})\n"
         "rows, folder = [{'n': 1}, {'n': 2}], pathlib.Path(sys.argv[1])\n"
         "assert run_shards(rows, lambda: list, features, folder, 1, 'test') == rows\n"

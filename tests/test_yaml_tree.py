@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from selm.errors import UserError
-from selm.recipe import Recipe, load_recipe
-from selm.yaml_tree import MOST_NODES, Written, parse, parse_value, plain
+from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.schema import Recipe
+from selm.recipe.yaml_tree import MOST_NODES, Written, parse, parse_value, plain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BASE = """\
@@ -51,9 +52,9 @@ def test_text_stays_as_it_was_written(tmp_path: Path, text: str) -> None:
     loaded = load(tmp_path, run_name=text, revision=text)
     assert (loaded.run_name, loaded.model.revision) == (text, text)
     assert load(tmp_path, f"model.revision={text}").model.revision == text
-    again = load_recipe(written(tmp_path, loaded.as_yaml()))
+    again = load_recipe(written(tmp_path, as_yaml(loaded)))
     assert again == loaded
-    assert yaml.safe_load(loaded.as_yaml())["run_name"] == text
+    assert yaml.safe_load(as_yaml(loaded))["run_name"] == text
 
 
 def test_numbers_are_numbers_with_or_without_a_dot() -> None:

@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from selm import artifacts, memory, parents, stopped, temporary
-from selm.alone import lock
-from selm.drops import in_words
+from selm import memory
+from selm.data.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
 from selm.files import write_text
-from selm.plan import SCRIPTS, Run, command
-from selm.recipe import Recipe, load_recipe
-from selm.secrets import hide
+from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.schema import Recipe
+from selm.recipe.secrets import hide
+from selm.run import artifacts, parents, stopped, temporary
+from selm.run.alone import lock
+from selm.run.plan import SCRIPTS, Run, command
 
 # Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -200,9 +202,9 @@ class Stage:
 
     def _check_access(self) -> None:
         """Refuse what would only fail after hours of work: no token, or one that may not write."""
-        from selm import hub
+        from selm.hub import client
 
-        hub.check_access(self.recipe)
+        client.check_access(self.recipe)
 
     def _push(self) -> None:
         if self.recipe.hub.push:
@@ -231,7 +233,7 @@ class Stage:
 
     def _save_recipe(self) -> None:
         """The resolved recipe beside the run, written anew only if it is another one."""
-        keep_text(artifacts.run_folder(self.recipe) / "recipe.yaml", self.recipe.as_yaml())
+        keep_text(artifacts.run_folder(self.recipe) / "recipe.yaml", as_yaml(self.recipe))
 
     def _say_what_is_kept(self) -> None:
         """If this process is stopped from now on."""
@@ -245,9 +247,9 @@ class Stage:
 
     def _prepare_hub(self) -> None:
         """Pull what is missing, and make sure before the work that its result can be pushed."""
-        from selm import hub
+        from selm.hub import client
 
-        hub.make_repository(self.recipe, hub.place(self.recipe, self.kind, self.t))
+        client.make_repository(self.recipe, client.place(self.recipe, self.kind, self.t))
         for entry in artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
             artifacts.pull(self.recipe, *entry)
 

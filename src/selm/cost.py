@@ -33,19 +33,12 @@ from typing import Any
 
 import yaml
 
+from selm.data.counting import held_out_rows, portion, train_rows
 from selm.errors import UserError
-from selm.recipe import (
-    Ranking,
-    Recipe,
-    gradient_accumulation_steps,
-    held_out_rows,
-    is_local_path,
-    load_recipe,
-    num_processes,
-    portion,
-    rows_per_process,
-    train_rows,
-)
+from selm.recipe.loading import load_recipe
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import Ranking, Recipe
+from selm.training.batch import gradient_accumulation_steps, num_processes, rows_per_process
 
 GB = 1e9
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
@@ -685,7 +678,7 @@ def _ranking_model(ranking: Ranking) -> float:
 def _evaluation(recipe: Recipe, t: int) -> Cost:
     rows = held_out_rows(recipe)
     answers = _generation(recipe, rows, 1)
-    ranks = _ranking(recipe, recipe.judge(), rows, 1 if t == 0 else 2)
+    ranks = _ranking(recipe, recipe.held_out_ranking(), rows, 1 if t == 0 else 2)
     larger = max(answers.memory, ranks.memory, key=lambda memory: memory.total)
     return Cost(
         rows=rows,

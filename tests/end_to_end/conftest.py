@@ -14,8 +14,9 @@ import pytest
 from loopback_hub import LoopbackHub, User
 from patience import PATIENCE
 
-from selm import artifacts
-from selm.recipe import Recipe, load_recipe
+from selm.recipe.loading import load_recipe
+from selm.recipe.schema import Recipe
+from selm.run import artifacts
 
 REPOSITORY = Path(__file__).parents[2]
 DIES = "tests/end_to_end/dies.py"

@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from selm.errors import UserError
-from selm.recipe import load_recipe
+from selm.recipe.loading import load_recipe
 from selm.training import head
 from selm.training.run import load_examples, make_trainer, save_policy, train
 from selm.training.trainer import REF_COLUMNS

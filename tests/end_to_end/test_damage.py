@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from damages import DAMAGES, cut, flipped
 
-from selm import artifacts
-from selm.lineage import name
-from selm.plan import stages
+from selm.recipe.loading import as_yaml
+from selm.run import artifacts
+from selm.run.lineage import name
+from selm.run.plan import stages
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ def test_damage_beside_the_artifacts_changes_nothing(project_copy) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stdout.count("already done") == len(kept)
     assert rewards(project_copy) == before
-    as_it_was = project_copy.recipe.as_yaml()
+    as_it_was = as_yaml(project_copy.recipe)
     assert (project_copy.folder / "recipe.yaml").read_text(encoding="utf-8") == as_it_was
 
 

@@ -20,7 +20,8 @@ import pytest
 from chat_server import TEMPLATE, Reply, error, longer_wins, serving
 from patience import PATIENCE
 
-from selm import artifacts, data
+from selm.data import rows as data
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]

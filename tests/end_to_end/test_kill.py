@@ -13,7 +13,8 @@ import torch
 from patience import PATIENCE
 from transformers import AutoModelForCausalLM
 
-from selm import artifacts, data
+from selm.data import rows as data
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE
 
-from selm import artifacts
-from selm.plan import stages
+from selm.run import artifacts
+from selm.run.plan import stages
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from selm import artifacts
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 

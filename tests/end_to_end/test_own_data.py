@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from selm import artifacts, data
+from selm.data import rows as data
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 

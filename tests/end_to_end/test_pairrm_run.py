@@ -7,8 +7,9 @@ import numpy as np
 import pairrm_weights as small
 import pytest
 
-from selm import artifacts, data
+from selm.data import rows as data
 from selm.ranking.pairrm import PairRMRanker
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import LoopbackHub, User
 from transformers import AutoModelForCausalLM
 
-from selm import artifacts, data, manifest
-from selm.hashes import hashes_in
+from selm.data import rows as data
+from selm.run import artifacts, manifest
+from selm.run.hashes import hashes_in
 
 if TYPE_CHECKING:
     from conftest import Project

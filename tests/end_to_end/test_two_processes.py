@@ -14,8 +14,8 @@ import yaml
 from patience import PATIENCE
 from transformers import AutoModelForCausalLM
 
-from selm import artifacts
 from selm.errors import UserError
+from selm.run import artifacts
 from selm.training.resume import check_resumable
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from selm import artifacts, data
+from selm.data import rows as data
+from selm.run import artifacts
 
 pytestmark = [
     pytest.mark.vllm,

@@ -10,8 +10,9 @@ import pytest
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selm import artifacts
-from selm.plan import stages
+from selm.recipe.loading import as_yaml
+from selm.run import artifacts
+from selm.run.plan import stages
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,7 @@ def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:
         assert artifacts.state(finished.recipe, kind, t).current, (kind, t)
     left = {path.name for path in finished.folder.rglob("*") if path.name.startswith(".")}
     assert not left, "a partial or temporary folder was left"
-    assert (finished.folder / "recipe.yaml").read_text(
-        encoding="utf-8"
-    ) == finished.recipe.as_yaml()
+    assert (finished.folder / "recipe.yaml").read_text(encoding="utf-8") == as_yaml(finished.recipe)
     assert (finished.folder / "plan.sh").is_file()
 
 

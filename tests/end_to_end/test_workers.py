@@ -13,7 +13,8 @@ import psutil
 import pytest
 from patience import PATIENCE
 
-from selm import artifacts, data
+from selm.data import rows as data
+from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ import os, sys
 from pathlib import Path
 from selm.cli import run_main
 from selm.errors import UserError
-from selm.workers import Workers, spread
+from selm.run.workers import Workers, spread
 
 HOW = sys.argv[1]
 

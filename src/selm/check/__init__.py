@@ -16,7 +16,7 @@ from selm.check.rows import rows
 from selm.check.tokens import template, tokens
 from selm.check.training import batch, training
 from selm.errors import OutsideError, UserError
-from selm.plan import Run
+from selm.run.plan import Run
 
 __all__ = ["CHECKS", "QUICK", "Preflight", "results"]
 

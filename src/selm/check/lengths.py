@@ -4,13 +4,13 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from selm import data
-from selm.chat import Chat, TemplateRefusal
 from selm.check.preflight import Preflight
-from selm.data import Row
-from selm.drops import Drops, in_words, row_name
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words, row_name
+from selm.data.rows import Row
 from selm.errors import UserError
-from selm.recipe import Recipe
+from selm.model.chat import Chat, TemplateRefusal
+from selm.recipe.schema import Recipe
 from selm.training.examples import tokenize
 
 # Above these shares of the rows, a recipe is not what its author means.

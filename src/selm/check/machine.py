@@ -5,12 +5,13 @@ import shutil
 import torch
 
 from selm import cost
-from selm.artifacts import run_folder
+from selm.check.installed import check_packages
 from selm.check.preflight import Preflight
 from selm.errors import UserError
-from selm.generation import check_engine
-from selm.plan import size_text, stages, warnings
-from selm.recipe import check_packages, num_processes
+from selm.generation.engines import check_engine
+from selm.run.artifacts import run_folder
+from selm.run.plan import size_text, stages, warnings
+from selm.training.batch import num_processes
 
 
 def packages(preflight: Preflight) -> str:
@@ -24,7 +25,7 @@ def hub(preflight: Preflight) -> str:
     recipe = preflight.recipe
     if not recipe.hub.push:
         return "nothing is pushed (hub.push)"
-    from selm.hub import check_access
+    from selm.hub.client import check_access
 
     check_access(recipe)
     kind = "private" if recipe.hub.private else "PUBLIC"

@@ -1,26 +1,27 @@
 """The model's folder: what it is, without its weights, and what it writes and stops at."""
 
-from selm import cost, models
-from selm.chat import Chat
+from selm import cost
 from selm.check.preflight import Preflight
 from selm.errors import UserError
+from selm.model import loading
+from selm.model.chat import Chat
 
 
 def model(preflight: Preflight) -> str:
     """Names and sizes of all weights are those of its config; the context holds what it must."""
     recipe, settings = preflight.recipe, preflight.recipe.model
     config = preflight.config.get_text_config()
-    context = models.context(config)
+    context = loading.context(config)
     for key, tokens in (
         ("training.max_length", recipe.training.max_length),
         ("generation.max_tokens", recipe.generation.max_tokens + 1),
     ):
         if context is not None and tokens > context:
             raise UserError(f"{key}: {tokens} tokens, but the model's context has {context}")
-    looked_at = models.inspect(settings.name_or_path, settings)
+    looked_at = loading.inspect(settings.name_or_path, settings)
     shape = cost.shape_of(settings.name_or_path, settings.revision)
     size = f"{shape.parameters / 1e9:.2f}B parameters" if shape else "size unknown"
-    notes = [models.dropout_note(preflight.config)]
+    notes = [loading.dropout_note(preflight.config)]
     if looked_at is None:
         notes.append("its weights are not on this disk yet")
     said = "".join(f"; {note}" for note in notes if note)
@@ -31,7 +32,7 @@ def model(preflight: Preflight) -> str:
 def stop_ids(preflight: Preflight) -> str:
     """Every token that ends a response, and where each is from."""
     settings, chat = preflight.recipe.model, preflight.chat
-    configured = models.generation_config(settings.name_or_path, settings)
+    configured = loading.generation_config(settings.name_or_path, settings)
     ids = chat.stop_ids(configured)
     names = [f"{i} {token}" for i, token in zip(ids, _names(chat, ids), strict=True)]
     return f"{', '.join(names)}{'' if configured else ' (the model has no generation config)'}"

@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from selm.artifacts import run_folder
 from selm.check.preflight import Preflight
 from selm.errors import UserError
-from selm.recipe import PAIRRM, Recipe, is_local_path, rankings
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import PAIRRM, Recipe
+from selm.run.artifacts import run_folder
 
 
 def output(preflight: Preflight) -> str:
@@ -61,7 +62,7 @@ def _try_to_write(folder: Path) -> bool:
 def _check_cache(recipe: Recipe) -> None:
     """What is downloaded lies in the Hub's cache; its trouble is not that of the data."""
     names = [recipe.model.name_or_path, recipe.data.name_or_path]
-    for _, ranking in rankings(recipe):
+    for _, ranking in recipe.rankings():
         if ranking.ranker in ("pairrm", "reward_model"):
             names.append(ranking.name_or_path or PAIRRM)
     if all(is_local_path(name) for name in names):

@@ -5,13 +5,14 @@ from functools import cached_property
 
 from transformers import PretrainedConfig
 
-from selm import data, models
-from selm.chat import Chat, load_chat, prompt_ids_of
-from selm.data import Row
-from selm.drops import Drops, in_words, row_name
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words, row_name
+from selm.data.rows import Row
 from selm.errors import UserError
-from selm.plan import Run
-from selm.recipe import Recipe
+from selm.model import loading
+from selm.model.chat import Chat, load_chat, prompt_ids_of
+from selm.recipe.schema import Recipe
+from selm.run.plan import Run
 
 SAMPLE_ROWS = 200
 
@@ -32,7 +33,7 @@ class Preflight:
 
     @cached_property
     def config(self) -> PretrainedConfig:
-        return models.load_config(self.recipe.model.name_or_path, self.recipe.model)
+        return loading.load_config(self.recipe.model.name_or_path, self.recipe.model)
 
     @cached_property
     def sample(self) -> tuple[list[Row], Drops]:

@@ -1,9 +1,9 @@
 """The data: all rows once, or the first of them."""
 
-from selm import data
 from selm.check.preflight import SAMPLE_ROWS, Preflight
-from selm.data import Row
-from selm.drops import Drops, in_words
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words
+from selm.data.rows import Row
 from selm.errors import UserError
 
 

@@ -2,18 +2,18 @@
 
 import tempfile
 
-from selm import models
-from selm.chat import Chat, load_chat
 from selm.check.preflight import Preflight
-from selm.data import Row
-from selm.drops import in_words
+from selm.data.drops import in_words
+from selm.data.rows import Row
 from selm.errors import UserError
+from selm.model import loading
+from selm.model.chat import Chat, load_chat
 
 
 def template(preflight: Preflight) -> str:
     """What the chat template does, as far as the recipe's author should know."""
     chat = preflight.chat
-    models.check_vocabulary(preflight.recipe.model.name_or_path, chat.tokenizer, preflight.config)
+    loading.check_vocabulary(preflight.recipe.model.name_or_path, chat.tokenizer, preflight.config)
     return chat.facts()
 
 

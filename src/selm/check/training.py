@@ -2,8 +2,8 @@
 
 from selm import cost
 from selm.check.preflight import Preflight
+from selm.data.counting import portion, train_rows
 from selm.errors import UserError
-from selm.recipe import portion, train_rows
 from selm.training.trial import try_training
 
 

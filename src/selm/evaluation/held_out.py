@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selm import data
-from selm.data import Row
-from selm.drops import Drops, row_name
-from selm.ranking import Ranker, ranking_facts
+from selm.data import rows as data
+from selm.data.drops import Drops, row_name
+from selm.data.rows import Row
+from selm.ranking.base import Ranker
+from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON, of_the_others
-from selm.recipe import Recipe
+from selm.recipe.schema import Recipe
 
 
 def greedy(recipe: Recipe) -> Recipe:
@@ -77,7 +78,9 @@ def facts(
     """What scoring these rows came to: see `ranking_facts`."""
     answered = _answered_by_both(answered, base_responses)
     prompts = [row["prompt"] for row in answered]
-    return ranking_facts(recipe.judge(), prompts, _pools(answered, base_responses), verdicts)
+    return ranking_facts(
+        recipe.held_out_ranking(), prompts, _pools(answered, base_responses), verdicts
+    )
 
 
 def _answered_by_both(answered: Sequence[Row], base_responses: Mapping[str, str]) -> Sequence[Row]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from selm import data
-from selm.chat import load_chat, prompt_ids_of
-from selm.data import Row
-from selm.drops import Drops, in_words, row_name
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words, row_name
+from selm.data.rows import Row
 from selm.errors import UserError
-from selm.generation import Engine, load_engine, sample_seed
-from selm.recipe import Recipe
-from selm.shards import run_shards
-from selm.workers import Work, Workers
+from selm.generation.engines import Engine, load_engine, sample_seed
+from selm.model.chat import load_chat, prompt_ids_of
+from selm.recipe.schema import Recipe
+from selm.run.shards import run_shards
+from selm.run.workers import Work, Workers
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from selm import models
-from selm.chat import load_chat
-from selm.generation import Response
-from selm.recipe import Generation, Model
+from selm.generation.engines import Response
+from selm.model import loading
+from selm.model.chat import load_chat
+from selm.recipe.schema import Generation, Model
 
 TOKENS_AT_A_TIME = 8  # between two looks at which answers have ended
 
@@ -27,13 +27,13 @@ class TransformersEngine:
 
     def __init__(self, path: str, model: Model, generation: Generation) -> None:
         self.chat = load_chat(path, model)
-        self.stop_ids = self.chat.stop_ids(models.generation_config(path, model))
+        self.stop_ids = self.chat.stop_ids(loading.generation_config(path, model))
         self.settings = generation
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.policy = models.load(path, model, dtype=getattr(torch, model.dtype)).to(self.device)
-        models.check_vocabulary(path, self.chat.tokenizer, self.policy.config)
+        self.policy = loading.load(path, model, dtype=getattr(torch, model.dtype)).to(self.device)
+        loading.check_vocabulary(path, self.chat.tokenizer, self.policy.config)
         self.policy.eval()
-        self.max_prompt_tokens = models.most_prompt_tokens(
+        self.max_prompt_tokens = loading.most_prompt_tokens(
             self.policy.config, generation.max_tokens
         )
         # Whatever the checkpoint asks for: the recipe samples, and `_batch` needs a growing cache.

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from selm import models
-from selm.chat import load_chat
 from selm.errors import UserError
-from selm.generation import NO_VLLM, Response
-from selm.recipe import Generation, Model
+from selm.generation.engines import NO_VLLM, Response
+from selm.model import loading
+from selm.model.chat import load_chat
+from selm.recipe.schema import Generation, Model
 
 # Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
 # with its process anyway. The cache size (GiB) counts on a CPU only: the default takes all memory.
@@ -49,9 +49,9 @@ class VllmEngine:
         revision = model.revision if path == model.name_or_path else None
         self.chat = load_chat(path, model)
         self.settings = generation
-        models.check_files(path, model)
-        models.check_vocabulary(path, self.chat.tokenizer, models.load_config(path, model))
-        self.stop_ids = self.chat.stop_ids(models.generation_config(path, model))
+        loading.check_files(path, model)
+        loading.check_vocabulary(path, self.chat.tokenizer, loading.load_config(path, model))
+        self.stop_ids = self.chat.stop_ids(loading.generation_config(path, model))
         arguments = _arguments(path, revision, model, generation)
         with _options_to_blame(generation):
             context = EngineArgs(**arguments).create_model_config().max_model_len

@@ -20,7 +20,7 @@ from selm.errors import UserError
 from selm.escape import one_line, well_formed
 from selm.ranking import server_error
 from selm.ranking.server_error import ServerError
-from selm.recipe import Judge
+from selm.recipe.schema import Judge
 
 ATTEMPTS = 8  # of one request, before a server that fails is given up; 429 does not count
 LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, unless the server names another time

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selm.errors import UserError
-from selm.ranking import Columns, Matrix, Prompt, Ranker, load_ranker
+from selm.ranking.base import Columns, Matrix, Prompt, Ranker
+from selm.ranking.kinds import load_ranker
 from selm.ranking.refused import PromptRefused
-from selm.recipe import Ranking
+from selm.recipe.schema import Ranking
 
 
 class EnsembleRanker:

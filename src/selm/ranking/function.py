@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selm.errors import UserError
-from selm.ranking import Columns, Prompt
+from selm.ranking.base import Columns, Prompt
 from selm.ranking.reward_file import blame, load
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from selm.errors import UserError
 from selm.escape import one_line
-from selm.ranking import Columns, Matrix, Prompt
+from selm.ranking.base import Columns, Matrix, Prompt
 from selm.ranking.endpoint import MOST_TOKENS, Answer, Endpoint, Stopped
-from selm.recipe import TEMPLATE_FIELDS, Ranking, read_template
+from selm.recipe.rules import TEMPLATE_FIELDS, read_template
+from selm.recipe.schema import Ranking
 
 # Who won: the candidate shown first, the one shown second, or nobody, and why nobody.
 Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]

@@ -15,10 +15,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from selm.data import Message
+from selm.data.rows import Message
 from selm.errors import UserError
 from selm.escape import well_formed
-from selm.ranking import Columns, Matrix, Prompt, scores_of
+from selm.ranking.base import Columns, Matrix, Prompt, scores_of
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.ranking.pairrm_model import MARKERS, load
 from selm.ranking.refused import PromptRefused

@@ -28,7 +28,7 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from selm.errors import UserError
 from selm.escape import one_line
-from selm.recipe import is_local_path
+from selm.recipe.places import is_local_path
 
 # The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
 # behind the last one, which then becomes candidate1 or candidate2.

@@ -6,18 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selm import data
-from selm.data import Row
-from selm.drops import Drops, row_name
+from selm.data import rows as data
+from selm.data.drops import Drops, row_name
+from selm.data.rows import Row
 from selm.errors import UserError
-from selm.ranking import Ranker, in_words, load_ranker, member_labels, ranking_facts
+from selm.ranking.base import Ranker
 from selm.ranking.ensemble import EnsembleRanker, combined
+from selm.ranking.kinds import in_words, load_ranker, member_labels, ranking_facts
 from selm.ranking.refused import REASON, of_the_others
 from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
 from selm.ranking.summary import Ranked, summary
-from selm.recipe import Ranking, Recipe
-from selm.shards import run_shards
-from selm.workers import Work, Workers
+from selm.recipe.schema import Ranking, Recipe
+from selm.run.shards import run_shards
+from selm.run.workers import Work, Workers
 
 Scores = tuple[list[float], list[list[float]]]  # of a pool: the ranker's, and by member
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from selm import data
-from selm.data import Row
+from selm.data import rows as data
+from selm.data.rows import Row
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.ranking.refused import PromptRefused
-from selm.recipe import PAIRRM, Ranking, is_local_path
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import PAIRRM, Ranking
 
 
 def check(section: str, ranking: Ranking, rows: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from selm.ranking import Columns, Prompt
+from selm.ranking.base import Columns, Prompt
 
 
 class RandomRanker:

@@ -20,7 +20,7 @@ from typing import Any
 
 from selm.errors import UserError
 from selm.escape import one_line
-from selm.siblings import siblings
+from selm.ranking.siblings import siblings
 
 __path__: list[str] = []  # makes this module a package, whose modules `_Finder` finds
 

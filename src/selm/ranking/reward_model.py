@@ -23,13 +23,13 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file, logging
 
-from selm.chat import render, takes_system, without_system
 from selm.errors import UserError
 from selm.escape import one_line, well_formed
-from selm.ranking import Columns, Prompt
+from selm.model.chat import render, takes_system, without_system
+from selm.ranking.base import Columns, Prompt
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.ranking.refused import PromptRefused
-from selm.recipe import Ranking
+from selm.recipe.schema import Ranking
 
 # What damaged or foreign folders make transformers raise.
 _LOADING = (

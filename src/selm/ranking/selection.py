@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selm import data
-from selm.data import Row
+from selm.data import rows as data
+from selm.data.rows import Row
 
 Pool = Literal["dataset_and_samples", "samples"]
 

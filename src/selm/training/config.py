@@ -4,15 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from trl import DPOConfig
 
 from selm.errors import UserError
-from selm.recipe import Recipe, gradient_accumulation_steps, rows_per_process
-from selm.steps import untrained
+from selm.recipe.roles import ARGUMENT, keys_with
+from selm.recipe.schema import Recipe, Training
+from selm.training.batch import gradient_accumulation_steps, rows_per_process
 from selm.training.order import micro_batches_for
+from selm.training.steps import untrained
 
 
 @dataclass
@@ -68,13 +69,6 @@ class SELMConfig(DPOConfig):
         return steps if self.warmup_steps >= 1 else min(steps, num_training_steps - 1)
 
 
-# Keys of the recipe's training section that are not arguments of the trainer.
-_NOT_ARGUMENTS = {
-    *("accelerate_config", "num_processes", "global_batch_size", "tokens_per_micro_batch"),
-    *("per_device_train_batch_size", "reference", "lora", "alpha"),
-}
-
-
 def training_arguments(
     recipe: Recipe, t: int, output_dir: Path, world_size: int, lengths: Sequence[int]
 ) -> SELMConfig:
@@ -84,11 +78,7 @@ def training_arguments(
         lengths: one per row, in tokens: what decides the number of micro-batches if the recipe
             gives them a number of tokens.
     """
-    chosen: dict[str, Any] = {
-        key: value
-        for key, value in recipe.training.model_dump().items()
-        if key not in _NOT_ARGUMENTS
-    }
+    own = recipe.training.model_dump(include=keys_with(ARGUMENT, Training))
     why = untrained(
         len(lengths), recipe.training.global_batch_size, recipe.training.trl_overrides()
     )
@@ -104,7 +94,8 @@ def training_arguments(
         bf16=recipe.model.dtype == "bfloat16",
         fp16=recipe.model.dtype == "float16",
         **_micro_batches(recipe, t, world_size, lengths),
-        **chosen,
+        **own,
+        **recipe.training.trl_overrides(),
     )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from selm import data
-from selm.chat import Chat, TemplateRefusal
-from selm.data import Row
-from selm.drops import Drops, row_name
+from selm.data import rows as data
+from selm.data.drops import Drops, row_name
+from selm.data.rows import Row
+from selm.model.chat import Chat, TemplateRefusal
 
 # explored_role as a number: an index into (chosen, rejected, a third response).
 ROLES = {"chosen": 0, "rejected": 1, "neither": 2}

@@ -7,9 +7,9 @@ from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from selm import models
 from selm.errors import UserError
-from selm.recipe import Lora, Recipe
+from selm.model import loading
+from selm.recipe.schema import Lora, Recipe
 
 
 def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
@@ -28,7 +28,7 @@ def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=own_dtype,
         )
-    model = models.load(
+    model = loading.load(
         path,
         recipe.model,
         dtype=own_dtype if sharded or lora is not None else torch.float32,
@@ -66,7 +66,7 @@ def merge(recipe: Recipe, base: str, adapter: Path) -> PreTrainedModel:
 
     The base is read anew: with QLoRA the weights that were trained on are only 4 bits wide.
     """
-    model = models.load(base, recipe.model, dtype=torch.float32)
+    model = loading.load(base, recipe.model, dtype=torch.float32)
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 

@@ -15,10 +15,10 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
-from selm import artifacts, sealed
 from selm.escape import one_line
-from selm.lineage import recipe_part
-from selm.recipe import Recipe
+from selm.recipe.schema import Recipe
+from selm.run import artifacts, sealed
+from selm.run.lineage import recipe_part
 
 Columns = dict[str, list[float]]  # one value for each row
 

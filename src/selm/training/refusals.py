@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from selm.errors import OutsideError, UserError
-from selm.recipe import Recipe
+from selm.recipe.schema import Recipe
 from selm.training.config import SELMConfig
 
 # Keys that a failure is not put down to: without them there is no training, or they are ours.

@@ -11,7 +11,7 @@ import torch
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.files import write_text
-from selm.hashes import sha256
+from selm.run.hashes import sha256
 from selm.training.finite import all_finite, first_not_finite
 
 # What is written into a save last: the hash of every file of it.

@@ -14,14 +14,16 @@ from datasets import Dataset
 from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from selm import artifacts, data, models
-from selm.chat import load_chat
-from selm.data import Row
-from selm.drops import Drops, in_words
+from selm.data import rows as data
+from selm.data.drops import Drops, in_words
+from selm.data.rows import Row
 from selm.errors import UserError
 from selm.files import write_text
-from selm.plan import Run
-from selm.recipe import Recipe
+from selm.model import loading
+from selm.model.chat import load_chat
+from selm.recipe.schema import Recipe
+from selm.run import artifacts
+from selm.run.plan import Run
 from selm.training.config import training_arguments
 from selm.training.examples import length, tokenize
 from selm.training.finite import require_finite_files
@@ -57,13 +59,13 @@ def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
     Several processes wait for each other in a trainer: there, what needs none is tried.
     """
     previous = artifacts.policy_path(recipe, t - 1)
-    config = models.load_config(previous, recipe.model)
-    models.check_vocabulary(previous, load_chat(previous, recipe.model).tokenizer, config)
+    config = loading.load_config(previous, recipe.model)
+    loading.check_vocabulary(previous, load_chat(previous, recipe.model).tokenizer, config)
     if _launched("WORLD_SIZE") > 1 or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         try_arguments(recipe, t, rows)
     else:
         try_training(recipe, t, config, rows)
-    note = models.dropout_note(config)
+    note = loading.dropout_note(config)
     if note and _launched("RANK", "0") == 0:
         print(f"{previous}: {note}")
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
-from selm.chat import make_chat
+from selm.model.chat import make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import length, tokenize
 from selm.training.finite import (
@@ -53,7 +53,7 @@ class SELMTrainer(DPOTrainer):
 
     Args:
         model: the policy; its weights now are the reference, unless `ref_model` is given.
-        train_dataset: rows of the schema `selm.data.PREFERENCES`, or already tokenised by
+        train_dataset: rows of the schema `selm.data.rows.PREFERENCES`, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
         reference_cache: where the reference's log-probs are kept for a repeated training.
@@ -97,7 +97,7 @@ class SELMTrainer(DPOTrainer):
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: SELMConfig, dataset_name: str
     ) -> Dataset:
-        """Tokenise through `selm.chat`, not TRL's way: the prompt is what generation was given."""
+        """Tokenise through `chat`, not TRL's way: the prompt is what generation was given."""
         if "prompt_ids" in dataset.column_names:
             return dataset
         rows, _ = tokenize(

@@ -31,14 +31,14 @@ from transformers import (
 from transformers.integrations import get_reporting_integration_callbacks
 
 from selm.errors import UserError
-from selm.recipe import Lora, Recipe
-from selm.steps import optimizer_steps
+from selm.recipe.schema import Lora, Recipe
 from selm.training.config import SELMConfig, training_arguments
 from selm.training.examples import ROLES
 from selm.training.forward import choose
 from selm.training.policy import lora_config
 from selm.training.refusals import in_one_line
 from selm.training.router import check_router
+from selm.training.steps import optimizer_steps
 from selm.training.trainer import SELMTrainer
 
 STEPS = 2

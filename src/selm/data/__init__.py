@@ -1,0 +1,1 @@
+"""Preference datasets: which files are read, and how their rows become ours."""

@@ -1,0 +1,83 @@
+"""The data files of a dataset on the Hub: its wanted splits are downloaded, and nothing else."""
+
+import glob
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from selm.data import on_disk
+from selm.errors import OutsideError, UserError
+from selm.hub.client import API, patiently
+from selm.recipe.schema import Data
+
+
+@lru_cache
+def splits(data: Data) -> dict[str, list[Path]]:
+    """Split -> files in the Hub's cache; splits that nobody wants have names, but no files.
+
+    Raises:
+        UserError: no such dataset, or this token may not read it.
+        OutsideError: the Hub cannot be reached, and the dataset is not in the cache.
+    """
+    try:
+        return _downloaded(data)
+    except OfflineModeIsEnabled as error:
+        return _cached(data, error)
+    except HFValidationError as error:
+        raise UserError(f"data.name_or_path: {data.name_or_path}: {error}") from error
+    except OutsideError as error:
+        if error.status is None:
+            return _cached(data, error)
+        if error.status in (401, 403, 404):
+            raise UserError(
+                f"data.name_or_path: {data.name_or_path} (data.revision {data.revision}) is not on "
+                f"the Hub, or this token may not read it: {error}"
+            ) from error
+        raise
+
+
+def _downloaded(data: Data) -> dict[str, list[Path]]:
+    repo, what = data.name_or_path, f"dataset {data.name_or_path}"
+    info = patiently(what, lambda: API.dataset_info(repo, revision=data.revision))
+    names = [file.rfilename for file in info.siblings or []]
+    readme = ""
+    if "README.md" in names:
+        path = patiently(what, lambda: _file(data, "README.md"))
+        readme = path.read_text(encoding="utf-8-sig", errors="replace")
+    found = on_disk.splits(names, readme, data)
+    wanted = [name for split in on_disk.wanted_splits(data) for name in found.get(split, [])]
+    folder = Path(patiently(what, lambda: _snapshot(data, wanted)))
+    return {split: [folder / name for name in files] for split, files in found.items()}
+
+
+def _file(data: Data, name: str) -> Path:
+    return Path(
+        hf_hub_download(data.name_or_path, name, repo_type="dataset", revision=data.revision)
+    )
+
+
+def _snapshot(data: Data, names: list[str]) -> str:
+    patterns = [glob.escape(name) for name in names]
+    return snapshot_download(
+        data.name_or_path, repo_type="dataset", revision=data.revision, allow_patterns=patterns
+    )
+
+
+def _cached(data: Data, reason: Exception) -> dict[str, list[Path]]:
+    """What an earlier run of the same recipe has downloaded: always both of its splits."""
+    try:
+        folder = snapshot_download(
+            data.name_or_path, repo_type="dataset", revision=data.revision, local_files_only=True
+        )
+    except LocalEntryNotFoundError as error:
+        raise OutsideError(
+            f"data.name_or_path: {data.name_or_path} is not in the Hub's cache, and the Hub cannot "
+            f"be reached: {str(reason).strip().splitlines()[0]}"
+        ) from error
+    return on_disk.local_splits(data.model_copy(update={"name_or_path": folder}))

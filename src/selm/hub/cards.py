@@ -1,0 +1,395 @@
+"""The cards (README.md) of what is pushed to the Hub: one template for datasets, one for models.
+
+A card says where the artifact came from: it is made of manifests, which travel along, and of the
+commits that the artifacts it was made from have on the Hub (`Sources`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, constants
+
+from selm.escape import code, fenced, literal, one_line
+from selm.recipe.loading import as_yaml
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from selm.hub.client import Pushed
+
+Manifest = Mapping[str, Any]
+Sources = Mapping[str, "Pushed"]  # iter-1/checkpoint -> where it is; the inputs, and theirs
+
+TAGS = ["selm", "online-preference-optimization", "arxiv:2405.19332"]
+
+CITATION = """\
+@article{zhang2024selfexploring,
+  title   = {Self-Exploring Language Models: Active Preference Elicitation for Online Alignment},
+  author  = {Shenao Zhang and Donghan Yu and Hiteshi Sharma and Ziyi Yang and Shuohang Wang and
+             Hany Hassan and Zhaoran Wang},
+  journal = {arXiv preprint arXiv:2405.19332},
+  year    = {2024}
+}"""
+
+ABOUT = {
+    "responses": "The policy's own answers to the prompts of each iteration, beside the pair that "
+    "the dataset had.",
+    "preferences": "Preference pairs: the best and the worst of each prompt's pool, which holds "
+    "the dataset's pair and the policy's own answers.",
+    "evaluation": "Greedy answers of each iteration's policy to held-out prompts, with rewards. "
+    "Iteration 0 is the base model.",
+}
+
+MESSAGES = "list of {role, content}"
+
+# Columns of each schema in `selm.data.rows`: name -> type, meaning.
+COLUMNS = {
+    "responses": {
+        "prompt_id": ("string", "the same in every stage; rows are joined by it"),
+        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
+        "chosen": (MESSAGES, "the dataset's preferred answer; null where it has prompts only"),
+        "rejected": (MESSAGES, "the dataset's other answer; null where it has prompts only"),
+        "responses": ("list of string", "the policy's answers"),
+        "finish_reasons": ("list of string", "of each answer: stop, or length if it was cut"),
+        "num_tokens": ("list of int64", "of each answer"),
+        "columns": ("string", "the dataset's other columns as JSON; null where it has none"),
+    },
+    "preferences": {
+        "prompt_id": ("string", "the same in every stage; rows are joined by it"),
+        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
+        "chosen": (MESSAGES, "the best of the pool"),
+        "rejected": (MESSAGES, "the worst of the pool"),
+        "explored": ("string", "the policy's own answer, that of the optimism term"),
+        "explored_role": ("string", "what became of it: chosen, rejected or neither"),
+        "chosen_finish_reason": ("string", "stop, or length for an answer that was cut"),
+        "rejected_finish_reason": ("string", "stop, or length for an answer that was cut"),
+        "explored_finish_reason": ("string", "stop, or length for an answer that was cut"),
+        "scores": ("list of float64", "the ranker's, of the pool's distinct texts"),
+    },
+    "evaluation": {
+        "prompt_id": ("string", "the same in every iteration"),
+        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
+        "response": ("string", "the policy's greedy answer"),
+        "finish_reason": ("string", "stop, or length if it was cut"),
+        "num_tokens": ("int64", "of the answer"),
+        "reward": ("float64", "by the ranker; higher is better"),
+        "reward_of_base": ("float64", "of the base model's answer to the same prompt"),
+    },
+}
+
+# What is shown of the training log, where it is there.
+METRICS = {
+    "loss": "loss",
+    "loss/dpo": "its preference part",
+    "loss/optimism": "its optimism part",
+    "rewards/margins": "reward margin, chosen - rejected",
+    "rewards/accuracies": "pairs with a positive margin",
+    "rewards/explored": "reward of the explored response",
+    "grad_norm": "norm of the gradient",
+}
+
+DATASET_TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ run_name }}: {{ kind }}
+
+{{ about }}
+
+Made by a run of SELM (Self-Exploring Language Models, arXiv:2405.19332). One split per iteration;
+the commit of each is tagged `iter-<t>`.
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{{ repo }}", split="iter_{{ last }}")
+```
+{% if has_report %}
+The run's report: [report/report.md]({{ endpoint }}/datasets/{{ repo }}/blob/main/report/report.md).
+{% endif %}
+| column | type | |
+|---|---|---|
+{% for name, (type, meaning) in columns.items() -%}
+| `{{ name }}` | {{ type }} | {{ meaning }} |
+{% endfor %}
+{%- for split in splits %}
+## Iteration {{ split.iteration }}
+
+- Rows: {{ split.rows }}. Dropped: {{ split.dropped }}.
+- Policy: {{ split.policy }}
+- Data: {{ split.data }}
+{% for source in split.sources -%}
+- Made from: {{ source }}
+{% endfor -%}
+- Versions: {{ split.versions }}
+
+Settings that decide the content:
+
+{{ split.settings }}
+
+Command:
+
+{{ split.command }}
+{% endfor %}
+## Citation
+
+```bibtex
+{{ citation }}
+```
+"""
+
+MODEL_TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ run_name }}, iteration {{ iteration }} of {{ iterations }}
+
+A policy trained by SELM (Self-Exploring Language Models, arXiv:2405.19332): preference optimisation
+on the policy's own answers, with a term that rewards exploring. The loss is
+DPO + alpha * beta * (log pi(y|x) - log ref(y|x)).
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+policy = AutoModelForCausalLM.from_pretrained("{{ repo }}", revision="iter-{{ iteration }}")
+tokenizer = AutoTokenizer.from_pretrained("{{ repo }}", revision="iter-{{ iteration }}")
+```
+
+## Where it comes from
+
+- Base model: {{ base }}
+- Policy before this iteration: {{ parent }}
+- Preference data: {{ pairs }}
+- Prompts from: {{ data }}
+- Objective: {{ objective }}, alpha {{ alpha }}, beta {{ beta }}, learning rate {{ rate }}
+- Pairs: {{ rows }}. Dropped: {{ dropped }}.
+
+## Training
+
+| | first logged step | last |
+|---|---|---|
+{% for name, first, last in metrics -%}
+| {{ name }} | {{ first }} | {{ last }} |
+{% endfor %}
+{{ seconds }} seconds.
+
+{{ command }}
+
+Recipe:
+
+{{ recipe }}
+
+Versions: {{ versions }}
+
+## Citation
+
+```bibtex
+{{ citation }}
+```
+"""
+
+
+def dataset_card(
+    recipe: Recipe,
+    kind: str,
+    iterations: Mapping[int, tuple[Manifest, Sources]],
+    has_report: bool,
+) -> str:
+    """The card of the responses, preferences or evaluations of a run.
+
+    Args:
+        iterations: t -> manifest and sources of each iteration that the dataset holds.
+    """
+    ordered = dict(sorted(iterations.items()))
+    file = "test.parquet" if kind == "evaluation" else "train.parquet"
+    rows = sum(manifest["rows"] for manifest, _ in ordered.values())
+    data = DatasetCardData(
+        pretty_name=f"{recipe.run_name}: {kind}",
+        task_categories=["text-generation"],
+        size_categories=[size_category(rows)],
+        source_datasets=[recipe.data.name_or_path] if _is_on_hub(recipe.data) else None,
+        tags=[*TAGS, "preference"] if kind == "preferences" else TAGS,
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": f"iter_{t}", "path": f"iter-{t}/{file}"} for t in ordered],
+            }
+        ],
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_str=DATASET_TEMPLATE,
+        run_name=recipe.run_name,
+        kind=kind,
+        about=ABOUT[kind],
+        repo=f"{recipe.hub.namespace}/{recipe.run_name}-{kind}",
+        last=max(ordered),
+        endpoint=constants.ENDPOINT,
+        has_report=has_report,
+        columns=COLUMNS[kind],
+        splits=[_split(recipe, kind, t, *found) for t, found in ordered.items()],
+        citation=CITATION,
+    )
+    return str(card)
+
+
+def _split(
+    recipe: Recipe, kind: str, t: int, manifest: Manifest, sources: Sources
+) -> dict[str, Any]:
+    """What the dataset's template says of one iteration."""
+    policy = t if kind == "evaluation" else t - 1
+    settings = _settings(manifest)
+    responses = sources.get(f"iter-{t}/responses")
+    if responses is not None:
+        settings = _settings(json.loads(responses.manifest)) | settings
+    return {
+        "iteration": t,
+        "rows": manifest["rows"],
+        "dropped": _drops(manifest),
+        "policy": _policy(recipe, policy, manifest, sources),
+        "data": _of_recipe(recipe, "data", manifest, sources),
+        "sources": [_link(sources[key]) for key in manifest["inputs"] if key in sources],
+        "versions": _versions(manifest),
+        "settings": fenced(yaml.safe_dump(settings, sort_keys=False).rstrip(), "yaml"),
+        "command": fenced(str(manifest["command"]), "bash"),
+    }
+
+
+def _settings(manifest: Manifest) -> dict[str, Any]:
+    """The part of the recipe that decided the rows, without what the card says elsewhere."""
+    shown = ("seed", "data", "generation", "ranking", "evaluation")
+    return {key: value for key, value in manifest["recipe"].items() if key in shown}
+
+
+def model_card(
+    recipe: Recipe,
+    t: int,
+    manifest: Manifest,
+    log: Sequence[Mapping[str, float]],
+    sources: Sources,
+) -> str:
+    """The card of iteration t's policy.
+
+    Args:
+        log: the trainer's, one dict per logged step.
+        sources: among them the preferences and the checkpoint before.
+    """
+    objective = recipe.iteration(t).objective
+    pairs = sources.get(f"iter-{t}/preferences")
+    datasets = [pairs.place.repo] if pairs is not None else []
+    datasets += [recipe.data.name_or_path] if _is_on_hub(recipe.data) else []
+    data = ModelCardData(
+        base_model=recipe.model.name_or_path if _is_on_hub(recipe.model) else None,
+        datasets=datasets or None,
+        tags=[*TAGS, "dpo", "trl", objective.replace("_", "-")],
+        library_name="transformers",
+        pipeline_tag="text-generation",
+    )
+    card = ModelCard.from_template(
+        data,
+        template_str=MODEL_TEMPLATE,
+        run_name=recipe.run_name,
+        iteration=t,
+        iterations=len(recipe.iterations),
+        repo=f"{recipe.hub.namespace}/{recipe.run_name}-iter-{t}",
+        base=_of_recipe(recipe, "model", manifest, sources),
+        parent=_policy(recipe, t - 1, manifest, sources),
+        pairs=_link(pairs) if pairs is not None else "the dataset's own pairs",
+        data=_of_recipe(recipe, "data", manifest, sources),
+        objective=objective,
+        alpha=f"{recipe.alpha(t):g}",
+        beta=f"{recipe.training.beta:g}",
+        rate=f"{recipe.iteration(t).learning_rate:g}",
+        rows=manifest["rows"],
+        dropped=_drops(manifest),
+        metrics=first_and_last(log),
+        seconds=manifest["seconds"],
+        command=fenced(str(manifest["command"]), "bash"),
+        recipe=fenced(as_yaml(recipe).rstrip(), "yaml"),
+        versions=_versions(manifest),
+        citation=CITATION,
+    )
+    return str(card)
+
+
+def first_and_last(log: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str]]:
+    """Name, value at the first logged step, value at the last; the closing summary has no loss.
+
+    >>> first_and_last([{"loss": 0.7}, {"loss": 0.65}, {"train_runtime": 9.0}])
+    [('loss', '0.7', '0.65')]
+    """
+    steps = [entry for entry in log if "loss" in entry]
+    return [
+        (name, f"{steps[0][key]:.4g}", f"{steps[-1][key]:.4g}")
+        for key, name in METRICS.items()
+        if steps and key in steps[0] and key in steps[-1]
+    ]
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name for a number of rows.
+
+    >>> size_category(999), size_category(61_135)
+    ('n<1K', '10K<n<100K')
+    """
+    low = ""
+    for limit, high in ((10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M")):
+        if rows < limit:
+            return f"{low}<n<{high}" if low else f"n<{high}"
+        low = high
+    return "n>1M"
+
+
+def _is_on_hub(section: Any) -> bool:
+    return not is_local_path(section.name_or_path)
+
+
+def _of_recipe(recipe: Recipe, which: str, manifest: Manifest, sources: Sources) -> str:
+    """The recipe's base `model` or its `data`, with the revision.
+
+    A branch moves: which commit it stood for is in the manifest of whatever stage has read it.
+    """
+    section = {"model": recipe.model, "data": recipe.data}[which]
+    repo, revision = section.name_or_path, section.revision
+    if not _is_on_hub(section):
+        return f"a local folder or file, {code(repo)}"
+    manifests = [manifest, *(json.loads(there.manifest) for there in sources.values())]
+    commits = [m["revisions"][which] for m in manifests if which in m.get("revisions", {})]
+    was = f", which was commit {code(str(commits[0]))}" if commits else ""
+    prefix = "datasets/" if which == "data" else ""
+    page = f"{constants.ENDPOINT}/{prefix}{quote(repo)}"
+    return f"[{literal(repo)}]({page}) at {code(revision)}{was}"
+
+
+def _policy(recipe: Recipe, t: int, manifest: Manifest, sources: Sources) -> str:
+    """Policy t with the commit it has on the Hub; 0 is the base model."""
+    if t == 0:
+        return _of_recipe(recipe, "model", manifest, sources)
+    there = sources.get(f"iter-{t}/checkpoint")
+    return f"iteration {t}" if there is None else _link(there)
+
+
+def _link(there: "Pushed") -> str:
+    where = there.place
+    prefix = "datasets/" if where.repo_type == "dataset" else ""
+    what = f"{where.repo}, split `iter_{where.tag.removeprefix('iter-')}`" if prefix else where.repo
+    return (
+        f"[{what}]({constants.ENDPOINT}/{prefix}{where.repo}/tree/{there.revision}) at commit "
+        f"`{there.revision}`"
+    )
+
+
+def _drops(manifest: Manifest) -> str:
+    drops = ", ".join(literal(f"{count} {reason}") for reason, count in manifest["dropped"].items())
+    return drops or "none"
+
+
+def _versions(manifest: Manifest) -> str:
+    versions = {**manifest["versions"], "git commit": manifest["git_commit"]}
+    found = (f"{name} {version}" for name, version in versions.items() if version)
+    return ", ".join(literal(one_line(text)) for text in found)

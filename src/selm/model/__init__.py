@@ -1,0 +1,1 @@
+"""The policy: its weights, its tokenizer, its chat template."""

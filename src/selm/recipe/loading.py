@@ -1,0 +1,131 @@
+"""YAML in, a recipe out: the file, its overrides, and what is said of mistakes. Imports no torch.
+
+    recipe = load_recipe("recipes/zephyr-7b-sft/selm.yaml", ["training.alpha=0.005"])
+
+Unknown keys, wrong types and missing files are `UserError`s that name the key and a fix.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from selm.errors import UserError
+from selm.recipe import yaml_tree
+from selm.recipe.foreign import with_foreign_keys
+from selm.recipe.names import dotted, unknown_key
+from selm.recipe.paths import escape, expand
+from selm.recipe.places import with_paths
+from selm.recipe.rules import check
+from selm.recipe.schema import (
+    Iteration,
+    Lora,
+    Ranking,
+    Recipe,
+)
+from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override, check. Raises UserError on anything that is not as it should be."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
+    tree = yaml_tree.read(path)
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections (run_name, model, data, ...)")
+    for override in overrides:
+        _apply(tree, override)
+    refuse_secrets(tree)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from error
+    recipe = with_paths(with_foreign_keys(recipe), expand)
+    check(recipe)
+    return recipe
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, as it is saved beside the run; it loads as the same recipe."""
+    written = with_paths(recipe, lambda key, path: escape(path))
+    return yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into the tree; the value is YAML, split at the first '='."""
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise UserError(
+            f"{hide(override)!r}: an override is key.sub=value, as in training.alpha=0.005"
+        )
+    try:
+        value = yaml_tree.parse_value(text)
+    except UserError as error:
+        shown = "***" if names_a_secret(key.split(".")[-1]) else hide(text)
+        raise UserError(
+            f"{key}: {shown!r} is {str(error).removeprefix('line 1: ')}; text with such "
+            f"characters wants quotes: {key}='\"...\"'"
+        ) from error
+    *parents, last = key.split(".")
+    node: Any = tree
+    for parent in parents:
+        node = _child(node, parent, key)
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise UserError(f"{key}: {'.'.join(parents)} is a single value, it has no keys of its own")
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    if isinstance(node, dict):
+        if node.get(name) is None:
+            node[name] = {}
+        return node[name]
+    return None
+
+
+def _index(items: list[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise UserError(f"{key}: {name!r} is not an index into {len(items)} entries (0 is first)")
+    return int(name)
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first thing wrong."""
+    first = error.errors()[0]
+    location, value = first["loc"], first.get("input")
+    if location[-1] == "literal['auto']":  # pydantic's name for one half of AutoOrCount
+        return f"{dotted(location[:-1])}: must be auto or a whole number above 0, got {value!r}"
+    key = dotted(location)
+    if first["type"] == "extra_forbidden":
+        return unknown_key(location, _siblings(location))
+    if first["type"] == "missing":
+        return f"{key}: missing, please add it"
+    if first["type"] == "literal_error":
+        near = difflib.get_close_matches(str(value), first["ctx"]["expected"].split("'"), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{key}: {value!r} is not one of {first['ctx']['expected']}{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location[:-1]:
+        if part == "iterations":
+            model = Iteration
+        elif isinstance(part, str):
+            optional = {"ranking": Ranking, "rankers": Ranking, "lora": Lora}
+            model = optional.get(part) or model.model_fields[part].annotation
+    return list(model.model_fields)

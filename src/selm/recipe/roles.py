@@ -1,0 +1,37 @@
+"""What a key of a recipe is for. It stands beside the key in the schema:
+
+    workers: Annotated[AutoOrCount, EXECUTION] = "auto"
+
+A key without a role decides what its stage writes: if it changes, what was written is stale.
+"""
+
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Role(Enum):
+    """Execution: how a stage runs, not what it writes. Argument: TRL's trainer takes it as is."""
+
+    EXECUTION = "execution"
+    ARGUMENT = "argument"
+
+
+EXECUTION, ARGUMENT = Role.EXECUTION, Role.ARGUMENT
+
+
+def keys_with(role: Role, section: type[BaseModel]) -> set[str]:
+    """Names of a section's keys that have this role."""
+    return {name for name, field in section.model_fields.items() if role in field.metadata}
+
+
+def deciding(section: BaseModel) -> dict[str, Any]:
+    """What decides of a section and of the sections in it, as JSON has it: a tuple is a list."""
+    execution = keys_with(EXECUTION, type(section))
+    written = section.model_dump(mode="json")
+    return {
+        name: deciding(value) if isinstance(value, BaseModel) else written[name]
+        for name, value in section
+        if name not in execution
+    }

@@ -1,0 +1,254 @@
+"""The schema of a recipe: one frozen tree of settings. It knows no other package's keys."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from selm.errors import UserError
+from selm.recipe.roles import ARGUMENT, EXECUTION
+from selm.recipe.section import Section
+
+# What the ranker pairrm loads if `ranking.name_or_path` is null.
+PAIRRM = "llm-blender/PairRM"
+
+# Keys of `ranking` that turn scores into a pair; the others are about the ranker.
+SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
+
+Objective = Literal["dpo", "selm", "online_dpo"]
+
+# Counts beyond these are slips of the hand, and arithmetic with them takes for ever.
+MOST, MOST_ROWS = 10**9, 10**6
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+
+RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+
+AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ROWS)]
+
+
+class Model(Section):
+    """The base model: where iteration 1 starts."""
+
+    name_or_path: str
+    revision: str = "main"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    attn_implementation: str = "sdpa"
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+
+
+class Data(Section):
+    """The preference dataset D, or prompts only; `train_rows` lets the plan count offline.
+
+    `subset` is what `datasets` calls a config's name.
+    """
+
+    name_or_path: str
+    revision: str = "main"
+    subset: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    train_rows: Count | None = None
+    limit: Count | None = None
+
+
+class Iteration(Section):
+    """One pass over one portion of D."""
+
+    objective: Objective
+    learning_rate: float = Field(gt=0, le=1000)
+
+
+class Generation(Section):
+    """How the policy answers prompts. Temperature 0 is greedy decoding."""
+
+    engine: Literal["vllm", "transformers"] = "vllm"
+    num_samples: RowCount = 1
+    temperature: float = Field(default=0.0, ge=0, le=1000)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: Count = 1024
+    batch_size: Annotated[RowCount, EXECUTION] = 32
+    tensor_parallel_size: Annotated[RowCount, EXECUTION] = 1
+    workers: Annotated[AutoOrCount, EXECUTION] = "auto"
+    shard_size: Annotated[RowCount, EXECUTION] = 256
+    vllm: dict[str, Any] = Field(default_factory=dict)
+
+
+class Judge(Section):
+    """How an LLM is asked, over an OpenAI-compatible endpoint, which of two responses is better.
+
+    The key of a hosted endpoint stands in an environment variable, never in a recipe.
+    """
+
+    base_url: Annotated[str, EXECUTION] = "http://localhost:8000/v1"
+    api_key_env: Annotated[str | None, EXECUTION] = None
+    template: str = "recipes/judge.txt"
+    json_schema: bool = True
+    max_tokens: Count = 64
+    temperature: float | None = Field(default=0.0, ge=0, le=1000)
+    concurrency: Annotated[RowCount, EXECUTION] = 16
+    requests_per_minute: Annotated[Count | None, EXECUTION] = None
+    timeout_seconds: Annotated[float, EXECUTION] = Field(default=120.0, gt=0, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> "Judge":
+        """UserErrors, because pydantic's own would print the value."""
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise UserError("ranking.judge.base_url: wanted a URL such as http://localhost:8000/v1")
+        if "@" in url.netloc:
+            raise UserError("ranking.judge.base_url: no user or password here; see api_key_env")
+        if self.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise UserError(
+                "ranking.judge.api_key_env: wanted the name of an environment variable, in "
+                "capitals, such as OPENAI_API_KEY; not the key itself"
+            )
+        return self
+
+
+class Ranking(Section):
+    """Who judges the responses, and how the judgement becomes a pair."""
+
+    ranker: Literal["pairrm", "reward_model", "judge", "function", "random", "ensemble"] = "pairrm"
+    name_or_path: str | None = None
+    revision: str = "main"
+    output_key: str | None = None
+    trust_remote_code: bool = False
+    judge: Judge = Field(default_factory=Judge)
+    rankers: tuple["Ranking", ...] = ()
+    pool: Literal["dataset_and_samples", "samples"] = "dataset_and_samples"
+    update_rule: Literal["best_worst", "replace"] = "best_worst"
+    min_margin: float | None = Field(default=None, ge=0, le=MOST)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokens_per_batch: Annotated[AutoOrCount, EXECUTION] = "auto"
+    workers: Annotated[AutoOrCount, EXECUTION] = "auto"
+    shard_size: Annotated[RowCount, EXECUTION] = 256
+
+
+class Lora(Section):
+    """An adapter is trained instead of all weights. Keys of `peft.LoraConfig`, and `load_in_4bit`.
+
+    `load_in_4bit` is QLoRA: the weights below the adapter are held in 4 bits while it is trained.
+    """
+
+    r: RowCount = 16
+    lora_alpha: RowCount = 32
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    use_rslora: bool = False
+    load_in_4bit: bool = False
+
+    @field_validator("target_modules", mode="after")
+    @classmethod
+    def _a_name_is_a_list_of_one(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Text is a pattern of a module's whole name to peft, which `q_proj` alone never is."""
+        if isinstance(value, str) and value != "all-linear":
+            if value.isidentifier():
+                return (value,)
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"Not a pattern of names ({error})") from error
+        return value
+
+
+class Training(Section):
+    """SELM's own keys; every other key of TRL's DPOConfig is accepted beside them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    accelerate_config: Annotated[str, EXECUTION] = "accelerate_configs/single.yaml"
+    num_processes: Annotated[Annotated[int, Field(ge=1, le=100_000)] | None, EXECUTION] = None
+    global_batch_size: RowCount = 256
+    per_device_train_batch_size: Annotated[RowCount, EXECUTION] = 8
+    tokens_per_micro_batch: Annotated[Count | None, EXECUTION] = None
+    alpha: float = Field(default=0.001, ge=0, le=1e6)
+    beta: Annotated[float, ARGUMENT] = Field(default=0.01, ge=1e-9, le=1e6)
+    max_length: Annotated[int, ARGUMENT] = Field(default=1024, ge=2, le=MOST)
+    reference: Literal["previous", "initial"] = "previous"
+    forward: Annotated[Literal["auto", "shared", "padded"], EXECUTION, ARGUMENT] = "auto"
+    lora: Lora | None = None
+
+    def trl_overrides(self) -> dict[str, Any]:
+        """The keys that go to TRL's DPOConfig as they are."""
+        return dict(self.model_extra or {})
+
+
+class Evaluation(Section):
+    """Greedy answers to the held-out split; `ranking` null means: judged by the recipe's ranker."""
+
+    every_iteration: bool = True
+    limit: Count | None = 500
+    ranking: Ranking | None = None
+
+
+class Estimate(Section):
+    """What the plan's estimates take for granted (`cost.py`); it changes nothing that is run.
+
+    `device` names a row of `cost.DEVICES`, and the numbers below it replace that row's. Lengths are
+    means in tokens, a prompt's with its template; the defaults are UltraFeedback's (arXiv
+    2310.01377, table 1).
+    """
+
+    device: Literal["a100", "h100", "h200", "l40s", "rtx4090", "rtx3090", "cpu"] = "a100"
+    memory_gb: float | None = Field(default=None, gt=0, le=MOST)
+    tflops: float | None = Field(default=None, gt=0, le=MOST)
+    mfu: float | None = Field(default=None, ge=1e-6, le=1)
+    prompt_tokens: Count = 185
+    response_tokens: Count = 305
+
+
+class Hub(Section):
+    """Where finished artifacts are pushed, and missing ones pulled from."""
+
+    push: bool = False
+    namespace: str | None = None
+    private: bool = True
+    every_save: bool = False
+
+
+class Recipe(Section):
+    """Everything a run depends on."""
+
+    run_name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(default=42, ge=0, le=4_000_000_000)  # numpy takes 2**32 - 1
+    model: Model
+    data: Data
+    iterations: tuple[Iteration, ...] = Field(min_length=1)
+    generation: Generation = Field(default_factory=Generation)
+    ranking: Ranking = Field(default_factory=Ranking)
+    training: Training = Field(default_factory=Training)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    hub: Hub = Field(default_factory=Hub)
+    estimate: Estimate = Field(default_factory=Estimate)
+    output_dir: str = "runs"
+
+    def iteration(self, t: int) -> Iteration:
+        """Iteration t = 1..T (0 is the base model and has no settings)."""
+        return self.iterations[t - 1]
+
+    def alpha(self, t: int) -> float:
+        """The optimism coefficient of iteration t: 0 for dpo and online_dpo."""
+        return self.training.alpha if self.iteration(t).objective == "selm" else 0.0
+
+    def held_out_ranking(self) -> Ranking:
+        """The section that scores held-out responses."""
+        return self.evaluation.ranking or self.ranking
+
+    def rankings(self) -> Iterator[tuple[str, Ranking]]:
+        """Every ranker that the recipe names, with its key: the members of ensembles too."""
+        named = {"ranking": self.ranking, "evaluation.ranking": self.evaluation.ranking}
+        for section, ranking in named.items():
+            if ranking is None:
+                continue
+            yield section, ranking
+            for i, member in enumerate(ranking.rankers):
+                yield f"{section}.rankers.{i}", member

@@ -1,0 +1,71 @@
+"""What all sections of a recipe share: unknown keys are refused, words are what a key wants."""
+
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from selm.recipe.yaml_tree import Written, as_text, plain
+
+# Longer than any path or name; the plan's first lines hold them.
+LONGEST_TEXT = 4000
+
+
+class Section(BaseModel):
+    """A part of a recipe: nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_the_key_wants_it(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, dict):  # a section, which does it itself, or vLLM's options
+            return value
+        value = as_text(value) if _wants_text(field) else _values(value)
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("True and false do not fit here")
+        check_text(value)
+        return value
+
+
+def check_text(value: Any) -> None:
+    """Raises ValueError for text that no name, path or setting can be."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str):
+            continue
+        if not text.strip():
+            raise ValueError("Empty text does not fit here")
+        if not text.isprintable():
+            raise ValueError("Line breaks and control characters do not fit here")
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"More than {LONGEST_TEXT} characters do not fit here")
+
+
+def _values(value: Any) -> Any:
+    """Sections in a list are left to themselves."""
+    if isinstance(value, list):
+        return [item if isinstance(item, dict) else plain(item) for item in value]
+    return plain(value) if isinstance(value, Written) else value
+
+
+def _wants_text(field: FieldInfo) -> bool:
+    """For str and words to choose from; not where numbers fit too, as in AutoOrCount."""
+    kinds = set(_kinds(field.annotation))
+    return str in kinds and not kinds & {int, float, bool}
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """
+    >>> _kinds(Literal["auto"] | int | None)
+    [str, int, NoneType]
+    """
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [type(choice) for choice in get_args(annotation)]
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, types.UnionType, tuple):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]

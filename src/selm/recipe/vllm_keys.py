@@ -1,0 +1,73 @@
+"""The options of vLLM that a recipe may set under `generation.vllm`, as vLLM's source has them."""
+
+from functools import lru_cache
+from typing import Any
+
+from selm.errors import UserError
+from selm.recipe.source_text import annotations, literals, package_folder
+from selm.recipe.typed import Between, typed
+
+# Arguments of vLLM that another part of the recipe decides, and which part that is.
+VLLM_DECIDED_ELSEWHERE = {
+    "model": "model.name_or_path",
+    "revision": "model.revision",
+    "tokenizer": "model.name_or_path",
+    "trust_remote_code": "model.trust_remote_code",
+    "dtype": "model.dtype",
+    "seed": "seed",
+    "generation_config": "generation",
+    "override_generation_config": "generation",
+    "tensor_parallel_size": "generation.tensor_parallel_size",
+    "data_parallel_size": "generation.workers",
+    "pipeline_parallel_size": "nothing: a worker's GPUs are tensor-parallel",
+    "skip_tokenizer_init": "nothing: engines get token ids",
+    "hf_token": "nothing: it is taken from `hf auth login` or HF_TOKEN, and written nowhere",
+}
+
+
+@lru_cache(maxsize=1)
+def vllm_keys() -> dict[str, str]:
+    """Fields of vLLM's EngineArgs and their annotations; empty where vLLM is not installed."""
+    folder = package_folder("vllm")
+    if folder is None:
+        return {}
+    named: dict[str, str] = {}
+    others = ("model_executor/model_loader", "model_executor/layers/quantization")
+    for path in [*(folder / "config").glob("*.py"), *(folder / f / "__init__.py" for f in others)]:
+        named |= literals(path)
+    fields = annotations(folder / "engine/arg_utils.py", "EngineArgs")
+    return {key: _resolved(text, named) for key, text in fields.items() if key[0] != "_"}
+
+
+def _resolved(annotation: str, named: dict[str, str]) -> str:
+    """`CacheDType | None` with the choices that the name stands for; then other text is none."""
+    parts = [named.get(part.strip(), part.strip()) for part in _split(annotation.strip("'"))]
+    chosen = any(part.startswith("Literal[") for part in parts)
+    return " | ".join(part for part in parts if not chosen or part != "str")
+
+
+def _split(annotation: str) -> list[str]:
+    return [annotation] if "[" in annotation else annotation.split("|")
+
+
+def vllm_value(key: str, value: Any) -> Any:
+    """The value as vLLM wants it; numbers within mappings are numbers."""
+    dotted = f"generation.vllm.{key}"
+    if key in VLLM_DECIDED_ELSEWHERE:
+        raise UserError(f"{dotted}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
+    # Where vLLM is not installed, numbers that have a range are known to be numbers all the same.
+    known = dict.fromkeys(_RANGES, "int | float | None") | vllm_keys()
+    value = typed(dotted, value, known.get(key, ""))
+    if key in _RANGES and value is not None:
+        _RANGES[key].check(dotted, value)
+    return value
+
+
+_RANGES = {
+    "gpu_memory_utilization": Between(0, 1, above=True),
+    "max_model_len": Between(-1, 10**9),
+    "max_num_seqs": Between(1, 10**6),
+    "max_num_batched_tokens": Between(1, 10**9),
+    "cpu_offload_gb": Between(0, 10**6),
+    "block_size": Between(1, 10**6),
+}

@@ -1,0 +1,265 @@
+"""The report's pictures. One colour per iteration in all of them; grey is the base model."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from selm.report.markdown import Metrics, Results, ranking_summaries
+
+BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
+ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
+SOURCES = {
+    "chosen": (ROLES["chosen"], "dataset's chosen"),
+    "rejected": (ROLES["rejected"], "dataset's rejected"),
+    "policy": (ROLES["explored"], "the policy's own"),
+}
+STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+Steps = Sequence[Mapping[str, float]]
+
+
+def draw(metrics: Metrics, results: Results, folder: Path) -> None:
+    """Write rewards, reward_mean, lengths, training and, where ranked, scores.png to `folder`."""
+    entries, rows = metrics["iterations"], results.evaluations
+    rewards = {t: [row["reward"] for row in rows[t]] for t in rows}
+    lengths = {t: [float(row["num_tokens"]) for row in rows[t]] for t in rows}
+    name = metrics["run_name"]
+    with plt.rc_context(STYLE):
+        _save(reward_mean(entries, name), folder / "reward_mean.png")
+        _save(distributions(entries, rewards, "reward", name), folder / "rewards.png")
+        _save(distributions(entries, lengths, "response tokens", name), folder / "lengths.png")
+        _save(training(results.logs), folder / "training.png")
+        if summaries := ranking_summaries(results):
+            _save(scores(summaries, name), folder / "scores.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+    plt.close(figure)
+
+
+def colours(iterations: Sequence[int]) -> dict[int, Any]:
+    """Iteration -> colour: grey for the base, then from light to dark."""
+    later = [t for t in iterations if t > 0]
+    shades = plt.get_cmap("YlGnBu")(np.linspace(0.5, 0.92, max(len(later), 2))[-len(later) :])
+    return {0: BASE, **dict(zip(later, shades, strict=True))}
+
+
+def _titled(figure: Any, title: str, subtitle: str) -> None:
+    """Two lines at the top left, at fixed distances in inches from the top edge."""
+    height = figure.get_size_inches()[1]
+    plain = {"va": "top", "parse_math": False}  # a name with two $ is no formula
+    figure.text(0.02, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", **plain)
+    figure.text(0.02, 1 - 0.38 / height, subtitle, fontsize=9.5, color="#5f6b76", **plain)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.62 / height))
+
+
+def reward_mean(entries: Sequence[Metrics], run_name: str) -> Any:
+    """Mean held-out reward and its 95% interval over iterations."""
+    figure, axes = plt.subplots(figsize=(6.4, 4.0))
+    means = np.array([entry["reward_mean"] for entry in entries])
+    low, high = np.array([entry["reward_ci95"] for entry in entries]).T
+    at = np.arange(len(entries))
+    shades = colours([entry["iteration"] for entry in entries])
+    axes.axhline(means[0], color=BASE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.fill_between(at, low, high, color="#41b6c4", alpha=0.14, linewidth=0)
+    axes.plot(at, means, color="#2c7fb8", linewidth=2, zorder=2)
+    for x, entry in enumerate(entries):
+        shade = shades[entry["iteration"]]
+        axes.plot([x, x], [low[x], high[x]], color=shade, linewidth=2.5, zorder=3)
+        axes.plot(x, means[x], "o", color=shade, markersize=10, markeredgecolor="white", zorder=4)
+        axes.annotate(
+            f"{means[x]:.3f}", (x, high[x]), (0, 5), textcoords="offset points",
+            ha="center", va="bottom", fontsize=11, fontweight="bold",
+        )  # fmt: skip
+    margin = 0.12 * (high.max() - low.min() or 1.0)
+    axes.set_ylim(low.min() - margin, high.max() + 1.6 * margin)
+    axes.set_xlim(-0.35, len(entries) - 0.65)
+    axes.set_xticks(at, [_tick(entry) for entry in entries])
+    axes.set_ylabel("mean held-out reward")
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    prompts = f"{entries[0]['n']} held-out prompts, greedy answers; bars: 95% bootstrap interval"
+    _titled(figure, run_name, prompts)
+    return figure
+
+
+def _tick(entry: Metrics) -> str:
+    return "base" if entry["iteration"] == 0 else f"iteration {entry['iteration']}"
+
+
+def distributions(
+    entries: Sequence[Metrics], values: Mapping[int, Sequence[float]], what: str, run_name: str
+) -> Any:
+    """One histogram per iteration, in the same bins, each over the outline of the base model's."""
+    pooled = np.concatenate([np.asarray(v) for v in values.values()])
+    low, high = pooled.min(), pooled.max()
+    bins = np.linspace(low, high if high > low else low + 1, 25)
+    figure, panels = plt.subplots(
+        len(entries), 1, sharex=True, sharey=True, figsize=(6.4, 0.95 * len(entries) + 1.3)
+    )
+    shades = colours(list(values))
+    for axes, entry in zip(np.atleast_1d(panels), entries, strict=True):
+        t = entry["iteration"]
+        weights = np.full(len(values[t]), 100 / len(values[t]))
+        axes.hist(values[t], bins, weights=weights, color=shades[t], alpha=0.85)
+        if t > 0:
+            weights = np.full(len(values[0]), 100 / len(values[0]))
+            axes.hist(values[0], bins, weights=weights, histtype="step", color="#6b747c")
+        mean = float(np.mean(values[t]))
+        axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (2, 2)))
+        label = f"{_tick(entry)}\nmean {mean:.{1 if mean > 10 else 3}f}"
+        axes.text(1.02, 0.5, label, transform=axes.transAxes, va="center", fontsize=10)
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.yaxis.set_major_formatter("{x:.0f}%")
+    np.atleast_1d(panels)[-1].set_xlabel(what)
+    subtitle = f"{what}: share of held-out prompts; outline: the base model; dashes: mean"
+    _titled(figure, run_name, subtitle)
+    return figure
+
+
+def scores(summaries: Mapping[int, Mapping[str, Any]], run_name: str) -> Any:
+    """Where the ranker's scores lie, by iteration and by who wrote the response."""
+    sources = [s for s in SOURCES if any(s in found["scores"] for found in summaries.values())]
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    for k, source in enumerate(sources):
+        at = {x: found["scores"] for x, found in enumerate(summaries.values())}
+        offset = 0.26 * (k - (len(sources) - 1) / 2)
+        names = ("whislo", "q1", "med", "q3", "whishi")
+        boxes = [
+            {**dict(zip(names, found[source], strict=True)), "fliers": []}
+            for found in at.values()
+            if source in found
+        ]
+        where = [x + offset for x, found in at.items() if source in found]
+        colour, label = SOURCES[source]
+        axes.bxp(
+            boxes, where, widths=0.2, showfliers=False, showcaps=False, patch_artist=True,
+            label=label, boxprops={"facecolor": colour, "edgecolor": "none", "alpha": 0.85},
+            medianprops={"color": INK, "linewidth": 1.6}, whiskerprops={"color": colour},
+        )  # fmt: skip
+    axes.set_xticks(range(len(summaries)), [f"iteration {t}" for t in summaries])
+    axes.set_ylabel("score")
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
+    rows = sum(found["rows"] for found in summaries.values())
+    subtitle = f"the ranker's scores in {rows} pools; boxes: half of the scores, whiskers: 90%"
+    _titled(figure, run_name, subtitle)
+    return figure
+
+
+def one_after_another(logs: Mapping[int, Steps], key: str) -> list[list[tuple[float, float]]]:
+    """One curve per iteration: (step counted over all iterations, value) where `key` was logged.
+
+    >>> one_after_another({1: [{"step": 1, "loss": 0.7}], 2: [{"step": 1, "loss": 0.6}]}, "loss")
+    [[(1, 0.7)], [(2, 0.6)]]
+    """
+    curves = []
+    for t, (start, _) in _spans(logs).items():
+        curves.append([(start + s["step"], s[key]) for s in logs[t] if key in s])
+    return [curve for curve in curves if curve]
+
+
+def smooth(values_S: Sequence[float], width: int = 5) -> np.ndarray:
+    """Centred running mean over `width` logged steps; shorter at the ends.
+
+    >>> smooth([0.0, 3.0, 6.0], width=3).tolist()
+    [1.5, 3.0, 4.5]
+    """
+    kernel = np.ones(min(width, len(values_S)))
+    total = np.convolve(values_S, kernel, mode="same")
+    return total / np.convolve(np.ones(len(values_S)), kernel, mode="same")
+
+
+def training(logs: Mapping[int, Steps]) -> Any:
+    """DPO loss, optimism term and rewards over the steps of all iterations."""
+    figure, (loss, optimism, rewards) = plt.subplots(1, 3, figsize=(12.5, 3.5))
+    _curves(loss, logs, "loss/dpo", INK)
+    loss.set_title("preference loss")
+    _curves(optimism, logs, "loss/optimism", ROLES["explored"])
+    optimism.ticklabel_format(axis="y", scilimits=(-3, 3), useMathText=True)
+    optimism.yaxis.get_offset_text().set(x=-0.02, ha="right", fontsize=9)
+    optimism.set_title("optimism term of the loss", y=1.0)  # beside the axis' power of ten
+    for role, colour in ROLES.items():
+        _curves(rewards, logs, f"rewards/{role}", colour, role)
+    rewards.set_title(r"implicit reward, $\beta\,(\log\,\pi - \log\,\pi_{ref})$")
+    rewards.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+    for axes in (loss, optimism, rewards):
+        axes.set_xlabel("optimizer step, all iterations")
+        axes.grid(axis="y")
+        _mark_iterations(axes, logs)
+    _say_where_alpha_is_0(optimism, logs)
+    figure.tight_layout(w_pad=2)
+    return figure
+
+
+def _curves(axes: Axes, logs: Mapping[int, Steps], key: str, colour: str, label: str = "") -> None:
+    """Faint dots for the logged values, a line for their running mean within the iteration."""
+    for curve in one_after_another(logs, key):
+        steps, values = np.array(curve).T
+        axes.plot(steps, values, ".", color=colour, alpha=0.35, markersize=4)
+        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label or None)
+        label = ""  # one entry in the legend is enough
+
+
+def _spans(logs: Mapping[int, Steps]) -> dict[int, tuple[float, float]]:
+    """Iteration -> steps done before it, and after it."""
+    spans: dict[int, tuple[float, float]] = {}
+    end: float = 0
+    for t, steps in logs.items():
+        start, end = end, end + (steps[-1]["step"] if steps else 0)
+        spans[t] = (start, end)
+    return spans
+
+
+def _mark_iterations(axes: Axes, logs: Mapping[int, Steps]) -> None:
+    """A thin line where an iteration ends, its number at the top."""
+    spans = _spans(logs)
+    across = axes.get_xaxis_transform()
+    for t, (start, end) in spans.items():
+        if start > 0:
+            axes.axvline(start + 0.5, color="#b4bbc1", linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.text((start + end + 1) / 2, 0.97, f"iteration {t}", transform=across,
+                  ha="center", va="top", fontsize=8, color="#5f6b76",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+    axes.set_xlim(0.5, max(end for _, end in spans.values()) + 0.5)
+    axes.margins(y=0.18)
+
+
+def _say_where_alpha_is_0(axes: Axes, logs: Mapping[int, Steps]) -> None:
+    without = [t for t, steps in logs.items() if not any("loss/optimism" in s for s in steps)]
+    across = axes.get_xaxis_transform()
+    for t in without:
+        start, end = _spans(logs)[t]
+        axes.text((start + end + 1) / 2, 0.5, "$\\alpha$ = 0:\nno term", transform=across,
+                  ha="center", va="center", fontsize=9, color="#5f6b76")  # fmt: skip
+    if len(without) == len(logs):
+        axes.set_yticks([])

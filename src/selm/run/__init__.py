@@ -1,0 +1,1 @@
+"""The run: its plan, its artifacts, its workers, and how it is stopped."""

@@ -1,0 +1,171 @@
+"""What an artifact depends on: the artifacts it is made from, and a part of the recipe.
+
+A changed recipe makes an artifact stale exactly if its part changes, or an input of it does.
+"""
+
+import json
+from typing import Any
+
+from selm.recipe.roles import deciding
+from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
+from selm.recipe.trl_keys import is_execution
+from selm.run import fingerprint
+from selm.run.plan import stages
+
+# Raise it when the content of artifacts changes meaning: all older ones become stale.
+FORMAT = 3
+
+# Keys that change how fast a stage runs, not what it writes.
+EXECUTION_KEYS = {
+    "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
+    "vllm": {
+        *("gpu_memory_utilization", "kv_cache_memory_bytes", "cpu_offload_gb", "enforce_eager"),
+        *("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling"),
+        *("max_num_seqs", "max_num_batched_tokens", "max_num_scheduled_tokens"),
+        *("distributed_executor_backend", "disable_custom_all_reduce", "download_dir"),
+        *("load_format", "safetensors_load_strategy", "max_parallel_loading_workers"),
+    },
+    "ranking": {"workers", "shard_size", "tokens_per_batch"},
+    "judge": {
+        *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
+    },
+    "training": {
+        *("accelerate_config", "num_processes", "forward"),
+        *("per_device_train_batch_size", "tokens_per_micro_batch"),
+        *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
+        *(
+            "report_to",
+            "disable_tqdm",
+            "dataloader_num_workers",
+            "gradient_checkpointing",
+        ),
+    },
+}
+
+# Keys of `ranking` that some rankers read: they are nothing to artifacts of the others.
+READ_BY = {
+    "dtype": {"pairrm", "reward_model"},
+    "output_key": {"reward_model"},
+    "trust_remote_code": {"reward_model"},
+    "judge": {"judge"},
+    "rankers": {"ensemble"},
+}
+
+
+def name(kind: str, t: int | None) -> str:
+    return kind if t is None else f"iter-{t}/{kind}"
+
+
+def inputs(recipe: Recipe, kind: str, t: int | None) -> list[tuple[str, int]]:
+    """The artifacts that a stage reads."""
+    if kind == "report" or t is None:
+        return [(k, i) for k, i in stages(recipe) if i is not None]
+    read: list[tuple[str, int]] = []
+    if kind == "preferences":
+        read.append(("responses", t))
+    if kind == "checkpoint" and recipe.iteration(t).objective != "dpo":
+        read.append(("preferences", t))
+    if kind in ("responses", "checkpoint") and t > 1:
+        read.append(("checkpoint", t - 1))
+    if kind == "evaluation" and t > 0:
+        read += [("checkpoint", t), ("evaluation", 0)]
+    return read
+
+
+def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+    """The settings that decide what this artifact holds, and nothing else, as JSON gives them back.
+
+    A tuple, say, is a list in a manifest: the two must not count as different.
+    """
+    return json.loads(json.dumps(_part(recipe, kind, t)))
+
+
+def _part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+    part: dict[str, Any] = {"format": FORMAT}
+    if kind == "report" or t is None:
+        return part | {"run_name": recipe.run_name}
+    part |= {"seed": recipe.seed, "model": deciding(recipe.model)}
+    model = recipe.model
+    part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
+    if recipe.model.chat_template is not None:
+        part["model"]["chat_template.content"] = fingerprint.of_file(recipe.model.chat_template)
+    reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
+    if kind in ("responses", "checkpoint") and reads_portion:
+        part["data"] = _data(recipe, "train") | {"limit": recipe.data.limit}
+        part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
+    if kind == "responses":
+        part["generation"] = _generation(recipe.generation)
+    if kind == "preferences":
+        part["ranking"] = _ranking(recipe.ranking)
+    if kind == "checkpoint":
+        part["iteration"] = deciding(recipe.iteration(t))
+        part["training"] = _training(recipe, t)
+    if kind == "evaluation":
+        part["data"] = _data(recipe, "test") | {"split": recipe.data.test_split}
+        if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
+            part["data"]["train_split"] = recipe.data.train_split
+        settings = _generation(recipe.generation)
+        read = ("engine", "max_tokens", "vllm")
+        part["generation"] = {key: settings[key] for key in read if key in settings}
+        part["evaluation"] = {"limit": recipe.evaluation.limit}
+        part["ranking"] = _ranking(recipe.held_out_ranking())
+        for key in SELECTION_KEYS:  # nothing is selected here
+            del part["ranking"][key]
+    return part
+
+
+def _settings(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in EXECUTION_KEYS[section]}
+
+
+def _training(recipe: Recipe, t: int) -> dict[str, Any]:
+    settings = deciding(recipe.training) | {"alpha": recipe.alpha(t)}
+    of_trl = recipe.training.trl_overrides()
+    return {k: v for k, v in settings.items() if not (k in of_trl and is_execution(k))}
+
+
+def _generation(generation: Generation) -> dict[str, Any]:
+    """vLLM's options are among them if there are any that count, and if it is the engine."""
+    settings = _settings("generation", generation.model_dump())
+    options = _settings("vllm", settings.pop("vllm"))
+    if options and generation.engine == "vllm":
+        settings["vllm"] = options
+    return settings
+
+
+def _data(recipe: Recipe, which: str) -> dict[str, Any]:
+    data = recipe.data
+    content = fingerprint.of_data(data, which)
+    part = {"name_or_path": data.name_or_path, "revision": data.revision, "content": content}
+    return part if data.subset is None else part | {"subset": data.subset}
+
+
+def _ranking(ranking: Ranking) -> dict[str, Any]:
+    settings = _settings("ranking", ranking.model_dump())
+    kind = ranking.ranker
+    part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
+    if kind == "function" and ranking.name_or_path:
+        part["content"] = fingerprint.of_code(ranking.name_or_path.rpartition(":")[0])
+    if kind in ("pairrm", "reward_model") and ranking.name_or_path:
+        code = ranking.trust_remote_code
+        part["content"] = fingerprint.of_model(ranking.name_or_path, code)
+    if kind == "judge":
+        part["judge"] = _settings("judge", part["judge"])
+        part["judge"]["template.content"] = fingerprint.of_file(ranking.judge.template)
+    if kind == "ensemble":
+        part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
+    return part
+
+
+def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += differing_keys(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))
+        return found
+    if old == new:
+        return []
+    if prefix.endswith(".content"):
+        return [f"the content of {prefix.removesuffix('.content')}"]
+    return [f"{prefix} ({old} -> {new})"]

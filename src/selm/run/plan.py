@@ -1,0 +1,242 @@
+"""A recipe becomes a bash script: comments, and one command per stage. Imports no torch."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from selm import cost
+from selm.data.counting import portion, train_rows
+from selm.recipe.schema import Recipe
+from selm.training.batch import num_processes
+
+# Which script writes which artifact.
+SCRIPTS = {
+    "responses": "generate",
+    "preferences": "rank",
+    "checkpoint": "train",
+    "evaluation": "evaluate",
+    "report": "report",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe as it was asked for: what a command line is made of."""
+
+    recipe: Recipe
+    path: str
+    overrides: tuple[str, ...] = ()
+
+
+def command(run: Run, kind: str, t: int | None) -> str:
+    """The line that writes artifact `kind` of iteration t; paste it, edit it, queue it."""
+    script = f"scripts/{SCRIPTS[kind]}.py"
+    if kind == "checkpoint":
+        training = run.recipe.training
+        launcher = ["accelerate", "launch", "--config_file", training.accelerate_config]
+        if training.num_processes is not None:
+            launcher += ["--num_processes", str(training.num_processes)]
+        words = [*launcher, "--quiet", script, run.path]  # the stage's own error is the one to read
+    else:
+        words = ["python", script, run.path]
+    if t is not None:
+        words += ["--iteration", str(t)]
+    return shlex.join([*words, *run.overrides])
+
+
+def evaluated_iterations(recipe: Recipe) -> list[int]:
+    """0 is the base model; without `every_iteration` only the base and the last one."""
+    last = len(recipe.iterations)
+    return list(range(last + 1)) if recipe.evaluation.every_iteration else [0, last]
+
+
+def stages(recipe: Recipe) -> list[tuple[str, int | None]]:
+    """All stages in order, as (artifact kind, iteration).
+
+    >>> stages(a recipe with iterations [dpo, selm])
+    [("evaluation", 0), ("checkpoint", 1), ("evaluation", 1),
+     ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("evaluation", 2), ("report", None)]
+    """
+    evaluated = evaluated_iterations(recipe)
+    order: list[tuple[str, int | None]] = [("evaluation", 0)]
+    for t, iteration in enumerate(recipe.iterations, start=1):
+        if iteration.objective != "dpo":
+            order += [("responses", t), ("preferences", t)]
+        order.append(("checkpoint", t))
+        if t in evaluated:
+            order.append(("evaluation", t))
+    return [*order, ("report", None)]
+
+
+def script(run: Run, done: Mapping[tuple[str, int | None], str] | None = None) -> str:
+    """The whole plan as a bash script that stops at the first failure and says what to repeat.
+
+    Args:
+        done: stages to leave out, and what is said in their place.
+    """
+    recipe = run.recipe
+    lines = [*_header(run)]
+    for kind, t in stages(recipe):
+        if t is not None and kind in ("responses", "checkpoint"):
+            first_of_iteration = recipe.iteration(t).objective == "dpo" or kind == "responses"
+            if first_of_iteration:
+                lines += ["", *_iteration_comments(recipe, t)]
+        if (kind, t) == ("evaluation", 0):
+            lines += ["", "# the base model on the held-out split"]
+        if kind == "report":
+            lines += ["", "# tables and figures"]
+        said = (done or {}).get((kind, t))
+        if done is None and kind != "report" and cost.unknown(recipe) is None:
+            lines.append(_cost_comment(recipe, kind, t))
+        lines.append(command(run, kind, t) if said is None else shlex.join(["echo", said]))
+    return "\n".join(lines) + "\n"
+
+
+def _header(run: Run) -> list[str]:
+    recipe = run.recipe
+    folder = Path(recipe.output_dir) / recipe.run_name
+    again = shlex.join(["bash", "scripts/run.sh", run.path, *run.overrides])
+    return [
+        "#!/usr/bin/env bash",
+        _comment(
+            f"{recipe.run_name}: {len(recipe.iterations)} iterations from "
+            f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/"
+        ),
+        f"# {_batch_comment(recipe)}",
+        *_hub_comment(recipe),
+        *(_comment(text) for text in (estimate(recipe), *warnings(run))),
+        "set -eE -o pipefail",
+        _trap(again),
+    ]
+
+
+def _comment(text: str) -> str:
+    """On one line, whatever the recipe's names hold."""
+    return "# " + " ".join(text.split())
+
+
+def _trap(again: str) -> str:
+    """On failure: name the command that failed, and the one that goes on from there.
+
+    From 128 on a signal has ended it, and there is nothing to mend.
+    """
+    return f"""stopped() {{
+  echo "stopped (exit $1) at: $2" >&2
+  how='mend it, then repeat that command or go on with'
+  if [ "$1" -gt 128 ]; then how='go on with'; fi
+  printf '%s: %s\\n' "$how" {shlex.quote(again)} >&2
+  exit "$1"
+}}
+trap 'stopped "$?" "$BASH_COMMAND"' ERR"""
+
+
+def _batch_comment(recipe: Recipe) -> str:
+    training = recipe.training
+    return (
+        f"global batch {cost.batch_arithmetic(recipe)}; "
+        f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
+    )
+
+
+def estimate(recipe: Recipe) -> str:
+    """What the whole run takes, and what that takes for granted."""
+    why = cost.unknown(recipe)
+    if why is not None:
+        return f"no estimates: {why}"
+    total, given = cost.total(recipe, stages(recipe)), recipe.estimate
+    hardware = cost.device(recipe)
+    disk = total.disk_bytes + total.scratch_bytes
+    return (
+        f"estimate: {_time(total.seconds)}, {size_text(disk)} of disk, training takes "
+        f"{size_text(total.memory.total)} of {hardware.memory_gb:.0f} GB of memory; on "
+        f"{_devices(recipe)} of {hardware.tflops:.3g} TFLOPS at {hardware.mfu:.0%}, with prompts "
+        f"of {given.prompt_tokens} and responses of {given.response_tokens} tokens (estimate.*)"
+    )
+
+
+def _devices(recipe: Recipe) -> str:
+    device = recipe.estimate.device
+    return "this CPU" if device == "cpu" else f"{num_processes(recipe)} x {device}"
+
+
+def warnings(run: Run) -> list[str]:
+    """One line for each kind of stage that will not fit, and what would make it fit."""
+    recipe = run.recipe
+    if cost.unknown(recipe) is not None:
+        return []
+    too_large = [stage for stage in stages(recipe) if not cost.fits(recipe, *stage)]
+    largest = dict(sorted(too_large, key=lambda stage: cost.peak_bytes(recipe, *stage)))
+    return [_warning(run, kind, t) for kind, t in largest.items()]
+
+
+def _warning(run: Run, kind: str, t: int | None) -> str:
+    recipe = run.recipe
+    ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, kind, t)]
+    need = size_text(cost.peak_bytes(recipe, kind, t))
+    return (
+        f"WARNING: {SCRIPTS[kind]} will hardly fit: about {need} "
+        f"where {recipe.estimate.device} has {cost.device(recipe).memory_gb:.0f} GB; "
+        f"this would fit: {' | '.join(ways) or 'a device with more memory (estimate.device)'}"
+    )
+
+
+def _cost_comment(recipe: Recipe, kind: str, t: int | None) -> str:
+    """`# train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
+    stage = cost.cost(recipe, kind, t)
+    parts = {name: value for name, value in vars(stage.memory).items() if value >= 5e7}
+    named = ", ".join(f"{name} {value / cost.GB:.1f}" for name, value in parts.items())
+    scratch = f" (+ {size_text(stage.scratch_bytes)} while it runs)" if stage.scratch_bytes else ""
+    each = " per process" if cost.processes_on_a_device(recipe, kind) > 1 else ""
+    memory = f"{size_text(stage.memory.total)}{each} ({named})"
+    return (
+        f"# {SCRIPTS[kind]}: {stage.rows:,} rows, {_count(stage.tokens)} tokens; {memory}; "
+        f"disk {size_text(stage.disk_bytes)}{scratch}; {_time(stage.seconds)}"
+    )
+
+
+def size_text(size: float) -> str:
+    """
+    >>> [size_text(20e9), size_text(2.5e9), size_text(84e6)]
+    ['20 GB', '2.5 GB', '84 MB']
+    """
+    if size < 1e9:
+        return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.0f} GB" if size >= 1e10 else f"{size / 1e9:.1f} GB"
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1e6:.1f}M" if tokens >= 1e6 else f"{tokens:,.0f}"
+
+
+def _time(seconds: float) -> str:
+    """
+    >>> [_time(40), _time(600), _time(9000)]
+    ['40 s', '10 min', '2.5 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _hub_comment(recipe: Recipe) -> list[str]:
+    if not recipe.hub.push:
+        return []
+    kind = "private" if recipe.hub.private else "PUBLIC"
+    names = f"{recipe.hub.namespace}/{recipe.run_name}-*"
+    return [_comment(f"what is finished is pushed to the Hub as {kind} {names}")]
+
+
+def _iteration_comments(recipe: Recipe, t: int) -> list[str]:
+    iteration, last = recipe.iteration(t), len(recipe.iterations)
+    text = f"iteration {t} of {last}: {iteration.objective}, lr {iteration.learning_rate:g}"
+    text += f", alpha {recipe.alpha(t):g}"
+    total = train_rows(recipe)
+    if total is None:
+        return [_comment(f"{text}, portion {t} of {last} of {recipe.data.train_split}")]
+    rows = portion(total, t, last)
+    batches = -(-len(rows) // recipe.training.global_batch_size)
+    return [
+        f"# {text}, rows {rows.start}..{rows.stop - 1} of {total:,} ({len(rows):,} rows, "
+        f"{batches} optimizer steps)"
+    ]

@@ -1,0 +1,93 @@
+"""Work split in shards, each kept on disk when it is done, so that a killed stage goes on.
+
+A shard is a file `shard-<first row>-<row after the last>.parquet`, written under a temporary name
+and renamed. `kill -9` costs the shards in work; the same command does those again, with as many
+workers as it likes. A shard that was damaged since is done again, too.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+from datasets import Features
+from tqdm import tqdm
+
+from selm.data import rows as data
+from selm.data.rows import Row
+from selm.escape import one_line
+from selm.run import sealed
+from selm.run.workers import Load, Workers, spread
+
+ONE = Workers(1)
+
+
+def run_shards(
+    rows: Sequence[Row],
+    load: Load,
+    features: Features,
+    folder: Path,
+    shard_size: int,
+    what: str,
+    workers: Workers = ONE,
+) -> list[Row]:
+    """Do the work of a stage on `rows`, shard by shard; the results are in the order of `rows`.
+
+    Args:
+        load: makes a worker: a function of a shard's rows that returns rows, in any number: a stage
+            may drop some. Called once per worker, not at all if no shard is missing. Several
+            workers are other processes: it is pickled then.
+        features: schema of the results.
+        folder: where finished shards are kept; those found there are not done again.
+        what: label of the progress bar.
+        workers: how many there are, and what each needs.
+    """
+    spans = [
+        range(start, min(start + shard_size, len(rows)))
+        for start in range(0, len(rows), shard_size)
+    ]
+    done = {span: found for span in spans if (found := _kept(folder, span)) is not None}
+    missing = [span for span in spans if span not in done]
+    num_done = sum(map(len, done))
+    with (
+        tqdm(total=len(rows), initial=num_done, desc=what, unit="row") as progress,
+        closing(_finished(rows, missing, load, folder, workers)) as finished,
+    ):
+        progress.set_postfix_str("resumed" if num_done else "")
+        for span, results in finished:
+            table = data.as_table(results, features)
+            sealed.save(table, _path(folder, span))
+            done[span] = data.with_tools(table.to_pylist())
+            progress.update(len(span))
+    return [row for span in spans for row in done[span]]
+
+
+def _kept(folder: Path, span: range) -> list[Row] | None:
+    """The results of an earlier try, if they are there and whole."""
+    path = _path(folder, span)
+    if not path.exists():
+        return None
+    found = sealed.read(path)
+    if found is None:
+        print(
+            one_line(f"damaged: {path} is not the file that was written; its rows are done again")
+        )
+    return None if found is None else data.with_tools(found)
+
+
+def _finished(
+    rows: Sequence[Row], missing: Sequence[range], load: Load, folder: Path, workers: Workers
+) -> Iterator[tuple[range, list[Row]]]:
+    """The missing shards' results, each when it is done. One worker is this process."""
+    shards = {span: list(rows[span.start : span.stop]) for span in missing}
+    count = min(len(shards), workers.count()) if len(shards) > 1 else 1
+    if count > 1:
+        yield from spread(shards, load, workers, count, folder)
+        return
+    work = cache(load)
+    for span, shard in shards.items():
+        yield span, work()(shard)
+
+
+def _path(folder: Path, span: range) -> Path:
+    return folder / f"shard-{span.start:08d}-{span.stop:08d}.parquet"

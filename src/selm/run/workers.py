@@ -1,0 +1,250 @@
+"""Several workers for the shards of a stage: Ray actors, on this machine or on a cluster.
+
+Whoever is free takes the next shard, nobody waits for anybody. A worker that dies is replaced, and
+its shard goes to the next one that is free.
+
+`RAY_ADDRESS` joins a running cluster, whose machines see this folder under the same path. Without
+it Ray is started here, for this stage alone. For one worker nothing of Ray is imported.
+"""
+
+import os
+import platform
+import secrets
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from selm.data.rows import Row
+from selm.errors import OutsideError, UserError
+from selm.memory import is_lack
+from selm.run import stopped, temporary
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+Work = Callable[[list[Row]], list[Row]]
+Load = Callable[[], Work]
+
+ATTEMPTS = 3  # deaths on one shard, or of one worker while it loads, before the stage gives up
+
+# Driver and workers exchange a few megabytes of rows; Ray would take a third of the memory.
+_OBJECT_STORE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers a recipe asks for.
+
+    Attributes:
+        wanted: a number, or "auto": all GPUs / gpus; 1 without a GPU.
+        gpus: of each worker, where there are any.
+        key: what the number is called in the recipe, for errors.
+    """
+
+    wanted: int | str = 1
+    gpus: int = 1
+    key: str = "workers"
+
+    def count(self) -> int:
+        """The number; for "auto" the GPUs of the cluster, else of this machine, are counted."""
+        if isinstance(self.wanted, int):
+            return self.wanted
+        return max(1, self._gpus_there() // self.gpus)
+
+    def _gpus_there(self) -> int:
+        if os.environ.get("RAY_ADDRESS"):
+            with _ray(self.key, 1) as cluster:
+                return int(cluster.get("GPU", 0))
+        import torch
+
+        return torch.cuda.device_count()
+
+
+def spread(
+    shards: Mapping[range, list[Row]], load: Load, workers: Workers, count: int, folder: Path
+) -> Iterator[tuple[range, list[Row]]]:
+    """The results of all shards, each as soon as it is done.
+
+    Args:
+        shards: rows, by the range of the stage's rows that they are.
+        load: makes a worker; see `run_shards`.
+        count: of workers.
+        folder: where workers write what they print, `worker-<n>.log`.
+
+    Raises:
+        UserError: Ray is missing; too few GPUs; or what a worker raised.
+        OutsideError: one shard, or the loading of one worker, has cost `ATTEMPTS` workers.
+    """
+    with _ray(workers.key, count) as cluster:
+        reserved = _reserved(workers, count, cluster)
+        yield from _Team(load, count, reserved, folder.resolve()).results(shards)
+
+
+def _reserved(workers: Workers, count: int, cluster: Mapping[str, float]) -> dict[str, Any]:
+    """What Ray sets aside for each worker. On CPUs: its share of the cores, as that many threads.
+
+    >>> _reserved(Workers("auto", gpus=2), 4, {"CPU": 64, "GPU": 8})
+    {'num_cpus': 1, 'num_gpus': 2}
+    """
+    gpus = int(cluster.get("GPU", 0))
+    if not gpus:
+        return {"num_cpus": max(1, int(cluster["CPU"]) // count), "scheduling_strategy": "SPREAD"}
+    if count * workers.gpus > gpus:
+        raise UserError(
+            f"{workers.key}: {count} workers x {workers.gpus} GPUs are more than the {gpus} GPUs "
+            f"there are; use auto, or at most {gpus // workers.gpus}"
+        )
+    return {"num_cpus": 1, "num_gpus": workers.gpus}
+
+
+class _Team:
+    """The workers of one stage, and what each is at."""
+
+    def __init__(self, load: Load, count: int, reserved: dict[str, Any], folder: Path) -> None:
+        self.load, self.reserved, self.folder = load, reserved, folder
+        self.deaths: Counter[str] = Counter()
+        self.free: list[tuple[int, ActorHandle[Any]]] = []
+        # By what is awaited of it: a worker's number, the worker, its shard (None: it is loading).
+        self.busy: dict[ObjectRef[Any], tuple[int, ActorHandle[Any], range | None]] = {}
+        for n in range(count):
+            self._start(n)
+
+    def results(self, shards: Mapping[range, list[Row]]) -> Iterator[tuple[range, list[Row]]]:
+        """See `spread`."""
+        import ray
+
+        waiting, missing = deque(shards), set(shards)
+        while missing:
+            while waiting and self.free:
+                n, worker = self.free.pop()
+                span = waiting.popleft()
+                self.busy[worker.work.remote(shards[span])] = (n, worker, span)
+            done = ray.wait(list(self.busy))[0][0]
+            n, worker, at = self.busy.pop(done)
+            try:
+                rows = ray.get(done)
+            except ray.exceptions.RayActorError as error:
+                self._replace(n, at, error)
+                waiting.extendleft([] if at is None else [at])
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, UserError | OutsideError) or is_lack(error.cause):
+                    raise error.cause from error
+                raise
+            else:
+                self.free.append((n, worker))
+                if at is not None:
+                    missing.remove(at)
+                    yield at, rows
+
+    def _start(self, n: int) -> None:
+        """It gets no shard before it has loaded: it may wait for a free machine till the end."""
+        import ray
+
+        made = ray.remote(_Worker).options(**self.reserved)
+        worker = made.remote(self.load, os.getcwd(), self.folder / f"worker-{n}.log")
+        self.busy[worker.loaded.remote()] = (n, worker, None)
+
+    def _replace(self, n: int, at: range | None, error: Exception) -> None:
+        """Start another worker n, unless too many have died of the same."""
+        what = f"loading worker {n}" if at is None else f"rows {at.start}..{at.stop - 1}"
+        reason = " ".join(str(error).split())[:400]
+        self.deaths[what] += 1
+        if self.deaths[what] == ATTEMPTS:
+            raise OutsideError(
+                f"{what}: {ATTEMPTS} worker processes died of it, from lack of memory perhaps; "
+                f"their output: {self.folder}/worker-*.log; finished shards are kept, repeat the "
+                f"command to go on. Ray says: {reason}"
+            ) from error
+        tqdm.write(f"{what}: the worker process died, another one is started", file=sys.stderr)
+        self._start(n)
+
+
+class _Worker:
+    """Lives in a process of its own, on any machine of the cluster."""
+
+    def __init__(self, load: Load, folder: str, log: Path) -> None:
+        os.chdir(folder)  # the recipe's paths are relative to where the stage was started
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        print(f"process {os.getpid()} on {platform.node()}", flush=True)
+        self._load = cache(load)
+
+    def loaded(self) -> None:
+        self._load()
+
+    def work(self, shard: list[Row]) -> list[Row]:
+        return self._load()(shard)
+
+
+@contextmanager
+def _ray(key: str, count: int) -> Iterator[dict[str, float]]:
+    """Ray's resources: of the cluster at RAY_ADDRESS, or of one that lives here until the end."""
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        # Ray would kill our workers for the memory that others on this machine take.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+        # A token keeps other users out; Ray's own would stay in the home folder. Like the others,
+        # it is read when Ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            f"{key}: {count} workers need Ray, which is not installed here; "
+            f"pip install 'ray>=2.60,<3', or set {key}=1"
+        ) from error
+    with _join(address) if address else _start_here(count):
+        yield ray.cluster_resources()
+
+
+@contextmanager
+def _join(address: str) -> Iterator[None]:
+    import ray
+
+    host, _, port = address.rpartition(":")
+    try:  # Ray itself would try for many minutes
+        socket.create_connection((host, int(port)), timeout=30).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"RAY_ADDRESS: no Ray cluster answers at {address} ({error}); "
+            "start one there (ray start --head), or unset it"
+        ) from error
+    ray.init(logging_level="ERROR", log_to_driver=False)
+    stopped.listen_again()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _start_here(count: int) -> Iterator[None]:
+    import ray
+
+    # Not in TMPDIR: the names of Ray's sockets have to be short.
+    with temporary.folder(os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
+        ray.init(
+            num_cpus=max(len(os.sched_getaffinity(0)), count),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level="ERROR",
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        stopped.listen_again()
+        try:
+            yield
+        finally:
+            ray.shutdown()

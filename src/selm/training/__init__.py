@@ -1,0 +1,1 @@
+"""Training: the SELM objective, its trainer, and how log-probs get fast."""
