@@ -9,7 +9,7 @@ import torch
 from original import explored_ids
 from ways import Counts, Examples, Way, reference_of, step_of
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.training import shared_prefix
 from selm.training.examples import ROLES
 from selm.training.forward import Batch, SELMCollator, in_order

@@ -55,14 +55,14 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds and generated tokens of one way."""
-    from selm.data import rows as data
+    from selm.data.portions import training_portion
     from selm.generation.engines import load_engine, sample_seed
     from selm.generation.respond import respond
 
     way, _, count = arguments.way.partition(", workers=")
     workers = [f"generation.workers={count}"] if count else []
     recipe: Recipe = load_recipe(arguments.recipe, [*arguments.overrides, *workers])
-    rows = data.training_portion(recipe, 1)[0][: arguments.prompts]
+    rows = training_portion(recipe, 1)[0][: arguments.prompts]
     policy = recipe.model.name_or_path
     importlib.import_module(f"selm.generation.{recipe.generation.engine}")
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 
 Batch = dict[str, torch.Tensor]
 ROLE_KEYS = ("chosen_ids", "rejected_ids", "explored_ids")

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from selm.data import rows as data
+from selm.data.forms import normalise
 
 QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/data/train.jsonl"
 Row = tuple[str, tuple[str, str]]  # a prompt, and two responses
@@ -28,7 +28,7 @@ def read(files: Sequence[Path]) -> list[Row]:
     rows = []
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
-            row = data.normalise(json.loads(line))
+            row = normalise(json.loads(line))
             if isinstance(row, dict) and row["chosen"] is not None and len(row["prompt"]) == 1:
                 rows.append((row["prompt"][0]["content"], (row["chosen"], row["rejected"])))
     return rows

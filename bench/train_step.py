@@ -55,7 +55,7 @@ from ways import (
     step_of,
 )
 
-from selm.data import rows as data
+from selm.data.prompts import as_messages
 from selm.model.chat import Chat, make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, tokenize
@@ -106,8 +106,8 @@ def to_steps(rows: Sequence[Row], chat: Chat, arguments: argparse.Namespace) -> 
         preferences.append(
             {
                 "prompt": [{"role": "user", "content": prompt}],
-                "chosen": data.as_messages(chosen),
-                "rejected": data.as_messages(rejected),
+                "chosen": as_messages(chosen),
+                "rejected": as_messages(rejected),
                 "explored": {"chosen": chosen, "rejected": rejected}.get(role, neighbour),
                 "explored_role": role,
             }
@@ -218,7 +218,7 @@ def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[s
     return found
 
 
-def longest(example: data.Row) -> int:
+def longest(example: Row) -> int:
     return len(example["prompt_ids"]) + max(len(example[key]) for key in original.ROLE_KEYS)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from original import Batch
 from trl import DPOTrainer
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 
 Examples = Sequence[Row]
 Counts = tuple[int, int]

@@ -15,7 +15,9 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm.data import rows as data
+    from selm.data.parquet import read_rows, save_rows
+    from selm.data.portions import held_out_portion
+    from selm.data.schemas import EVALUATION
     from selm.evaluation.held_out import (
         base_responses,
         facts,
@@ -28,7 +30,7 @@ def main() -> None:
     from selm.ranking.kinds import in_words, load_ranker
     from selm.run import artifacts
 
-    rows, dropped = data.held_out(run.recipe)
+    rows, dropped = held_out_portion(run.recipe)
     section = "evaluation.ranking" if run.recipe.evaluation.ranking else "ranking"
     preflight.check_whole(section, run.recipe.held_out_ranking(), rows[:1])
     policy = artifacts.policy_path(run.recipe, t)
@@ -36,14 +38,14 @@ def main() -> None:
     answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")
     base = [{**row, "response": row["responses"][0]} for row in answered.rows]
     if t > 0:
-        base = data.read(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
+        base = read_rows(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
     verdicts = artifacts.verdicts_folder(run.recipe)
     ranker = load_ranker(run.recipe.held_out_ranking(), run.recipe.seed, verdicts)
     scored = with_rewards(answered.rows, base_responses(base), ranker)
     found = facts(answered.rows, base_responses(base), run.recipe, verdicts)
 
     with stage.writing() as record:
-        data.save(scored, data.EVALUATION, record.folder / "test.parquet")
+        save_rows(scored, EVALUATION, record.folder / "test.parquet")
         record.rows, record.tokens = len(scored), answered.tokens
         record.dropped = dropped + answered.dropped + without_reward(answered.rows, scored)
         record.facts, record.note = {"rankers": found}, in_words(found)

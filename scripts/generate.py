@@ -16,17 +16,19 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm.data import rows as data
+    from selm.data.parquet import save_rows
+    from selm.data.portions import training_portion
+    from selm.data.schemas import RESPONSES
     from selm.generation.respond import respond
     from selm.run import artifacts
 
-    rows, dropped = data.training_portion(run.recipe, t)
+    rows, dropped = training_portion(run.recipe, t)
     policy = artifacts.policy_path(run.recipe, t - 1)
     partial = artifacts.partial_folder(run, "responses", t)
     answered = respond(rows, policy, run.recipe, t, partial, f"iteration {t}: generating")
 
     with stage.writing() as record:
-        data.save(answered.rows, data.RESPONSES, record.folder / "train.parquet")
+        save_rows(answered.rows, RESPONSES, record.folder / "train.parquet")
         record.rows, record.tokens = len(answered.rows), answered.tokens
         record.dropped = dropped + answered.dropped
 

@@ -16,20 +16,21 @@ def main() -> None:
         return
     stage.begin()
 
-    from selm.data import rows as data
+    from selm.data.parquet import read_rows, save_rows
+    from selm.data.schemas import PREFERENCES
     from selm.ranking.kinds import in_words
     from selm.ranking.prefer import facts, prefer
     from selm.run import artifacts
 
     responses = artifacts.folder(run.recipe, "responses", t)
-    rows = data.read(responses / "train.parquet")
+    rows = read_rows(responses / "train.parquet")
     partial = artifacts.partial_folder(run, "preferences", t)
     verdicts = artifacts.verdicts_folder(run.recipe)
     preferences = prefer(rows, run.recipe, partial, verdicts)
     found = facts(rows, run.recipe, verdicts)
 
     with stage.writing() as record:
-        data.save(preferences.rows, data.PREFERENCES, record.folder / "train.parquet")
+        save_rows(preferences.rows, PREFERENCES, record.folder / "train.parquet")
         record.rows, record.dropped = len(preferences.rows), preferences.dropped
         record.facts = {"rankers": found, "summary": preferences.summary}
         record.note = in_words(found)

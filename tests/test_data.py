@@ -9,7 +9,10 @@ import pytest
 import yaml
 from datasets import Dataset, load_dataset
 
-from selm.data import rows as data
+from selm.data.forms import normalise
+from selm.data.parquet import read_rows, save_rows
+from selm.data.portions import held_out_portion, training_portion
+from selm.data.schemas import EVALUATION, PREFERENCES, RESPONSES
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
@@ -59,15 +62,15 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_row(form: str) -> None:
-    row = data.normalise(FORMS[form])
-    assert row == data.normalise(FORMS["strings"])
+    row = normalise(FORMS[form])
+    assert row == normalise(FORMS["strings"])
     assert row["prompt"] == HI
     assert (row["chosen"], row["rejected"]) == ("Good.", "Bad.")
 
 
 def test_prompts_alone_are_rows_without_responses() -> None:
     for prompt in ("Hi", HI):
-        row = data.normalise({"prompt": prompt})
+        row = normalise({"prompt": prompt})
         assert (row["prompt"], row["chosen"], row["rejected"]) == (HI, None, None)
 
 
@@ -79,14 +82,14 @@ def test_a_prompt_of_several_turns_is_kept_whole() -> None:
         "chosen": TURNS + answer("Good."),
         "rejected": TURNS + answer("Bad."),
     }
-    assert data.normalise(explicit) == data.normalise(implicit)
-    assert data.normalise(explicit)["prompt"] == TURNS
+    assert normalise(explicit) == normalise(implicit)
+    assert normalise(explicit)["prompt"] == TURNS
 
 
 def test_prompt_ids_are_the_datasets_or_a_hash_of_the_prompt() -> None:
-    assert data.normalise(pair("Hi", prompt_id="p7"))["prompt_id"] == "p7"
-    assert data.normalise(pair("Hi", prompt_id=7))["prompt_id"] == "7"
-    first, again, other = (data.normalise(pair(p))["prompt_id"] for p in ("Hi", "Hi", "Ho"))
+    assert normalise(pair("Hi", prompt_id="p7"))["prompt_id"] == "p7"
+    assert normalise(pair("Hi", prompt_id=7))["prompt_id"] == "7"
+    first, again, other = (normalise(pair(p))["prompt_id"] for p in ("Hi", "Hi", "Ho"))
     assert first == again != other
 
 
@@ -109,7 +112,7 @@ def test_prompt_ids_are_the_datasets_or_a_hash_of_the_prompt() -> None:
     ],
 )
 def test_a_row_that_cannot_be_used_has_a_reason(raw: dict[str, Any], reason: str) -> None:
-    assert reason in data.normalise(raw)
+    assert reason in normalise(raw)
 
 
 def test_drops_are_counted_and_the_rest_is_kept_in_order(recipe_of) -> None:
@@ -119,7 +122,7 @@ def test_drops_are_counted_and_the_rest_is_kept_in_order(recipe_of) -> None:
     rows[3]["prompt"] = "p0"
     rows[4]["chosen"] = rows[4]["rejected"]
     recipe = recipe_of([*rows, pair("held out")], "iterations=[{objective: dpo, learning_rate: 1}]")
-    kept, dropped = data.training_portion(recipe, 1)
+    kept, dropped = training_portion(recipe, 1)
     assert [row["prompt"][0]["content"] for row in kept] == ["p0", "p5", "p6", "p7", "p8"]
     assert dropped == {
         "empty_response": 1,
@@ -133,7 +136,7 @@ def test_portions_hold_every_row_once(tiny_recipe: str) -> None:
     one = "{objective: selm, learning_rate: 1.0}"
     for num_iterations in (1, 2, 5, 7, 24):
         recipe = load_recipe(tiny_recipe, [f"iterations=[{', '.join([one] * num_iterations)}]"])
-        portions = [data.training_portion(recipe, t)[0] for t in range(1, num_iterations + 1)]
+        portions = [training_portion(recipe, t)[0] for t in range(1, num_iterations + 1)]
         ids = [row["prompt_id"] for rows in portions for row in rows]
         assert len(ids) == len(set(ids)) == 24
         assert max(map(len, portions)) - min(map(len, portions)) <= 1
@@ -142,7 +145,7 @@ def test_portions_hold_every_row_once(tiny_recipe: str) -> None:
 def test_the_quickstarts_rows_are_the_same_in_the_same_iteration_for_ever() -> None:
     """Numbers in docs/results.md were made with these portions, in this order."""
     recipe = load_recipe(QUICKSTART)
-    found = [data.training_portion(recipe, t)[0] for t in (1, 2, 3)] + [data.held_out(recipe)[0]]
+    found = [training_portion(recipe, t)[0] for t in (1, 2, 3)] + [held_out_portion(recipe)[0]]
     ids = [" ".join(row["prompt_id"] for row in rows) for rows in found]
     assert [hashlib.sha256(text.encode()).hexdigest()[:16] for text in ids] == [
         "d8d2588fc433f5a0",
@@ -153,23 +156,23 @@ def test_the_quickstarts_rows_are_the_same_in_the_same_iteration_for_ever() -> N
 
 
 def test_limit_takes_the_first_rows_before_they_are_portioned(tiny_recipe: str) -> None:
-    every, _ = data.training_portion(load_recipe(tiny_recipe), 1)
+    every, _ = training_portion(load_recipe(tiny_recipe), 1)
     for limit, size in ((10, 5), (1000, 12)):
-        rows, _ = data.training_portion(load_recipe(tiny_recipe, [f"data.limit={limit}"]), 1)
+        rows, _ = training_portion(load_recipe(tiny_recipe, [f"data.limit={limit}"]), 1)
         assert rows == every[:size]
 
 
 def test_held_out_rows_are_the_first_of_the_test_split(tiny_recipe: str) -> None:
-    every, _ = data.held_out(load_recipe(tiny_recipe))
-    some, _ = data.held_out(load_recipe(tiny_recipe, ["evaluation.limit=3", "data.limit=4"]))
+    every, _ = held_out_portion(load_recipe(tiny_recipe))
+    some, _ = held_out_portion(load_recipe(tiny_recipe, ["evaluation.limit=3", "data.limit=4"]))
     assert len(every) == 8
     assert some == every[:3]
 
 
 def test_a_single_file_holds_out_its_last_tenth(recipe_of) -> None:
     recipe = recipe_of([pair(f"p{i}") for i in range(21)])
-    training = [row for t in (1, 2) for row in data.training_portion(recipe, t)[0]]
-    held_out, _ = data.held_out(recipe)
+    training = [row for t in (1, 2) for row in training_portion(recipe, t)[0]]
+    held_out, _ = held_out_portion(recipe)
     texts = [row["prompt"][0]["content"] for row in training + held_out]
     assert texts == [f"p{i}" for i in range(21)]
     assert len(held_out) == 3
@@ -180,7 +183,7 @@ def test_a_file_in_the_home_folder_is_a_file(recipe_of, tmp_path: Path, monkeypa
         "".join(json.dumps(pair(f"p{i}")) + "\n" for i in "abcd"), encoding="utf-8"
     )
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(data.held_out(recipe_of(Path("~/home.jsonl")))[0]) == 1
+    assert len(held_out_portion(recipe_of(Path("~/home.jsonl")))[0]) == 1
 
 
 def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path) -> None:
@@ -193,8 +196,8 @@ def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path)
     Dataset.from_list(rows[9:]).to_parquet(folder / "test.parquet")
     for recipe in (recipe_of(tmp_path / "own.parquet"), recipe_of(folder)):
         for t in (1, 2):
-            assert data.training_portion(recipe, t) == data.training_portion(jsonl, t)
-        assert data.held_out(recipe) == data.held_out(jsonl)
+            assert training_portion(recipe, t) == training_portion(jsonl, t)
+        assert held_out_portion(recipe) == held_out_portion(jsonl)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path)
 def test_a_broken_file_is_named_with_what_is_wrong(recipe_of, rows: Any, words: list[str]) -> None:
     recipe = recipe_of(rows)
     with pytest.raises(UserError) as caught:
-        data.training_portion(recipe, 1)
+        training_portion(recipe, 1)
     message = str(caught.value)
     assert "own.jsonl" in message
     assert "\n" not in message
@@ -224,18 +227,18 @@ def test_a_broken_file_is_named_with_what_is_wrong(recipe_of, rows: Any, words: 
 def test_a_missing_split_is_an_error_that_names_the_ones_there(tiny_recipe: str) -> None:
     recipe = load_recipe(tiny_recipe, ["data.train_split=train_prefs"])
     with pytest.raises(UserError, match="no split 'train_prefs'; it has train, test"):
-        data.training_portion(recipe, 1)
+        training_portion(recipe, 1)
 
 
 def test_train_rows_that_are_not_true_are_an_error(tiny_recipe: str) -> None:
     with pytest.raises(UserError, match=r"recipe says 25, .* has 24 rows"):
-        data.training_portion(load_recipe(tiny_recipe, ["data.train_rows=25"]), 1)
-    assert data.training_portion(load_recipe(tiny_recipe, ["data.train_rows=24"]), 1)[0]
+        training_portion(load_recipe(tiny_recipe, ["data.train_rows=25"]), 1)
+    assert training_portion(load_recipe(tiny_recipe, ["data.train_rows=24"]), 1)[0]
 
 
 SAVED = {
     "responses": (
-        data.RESPONSES,
+        RESPONSES,
         {
             "prompt_id": "a",
             "prompt": HI,
@@ -248,7 +251,7 @@ SAVED = {
         },
     ),
     "preferences": (
-        data.PREFERENCES,
+        PREFERENCES,
         {
             "prompt_id": "a",
             "prompt": TURNS,
@@ -263,7 +266,7 @@ SAVED = {
         },
     ),
     "evaluation": (
-        data.EVALUATION,
+        EVALUATION,
         {
             "prompt_id": "a",
             "prompt": HI,
@@ -281,15 +284,15 @@ SAVED = {
 def test_an_artifact_loads_as_a_dataset_of_one_split(kind: str, tmp_path: Path) -> None:
     features, row = SAVED[kind]
     split = "test" if kind == "evaluation" else "train"
-    data.save([row] * 3, features, tmp_path / f"{split}.parquet")
+    save_rows([row] * 3, features, tmp_path / f"{split}.parquet")
     (tmp_path / "manifest.json").write_text('{"stage": "any"}', encoding="utf-8")
     loaded = load_dataset(str(tmp_path))
     assert list(loaded) == [split]
     assert loaded[split].features == features
     assert loaded[split].to_list() == [row] * 3
-    assert data.read(tmp_path / f"{split}.parquet") == [row] * 3
+    assert read_rows(tmp_path / f"{split}.parquet") == [row] * 3
 
 
 def test_no_rows_can_be_saved_and_read(tmp_path: Path) -> None:
-    data.save([], data.RESPONSES, tmp_path / "train.parquet")
-    assert data.read(tmp_path / "train.parquet") == []
+    save_rows([], RESPONSES, tmp_path / "train.parquet")
+    assert read_rows(tmp_path / "train.parquet") == []

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from selm.data import on_disk
-from selm.data import rows as data
 from selm.data.counting import held_out_rows, train_rows
+from selm.data.portions import held_out_portion, training_portion
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Data, Recipe
@@ -181,13 +181,13 @@ def test_a_subset_that_is_not_named_or_not_there_is_a_line_with_those_that_are(
             (["data.subset=other"], "no subset 'other'"),
         ):
             with pytest.raises(UserError, match=words) as caught:
-                data.training_portion(recipe_of(folder, *overrides), 1)
+                training_portion(recipe_of(folder, *overrides), 1)
             assert "preference" in str(caught.value) and "edit" in str(caught.value)
     assert read(folder, subset="preference") == ["preference/test.jsonl", "preference/train.jsonl"]
     single = folder_of(tmp_path / "single", {"train.jsonl": rows("a")})
     for path in (single, single / "train.jsonl"):
         with pytest.raises(UserError, match=r"data\.subset: .*leave it out"):
-            data.training_portion(recipe_of(path, "data.subset=edit"), 1)
+            training_portion(recipe_of(path, "data.subset=edit"), 1)
 
 
 def test_a_default_subset_needs_no_name(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(name: str, tmp_path: Path, rec
     files, words = FOLDER_TROUBLE[name]
     folder = folder_of(tmp_path, {file: rows(file) for file in files})
     with pytest.raises(UserError) as caught:
-        data.training_portion(recipe_of(folder), 1)
+        training_portion(recipe_of(folder), 1)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -344,19 +344,19 @@ def test_where_nothing_is_held_out_the_last_tenth_is(
     folder = folder_of(tmp_path, {"train.jsonl": rows("a", 25)})
     path = folder / "train.jsonl" if single else folder
     recipe = recipe_of(path, iterations=2)
-    trained = [p for t in (1, 2) for p in prompts(data.training_portion(recipe, t))]
+    trained = [p for t in (1, 2) for p in prompts(training_portion(recipe, t))]
     assert trained == [f"a {i}" for i in range(22)]
-    assert prompts(data.held_out(recipe)) == [f"a {i}" for i in range(22, 25)]
+    assert prompts(held_out_portion(recipe)) == [f"a {i}" for i in range(22, 25)]
     assert (train_rows(recipe), held_out_rows(recipe)) == (22, 3)
     limited = recipe_of(path, "data.limit=4", "evaluation.limit=2", "data.train_rows=22")
-    assert prompts(data.training_portion(limited, 1)) == [f"a {i}" for i in range(4)]
-    assert prompts(data.held_out(limited)) == ["a 22", "a 23"]
+    assert prompts(training_portion(limited, 1)) == [f"a {i}" for i in range(4)]
+    assert prompts(held_out_portion(limited)) == ["a 22", "a 23"]
 
 
 def test_shards_are_one_split_in_their_order(tmp_path: Path, recipe_of) -> None:
     shards = {f"train-0000{i}-of-00003.jsonl": rows(f"s{i}", 4) for i in range(3)}
     recipe = recipe_of(folder_of(tmp_path, shards | {"test.jsonl": rows("t")}), iterations=5)
-    trained = [p for t in range(1, 6) for p in prompts(data.training_portion(recipe, t))]
+    trained = [p for t in range(1, 6) for p in prompts(training_portion(recipe, t))]
     assert trained == [f"s{s} {i}" for s in range(3) for i in range(4)]
     assert train_rows(recipe) == 12
 
@@ -385,7 +385,7 @@ def test_a_part_of_a_split_is_a_split(
     if single and "+" in train:
         pytest.skip("a file knows one split")
     recipe = recipe_of(path, f"data.train_split={train}", f"data.test_split={test}")
-    trained, held_out = data.training_portion(recipe, 1), data.held_out(recipe)
+    trained, held_out = training_portion(recipe, 1), held_out_portion(recipe)
     assert (prompts(trained)[0], len(trained[0])) == first_trained
     assert (prompts(held_out)[0], len(held_out[0])) == first_held_out
     assert not set(prompts(trained)) & set(prompts(held_out))
@@ -407,7 +407,7 @@ def test_rows_that_are_trained_on_are_not_held_out(
     folder = folder_of(tmp_path, {"train.jsonl": rows("a"), "test.jsonl": rows("t")})
     path = folder / "train.jsonl" if single else folder
     recipe = recipe_of(path, f"data.train_split={train}", f"data.test_split={test}")
-    for load in (lambda: data.training_portion(recipe, 1), lambda: data.held_out(recipe)):
+    for load in (lambda: training_portion(recipe, 1), lambda: held_out_portion(recipe)):
         with pytest.raises(UserError, match=f"data.test_split: .* has {shared} rows that are"):
             load()
 
@@ -428,4 +428,4 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(
 ) -> None:
     folder = folder_of(tmp_path, {"train.jsonl": rows("a"), "test.jsonl": rows("t")})
     with pytest.raises(UserError, match=words):
-        data.training_portion(recipe_of(folder, *overrides), 1)
+        training_portion(recipe_of(folder, *overrides), 1)

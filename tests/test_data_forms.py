@@ -16,8 +16,11 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from selm.data import raw_rows
-from selm.data import rows as data
+from selm.data.columns import as_json
 from selm.data.drops import Drops, in_words
+from selm.data.parquet import read_rows, save_rows
+from selm.data.portions import held_out_portion, overlap, training_portion
+from selm.data.schemas import RESPONSES
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Data, Recipe
@@ -297,7 +300,7 @@ ROWS: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("name", ROWS)
 def test_an_odd_row_is_kept_or_dropped_for_a_true_reason(name: str, recipe_of) -> None:
     row, wanted = ROWS[name]
-    kept, dropped = data.training_portion(recipe_of(lines([*GOOD, row])), 1)
+    kept, dropped = training_portion(recipe_of(lines([*GOOD, row])), 1)
     assert [r["chosen"] for r in kept[:12]] == [r["chosen"] for r in GOOD]
     if isinstance(wanted, str):
         assert len(kept) == 12
@@ -307,7 +310,7 @@ def test_an_odd_row_is_kept_or_dropped_for_a_true_reason(name: str, recipe_of) -
     else:
         assert not dropped
         assert (contents(kept[12]), kept[12]["chosen"], kept[12]["rejected"]) == wanted
-        data.as_json(kept[12]["columns"])
+        as_json(kept[12]["columns"])
 
 
 # Whole files of a form: the first row's prompt and pair.
@@ -399,7 +402,7 @@ def test_a_dataset_of_any_known_form_is_read(name: str, as_parquet: bool, recipe
         recipe = recipe_of(parquet_bytes(pyarrow.Table.from_pylist(rows)), "train.parquet")
     else:
         recipe = recipe_of(lines(rows))
-    kept, dropped = data.training_portion(recipe, 1)
+    kept, dropped = training_portion(recipe, 1)
     assert not dropped
     assert len({row["prompt_id"] for row in kept}) == 12
     assert (contents(kept[0]), kept[0]["chosen"], kept[0]["rejected"]) == wanted
@@ -454,7 +457,7 @@ FILES: dict[str, tuple[str, bytes, dict[str, int]]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_the_same_rows_come_out_of_every_file(name: str, recipe_of) -> None:
     file, content, counted = FILES[name]
-    kept, dropped = data.training_portion(recipe_of(content, file), 1)
+    kept, dropped = training_portion(recipe_of(content, file), 1)
     assert [(r["prompt"][0]["content"], r["chosen"], r["rejected"]) for r in kept] == [
         tuple(row.values()) for row in GOOD
     ]
@@ -470,7 +473,7 @@ def test_cells_of_a_csv_are_text_as_it_stands(recipe_of) -> None:
     text = "prompt,chosen,rejected\n" + "".join(
         f'p{i},"{a}","{b.replace(chr(34), chr(34) * 2)}"\n' for i, (a, b) in enumerate(cells)
     )
-    kept, _ = data.training_portion(recipe_of(text.encode(), "train.csv"), 1)
+    kept, _ = training_portion(recipe_of(text.encode(), "train.csv"), 1)
     assert [(row["chosen"], row["rejected"]) for row in kept] == cells
     assert csv.field_size_limit() > 10**6
 
@@ -560,7 +563,7 @@ def test_a_file_that_cannot_be_used_is_one_line_that_says_why(name: str, recipe_
     file, content, words = BROKEN[name]
     recipe = recipe_of(content, file)
     with pytest.raises(UserError) as caught:
-        data.training_portion(recipe, 1)
+        training_portion(recipe, 1)
     message = str(caught.value)
     assert "own" in message and "\n" not in message and message.startswith("data")
     for word in words:
@@ -578,15 +581,15 @@ def test_a_prompt_keeps_its_tools_and_calls_on_the_way_through_a_file(
         user("So?"),
     ]
     row = {"prompt": prompt, "chosen": "A", "rejected": "B", "tools": [TOOL]}
-    kept, _ = data.training_portion(recipe_of(lines(numbered(row, 12))), 1)
+    kept, _ = training_portion(recipe_of(lines(numbered(row, 12))), 1)
     assert kept[0]["tools"] == [TOOL]
     assert kept[0]["prompt"][1]["tool_calls"] == [{"id": "c1"} | CALL]
     assert kept[0]["prompt"][2] == {"role": "tool", "content": "blue", "tool_call_id": "c1"}
     stored = [row | {"responses": ["x"], "chosen": None, "rejected": None} for row in kept]
     for one in stored:
         one["columns"] = None
-    data.save(stored, data.RESPONSES, tmp_path / "train.parquet")
-    again = data.read(tmp_path / "train.parquet")
+    save_rows(stored, RESPONSES, tmp_path / "train.parquet")
+    again = read_rows(tmp_path / "train.parquet")
     assert [one["prompt"] for one in again] == [one["prompt"] for one in kept]
     assert [one["tools"] for one in again] == [one["tools"] for one in kept]
 
@@ -603,7 +606,7 @@ def test_nulls_that_parquet_puts_into_calls_are_taken_out(recipe_of) -> None:
         for i in range(12)
     ]
     recipe = recipe_of(parquet_bytes(pyarrow.Table.from_pylist(rows)), "train.parquet")
-    kept, _ = data.training_portion(recipe, 1)
+    kept, _ = training_portion(recipe, 1)
     assert [row["prompt"][1]["tool_calls"][0] for row in kept[:2]] == calls
 
 
@@ -623,9 +626,9 @@ def test_columns_of_any_type_travel_along_or_are_left_out(recipe_of) -> None:
     }.items():
         table = table.append_column(name, values)
     recipe = recipe_of(parquet_bytes(table), "train.parquet")
-    kept, dropped = data.training_portion(recipe, 1)
+    kept, dropped = training_portion(recipe, 1)
     assert len(kept) == count and not dropped
-    columns = json.loads(data.as_json(kept[0]["columns"]))
+    columns = json.loads(as_json(kept[0]["columns"]))
     assert columns["price"] == "1.5" and columns["day"] == "2024-01-02"
     assert columns["late"] is None and columns["class"] == "x"
 
@@ -635,7 +638,7 @@ def test_a_text_of_parquet_that_is_no_utf8_costs_its_row(recipe_of) -> None:
     raw = pyarrow.array([b"caf\xe9", b"fine"]).view(pyarrow.string())
     other = pyarrow.table({"prompt": raw, "chosen": ["a", "b"], "rejected": ["c", "d"]})
     recipe = recipe_of(parquet_bytes(pyarrow.concat_tables([good, other])), "train.parquet")
-    kept, dropped = data.training_portion(recipe, 1)
+    kept, dropped = training_portion(recipe, 1)
     assert len(kept) == 13
     assert in_words(dropped) == (
         "1 row_is_not_utf8 (train.parquet row 13, byte 4 is 0xe9, which is not UTF-8)"
@@ -647,9 +650,9 @@ def test_what_datasets_saves_to_disk_is_read(tiny_recipe: str, tmp_path: Path) -
     both["train"] = both["train"].map(lambda row: row | {"prompt": row["prompt"] + "!"})
     both.save_to_disk(tmp_path / "saved")
     recipe = load_recipe(tiny_recipe, [f"data.name_or_path={tmp_path / 'saved'}", *ONE])
-    kept, _ = data.training_portion(recipe, 1)
+    kept, _ = training_portion(recipe, 1)
     assert [row["prompt"][0]["content"] for row in kept] == [f"p{i}!" for i in range(12)]
-    assert len(data.held_out(recipe)[0]) == 2
+    assert len(held_out_portion(recipe)[0]) == 2
 
 
 def test_a_selection_reads_its_rows_and_no_others(tmp_path: Path) -> None:
@@ -666,9 +669,9 @@ def test_a_selection_reads_its_rows_and_no_others(tmp_path: Path) -> None:
 
 def test_held_out_prompts_that_are_trained_on_are_counted(recipe_of) -> None:
     recipe = recipe_of(lines([*GOOD, {"prompt": "held out", "chosen": "a", "rejected": "b"}]))
-    trained, held_out = data.training_portion(recipe, 1)[0], data.held_out(recipe)[0]
-    assert data.overlap(trained, held_out) == 1
-    assert data.overlap(trained[:12], held_out) == 0
+    trained, held_out = training_portion(recipe, 1)[0], held_out_portion(recipe)[0]
+    assert overlap(trained, held_out) == 1
+    assert overlap(trained[:12], held_out) == 0
 
 
 def test_the_first_row_of_each_reason_is_named() -> None:
@@ -702,4 +705,4 @@ def test_a_damaged_arrow_file_is_one_line_and_ends_no_process(seed: int, recipe_
     for place in range(start + 40, len(content) - 200, 16):
         content[place] = draw.randrange(256)
     with pytest.raises(UserError, match=r"train\.arrow cannot be read: "):
-        data.training_portion(recipe_of(bytes(content), "train.arrow"), 1)
+        training_portion(recipe_of(bytes(content), "train.arrow"), 1)

@@ -3,8 +3,8 @@
 import pytest
 import tokenizer_zoo
 
-from selm.data import rows as data
 from selm.data.drops import in_words
+from selm.data.prompts import as_messages
 from selm.model.chat import TemplateRefusal, make_chat
 from selm.training.examples import tokenize
 
@@ -19,7 +19,7 @@ PROMPT = [
 
 
 def row(**changes: object) -> dict[str, object]:
-    pair = {"chosen": data.as_messages("A ship."), "rejected": data.as_messages("No.")}
+    pair = {"chosen": as_messages("A ship."), "rejected": as_messages("No.")}
     return {"prompt_id": "p1", "prompt": PROMPT, "tools": [TOOL]} | pair | changes
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tokenizer_zoo
 
-from selm.data import rows as data
+from selm.data.prompts import as_messages
 from selm.model.chat import Chat, make_chat
 from selm.training.examples import ROLES, tokenize
 
@@ -21,8 +21,8 @@ def chat() -> Chat:
 def row(**changes: Any) -> dict[str, Any]:
     return {
         "prompt": PROMPT,
-        "chosen": data.as_messages(changes.pop("chosen", "The sea is the sea.")),
-        "rejected": data.as_messages(changes.pop("rejected", "None.")),
+        "chosen": as_messages(changes.pop("chosen", "The sea is the sea.")),
+        "rejected": as_messages(changes.pop("rejected", "None.")),
         "explored": "A city on the river Seine.",
         "explored_role": "neither",
         "chosen_finish_reason": "stop",

@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from selm.data import rows as data
 from selm.data.drops import in_words
+from selm.data.portions import training_portion
+from selm.data.prompts import as_text
 from selm.errors import UserError
 from selm.generation import transformers
 from selm.generation.engines import Engine, Response, load_engine, sample_seed
@@ -163,14 +164,14 @@ def test_each_sample_has_its_own_seed() -> None:
 
 def test_responses_stay_with_their_prompts(tiny_recipe: str, tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe, ["generation.shard_size=5"])
-    rows, _ = data.training_portion(recipe, 1)
+    rows, _ = training_portion(recipe, 1)
     answered = respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
     engine = engine_of(recipe)
     for row, result in zip(rows, answered.rows, strict=True):
         alone = engine.generate([engine.chat.prompt_ids(row["prompt"])], [0])[0]
         assert (result["prompt_id"], result["prompt"]) == (row["prompt_id"], row["prompt"])
-        assert data.as_text(result["chosen"]) == row["chosen"]
-        assert data.as_text(result["rejected"]) == row["rejected"]
+        assert as_text(result["chosen"]) == row["chosen"]
+        assert as_text(result["rejected"]) == row["rejected"]
         assert result["responses"] == [alone.text]
         assert result["finish_reasons"] == [alone.finish_reason]
         assert result["num_tokens"] == [alone.num_tokens]
@@ -181,7 +182,7 @@ def test_responses_stay_with_their_prompts(tiny_recipe: str, tmp_path: Path) -> 
 
 def test_several_samples_of_a_prompt_differ(tiny_recipe: str, tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe, ["generation.temperature=1.0", "generation.num_samples=3"])
-    rows, _ = data.training_portion(recipe, 2)
+    rows, _ = training_portion(recipe, 2)
     answered = respond(rows, recipe.model.name_or_path, recipe, 2, tmp_path, "test")
     assert all(len(set(row["responses"])) == 3 for row in answered.rows)
 
@@ -190,7 +191,7 @@ def test_prompts_longer_than_the_context_are_dropped_and_counted(
     tiny_recipe: str, tmp_path: Path
 ) -> None:
     recipe = load_recipe(tiny_recipe)
-    rows, _ = data.training_portion(recipe, 1)
+    rows, _ = training_portion(recipe, 1)
     for i in (0, 5):
         rows[i] = rows[i] | {"prompt": [{"role": "user", "content": "sea " * 600}]}
     answered = respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
@@ -201,7 +202,7 @@ def test_prompts_longer_than_the_context_are_dropped_and_counted(
 
 def test_no_room_for_any_prompt_is_the_users_mistake(tiny_recipe: str, tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe, ["generation.max_tokens=500"])
-    rows, _ = data.training_portion(recipe, 1)
+    rows, _ = training_portion(recipe, 1)
     with pytest.raises(UserError, match=r"generation\.max_tokens: 500 leaves no room"):
         respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
 
@@ -221,7 +222,7 @@ def test_a_row_that_the_template_refuses_is_dropped_and_named(
     template = tmp_path / "strict.jinja"
     template.write_text(STRICT, encoding="utf-8")
     recipe = load_recipe(tiny_recipe, [f"model.chat_template={template}"])
-    rows, _ = data.training_portion(recipe, 1)
+    rows, _ = training_portion(recipe, 1)
     twice = [{"role": "user", "content": "One?"}, {"role": "user", "content": "Two?"}]
     rows[3] = rows[3] | {"prompt": twice}
     answered = respond(rows, recipe.model.name_or_path, recipe, 1, tmp_path, "test")
@@ -246,7 +247,7 @@ def test_tools_reach_the_template_or_cost_the_row(tiny_recipe: str, tmp_path: Pa
         ([f"model.chat_template={template}"], {}),
     ):
         recipe = load_recipe(tiny_recipe, overrides)
-        rows, _ = data.training_portion(recipe, 1)
+        rows, _ = training_portion(recipe, 1)
         rows[0] = rows[0] | {"tools": [tool]}
         folder = tmp_path / str(len(dropped))
         folder.mkdir()

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from selm.data import rows as data
+from selm.data.schemas import EVALUATION, PREFERENCES, RESPONSES
 from selm.errors import OutsideError, UserError
 from selm.hub import cards
 from selm.hub.client import API, Place, Pushed, patiently, place, why_not
@@ -167,9 +167,9 @@ def test_errors_of_ours_are_not_swallowed() -> None:
 
 def test_cards_describe_every_column() -> None:
     schemas = {
-        "responses": data.RESPONSES,
-        "preferences": data.PREFERENCES,
-        "evaluation": data.EVALUATION,
+        "responses": RESPONSES,
+        "preferences": PREFERENCES,
+        "evaluation": EVALUATION,
     }
     assert {kind: list(columns) for kind, columns in cards.COLUMNS.items()} == {
         kind: list(schema) for kind, schema in schemas.items()

@@ -15,7 +15,7 @@ import pytest
 from chat_server import TEMPLATE, ChatServer, Reply, completion, error, longer_wins, serving, shown
 from patience import PATIENCE
 
-from selm.data import rows as data
+from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.ranking.endpoint import Answer, Pace
 from selm.ranking.judge import (
@@ -545,7 +545,7 @@ def test_a_judge_who_decides_by_the_place_alone_is_seen_through(
         ranking = ranking_for(server)
         recipe = load_recipe(tiny_recipe).model_copy(update={"ranking": ranking})
         row = {"prompt_id": "p", "prompt": HI, "responses": ["y"], "finish_reasons": ["stop"]}
-        row |= {"chosen": data.as_messages("w"), "rejected": data.as_messages("l")}
+        row |= {"chosen": as_messages("w"), "rejected": as_messages("l")}
         with pytest.raises(UserError, match=r"no pair is left .*'tie': 1.*6 first, 1.0 flip_rate"):
             prefer([row], recipe, tmp_path, tmp_path / "verdicts")
 

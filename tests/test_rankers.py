@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from selm.data import rows as data
-from selm.data.rows import Row
+from selm.data.columns import _say_left_out, as_json
+from selm.data.forms import Row
+from selm.data.parquet import read_rows, save_rows
+from selm.data.portions import training_portion
+from selm.data.prompts import as_messages, as_text
+from selm.data.schemas import RESPONSES
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards, without_reward
 from selm.generation.respond import respond
@@ -170,10 +174,10 @@ def test_the_datasets_columns_reach_the_function(
     )
     overrides = [f"data.name_or_path={tmp_path / 'own.jsonl'}", "ranking.ranker=function"]
     recipe = load_recipe(tiny_recipe, [*overrides, f"ranking.name_or_path={name}"])
-    found, _ = data.training_portion(recipe, 1)
+    found, _ = training_portion(recipe, 1)
     answered = respond(found, recipe.model.name_or_path, recipe, 1, tmp_path, "generating")
-    data.save(answered.rows, data.RESPONSES, tmp_path / "train.parquet")
-    on_disk = data.read(tmp_path / "train.parquet")
+    save_rows(answered.rows, RESPONSES, tmp_path / "train.parquet")
+    on_disk = read_rows(tmp_path / "train.parquet")
     (tmp_path / "ranked").mkdir()
     preferences, _ = preferred(on_disk, recipe, tmp_path / "ranked")
     assert [row["scores"][0] for row in preferences] == [0, 10, 20, 30]
@@ -212,8 +216,8 @@ def row(
     return {
         "prompt_id": prompt_id,
         "prompt": HI,
-        "chosen": data.as_messages(chosen),
-        "rejected": data.as_messages(rejected),
+        "chosen": as_messages(chosen),
+        "rejected": as_messages(rejected),
         "responses": list(responses),
         "finish_reasons": ["length" if cut else "stop"] * len(responses),
         "num_tokens": [3] * len(responses),
@@ -226,7 +230,7 @@ def preferred(rows: list[Row], recipe: Recipe, folder: Path) -> tuple[list[Row],
 
 
 def outcome(preference: Row) -> tuple[str, ...]:
-    texts = [data.as_text(preference[which]) for which in ("chosen", "rejected")]
+    texts = [as_text(preference[which]) for which in ("chosen", "rejected")]
     return (preference["prompt_id"], *texts, preference["explored"], preference["explored_role"])
 
 
@@ -429,13 +433,13 @@ def test_a_member_that_refuses_a_prompt_is_named(recipe_with) -> None:
 
 
 def test_columns_that_are_no_text_are_left_out_and_said(capsys) -> None:
-    data._say_left_out.cache_clear()
+    _say_left_out.cache_clear()
     day = datetime.datetime(2024, 5, 29, 1, 2)
     columns = {"image": object(), "when": day, "raw": {"bytes": b"\x89PNG"}, "n": [1, None, "é"]}
     for _ in range(2):
-        stored = data.as_json(columns)
+        stored = as_json(columns)
         assert json.loads(stored) == {"when": "2024-05-29 01:02:00", "n": [1, None, "é"]}
     said = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in said] == ["column image", "column raw"]
-    assert data.as_json({"image": b"x"}) is None and data.as_json({}) is None
-    assert data.as_json({"a": 1, "b": "x\ud800"}) == json.dumps({"a": 1, "b": "x\ud800"})
+    assert as_json({"image": b"x"}) is None and as_json({}) is None
+    assert as_json({"a": 1, "b": "x\ud800"}) == json.dumps({"a": 1, "b": "x\ud800"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selm.data import rows as data
+from selm.data.prompts import as_messages
 from selm.ranking.selection import Candidate, Pair, best_worst, distinct, pool, replace, role
 
 POOL = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
@@ -64,8 +64,8 @@ def test_roles() -> None:
 
 def test_the_pool_is_the_datasets_pair_and_the_samples_or_these_alone() -> None:
     row = {
-        "chosen": data.as_messages("w"),
-        "rejected": data.as_messages("l"),
+        "chosen": as_messages("w"),
+        "rejected": as_messages("l"),
         "responses": ["y", "l", "z", "y"],
         "finish_reasons": ["stop", "stop", "length", "stop"],
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from datasets import Features, Value
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.run.shards import run_shards
 from selm.run.workers import Work
 

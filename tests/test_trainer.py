@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
-from selm.data import rows as data
+from selm.data.prompts import as_messages, as_text
 from selm.model.chat import Chat, make_chat
 from selm.recipe.loading import load_recipe
 from selm.run import artifacts
@@ -70,8 +70,8 @@ def preferences() -> list[dict[str, Any]]:
         rows.append(
             {
                 "prompt": [{"role": "user", "content": f"{question} {i}"}],
-                "chosen": data.as_messages(chosen),
-                "rejected": data.as_messages(rejected),
+                "chosen": as_messages(chosen),
+                "rejected": as_messages(rejected),
                 "explored": {"chosen": chosen, "rejected": rejected}.get(role, third),
                 "explored_role": role,
             }
@@ -134,8 +134,8 @@ def trl_trainer(policy: Any, reference: Any, chat: Chat, folder: Path, **setting
             "prompt": chat.tokenizer.apply_chat_template(
                 row["prompt"], tokenize=False, add_generation_prompt=True
             ),
-            "chosen": data.as_text(row["chosen"]),
-            "rejected": data.as_text(row["rejected"]),
+            "chosen": as_text(row["chosen"]),
+            "rejected": as_text(row["rejected"]),
         }
         for row in preferences()
     ]
@@ -174,7 +174,7 @@ def selm_by_hand(policy: Any, reference: Any, chat: Chat, alpha: float) -> list[
     for row in preferences():
         ratios = {}
         for which in ("chosen", "rejected", "explored"):
-            text = row[which] if which == "explored" else data.as_text(row[which])
+            text = row[which] if which == "explored" else as_text(row[which])
             with torch.no_grad():
                 ref = by_hand(reference, chat, row["prompt"], text)
             ratios[which] = by_hand(policy, chat, row["prompt"], text) - ref
@@ -289,7 +289,7 @@ def test_reference_log_probs_of_all_three_responses_are_precomputed(
     wanted: dict[str, list[float]] = {column: [] for column in REF_COLUMNS}
     with torch.no_grad():
         for row in preferences():
-            texts = (data.as_text(row["chosen"]), data.as_text(row["rejected"]), row["explored"])
+            texts = (as_text(row["chosen"]), as_text(row["rejected"]), row["explored"])
             for column, text in zip(REF_COLUMNS, texts, strict=True):
                 wanted[column].append(by_hand(reference, chat, row["prompt"], text).item())
     for column, values in wanted.items():

@@ -10,7 +10,7 @@ import pytest
 from transformers.trainer_utils import SchedulerType
 
 from selm.check.installed import check_packages
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe, Training

@@ -20,7 +20,7 @@ import pytest
 from chat_server import TEMPLATE, Reply, error, longer_wins, serving
 from patience import PATIENCE
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ SECRET = "sk-Secret123"
 
 
 def preferences(project) -> list:
-    return data.read(artifacts.folder(project.recipe, "preferences", 1) / "train.parquet")
+    return read_rows(artifacts.folder(project.recipe, "preferences", 1) / "train.parquet")
 
 
 def manifest(project, kind: str, t: int) -> dict:
@@ -111,7 +111,7 @@ def test_a_judge_serves_a_whole_run_and_its_report(judged, monkeypatch, tmp_path
     base, last = metrics["iterations"][0], metrics["iterations"][-1]
     assert base["reward_mean"] == 0.5  # the base model against itself
     assert last["win_rate_vs_base"] is not None
-    rewards = data.read(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
+    rewards = read_rows(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
     assert {row["reward"] + row["reward_of_base"] for row in rewards} == {1.0}
 
 
@@ -310,7 +310,7 @@ def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path
         wrong = judged(url, "another").stage("evaluate", 1)
     assert wrong.returncode == 2
     assert "404 The model `another` does not exist" in wrong.stderr.splitlines()[-1]
-    rows = data.read(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
+    rows = read_rows(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
     assert {row["reward"] + row["reward_of_base"] for row in rows} == {1.0}
     assert facts["verdicts"] == 2 * len(rows)  # no answer is that of the base model
     assert facts["prompt_tokens"] > 50 * facts["verdicts"]

@@ -13,7 +13,7 @@ import torch
 from patience import PATIENCE
 from transformers import AutoModelForCausalLM
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def rows(project, kind: str) -> list:
-    return data.read(artifacts.folder(project.recipe, kind, 1) / "train.parquet")
+    return read_rows(artifacts.folder(project.recipe, kind, 1) / "train.parquet")
 
 
 def shards(project, kind: str) -> list[Path]:

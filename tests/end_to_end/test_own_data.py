@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def test_one_file_of_pairs_runs_through(project, tmp_path: Path) -> None:
     assert "report.md" in done.stdout.splitlines()[-1]
     metrics = json.loads((mine.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     assert [entry["n"] for entry in metrics["iterations"]] == [2, 2]
-    preferred = data.read(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
+    preferred = read_rows(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
     assert {row["prompt"][0]["content"] for row in preferred} <= {r["prompt"] for r in rows[:18]}
 
 
@@ -46,7 +46,7 @@ def test_prompts_alone_are_answered_twice_and_ranked(project, tmp_path: Path) ->
     )
     done = mine.run()
     assert done.returncode == 0, done.stderr
-    preferred = data.read(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
+    preferred = read_rows(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
     assert len(preferred) >= 15
     for row in preferred:
         assert len(row["scores"]) == 2

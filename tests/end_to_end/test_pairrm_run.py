@@ -7,7 +7,7 @@ import numpy as np
 import pairrm_weights as small
 import pytest
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.ranking.pairrm import PairRMRanker
 from selm.run import artifacts
 
@@ -25,11 +25,11 @@ def test_a_whole_run_is_ranked_and_judged_by_pairrm(project, ranker_folder: Path
     assert done.returncode == 0, done.stderr
     metrics = json.loads((mine.folder / "report" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["ranker"] == metrics["judge"] == "pairrm"
-    base = data.read(artifacts.folder(mine.recipe, "evaluation", 0) / "test.parquet")
+    base = read_rows(artifacts.folder(mine.recipe, "evaluation", 0) / "test.parquet")
     texts = {row["prompt_id"]: row["response"] for row in base}
     ranker = PairRMRanker(str(ranker_folder))
     for t, entry in enumerate(metrics["iterations"]):
-        rows = data.read(artifacts.folder(mine.recipe, "evaluation", t) / "test.parquet")
+        rows = read_rows(artifacts.folder(mine.recipe, "evaluation", t) / "test.parquet")
         scores = ranker.score(
             [row["prompt_id"] for row in rows],
             [row["prompt"] for row in rows],
@@ -41,7 +41,7 @@ def test_a_whole_run_is_ranked_and_judged_by_pairrm(project, ranker_folder: Path
     assert metrics["iterations"][0]["reward_mean"] == 0, "the base beside itself"
     assert metrics["iterations"][2]["reward_mean"] != 0
 
-    [preferred, *_] = data.read(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
+    [preferred, *_] = read_rows(artifacts.folder(mine.recipe, "preferences", 1) / "train.parquet")
     assert sum(preferred["scores"]) == pytest.approx(0, abs=1e-5), "each win is another's loss"
 
     again = mine.run()

@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import LoopbackHub, User
 from transformers import AutoModelForCausalLM
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts, manifest
 from selm.run.hashes import hashes_in
 
@@ -101,7 +101,7 @@ def test_the_second_machine_ends_where_an_undisturbed_run_does(story, finished) 
         ("evaluation", 2, "test.parquet"),
     ):
         found, wanted = (
-            data.read(artifacts.folder(project.recipe, kind, t) / file)
+            read_rows(artifacts.folder(project.recipe, kind, t) / file)
             for project in (second, whole)
         )
         assert found == wanted, (kind, t)
@@ -495,7 +495,7 @@ def test_inputs_are_pushed_first_and_pulled_where_they_are_missing(
         assert (here / path.name).read_bytes() == path.read_bytes()
     assert sorted(path.name for path in here.iterdir()) == sorted(p.name for p in there.iterdir())
     assert not list(empty.folder.rglob(".*"))
-    rows = [data.read(p.folder / "iter-2/responses/train.parquet") for p in (pushing, empty)]
+    rows = [read_rows(p.folder / "iter-2/responses/train.parquet") for p in (pushing, empty)]
     assert rows[0] == rows[1]
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts
 
 pytestmark = [
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def responses(project) -> list:
-    return data.read(artifacts.folder(project.recipe, "responses", 1) / "train.parquet")
+    return read_rows(artifacts.folder(project.recipe, "responses", 1) / "train.parquet")
 
 
 def test_greedy_answers_are_those_of_transformers(project, finished) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from patience import PATIENCE
 
-from selm.data import rows as data
+from selm.data.parquet import read_rows
 from selm.run import artifacts
 
 pytestmark = pytest.mark.slow
@@ -93,7 +93,7 @@ def test_ranking_is_the_same_with_two_workers_and_a_death(project_copy, tmp_path
     (alone.folder / "iter-1/preferences/manifest.json").unlink()
 
     dies = tmp_path / "dies"
-    responses = data.read(artifacts.folder(alone.recipe, "responses", 1) / "train.parquet")
+    responses = read_rows(artifacts.folder(alone.recipe, "responses", 1) / "train.parquet")
     dies.write_text(responses[5]["prompt"][-1]["content"], encoding="utf-8")
     two = replace(alone.with_overrides("ranking.workers=2"), environment={"DIES_ONCE": str(dies)})
     done = two.stage("rank", 1)

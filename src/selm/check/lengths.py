@@ -5,9 +5,9 @@ from statistics import fmean
 from tqdm import tqdm
 
 from selm.check.preflight import Preflight
-from selm.data import rows as data
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.model.chat import Chat, TemplateRefusal
 from selm.recipe.schema import Recipe
@@ -71,7 +71,7 @@ def _check_refused(refused: Drops, rows: int) -> None:
 
 def _responses(recipe: Recipe, chat: Chat, found: list[Row]) -> tuple[list[int], float]:
     """Whole lengths of chosen and rejected, and the share of them that `max_length` cuts."""
-    pairs = [row | {w: data.as_messages(row[w]) for w in ("chosen", "rejected")} for row in found]
+    pairs = [row | {w: as_messages(row[w]) for w in ("chosen", "rejected")} for row in found]
     whole, _ = tokenize(pairs, chat, None, with_explored=False)
     if not whole:
         return [0], 0.0

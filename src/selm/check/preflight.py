@@ -5,9 +5,9 @@ from functools import cached_property
 
 from transformers import PretrainedConfig
 
-from selm.data import rows as data
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.portions import held_out_portion, sample_rows, training_portion
 from selm.errors import UserError
 from selm.model import loading
 from selm.model.chat import Chat, load_chat, prompt_ids_of
@@ -38,7 +38,7 @@ class Preflight:
     @cached_property
     def sample(self) -> tuple[list[Row], Drops]:
         """The first rows."""
-        return data.sample(self.recipe, "train", SAMPLE_ROWS)
+        return sample_rows(self.recipe, "train", SAMPLE_ROWS)
 
     @cached_property
     def taken(self) -> tuple[list[Row], Drops]:
@@ -61,8 +61,8 @@ class Preflight:
     def portions(self) -> list[tuple[list[Row], Drops]]:
         """All training rows, by iteration."""
         iterations = range(1, len(self.recipe.iterations) + 1)
-        return [data.training_portion(self.recipe, t) for t in iterations]
+        return [training_portion(self.recipe, t) for t in iterations]
 
     @cached_property
     def held_out(self) -> tuple[list[Row], Drops]:
-        return data.held_out(self.recipe)
+        return held_out_portion(self.recipe)

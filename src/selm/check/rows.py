@@ -1,9 +1,9 @@
 """The data: all rows once, or the first of them."""
 
 from selm.check.preflight import SAMPLE_ROWS, Preflight
-from selm.data import rows as data
 from selm.data.drops import Drops, in_words
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.portions import check_objective, overlap, sample_rows
 from selm.errors import UserError
 
 
@@ -13,7 +13,7 @@ def rows(preflight: Preflight) -> str:
     trained = [row for found, _ in portions for row in found]
     dropped = sum((drops for _, drops in portions), Drops())
     numbers = " + ".join(f"{len(found):,}" for found, _ in portions)
-    shared = data.overlap(trained, held_out)
+    shared = overlap(trained, held_out)
     if shared == len(held_out):
         raise UserError(
             f"data.test_split: all {shared} held-out prompts are trained on as well; hold others "
@@ -27,9 +27,9 @@ def rows(preflight: Preflight) -> str:
 def first_rows(preflight: Preflight) -> str:
     """The first rows of both splits have a form that is read."""
     found, dropped = preflight.sample
-    held_out, _ = data.sample(preflight.recipe, "test", SAMPLE_ROWS)
+    held_out, _ = sample_rows(preflight.recipe, "test", SAMPLE_ROWS)
     for t in range(1, len(preflight.recipe.iterations) + 1):
-        data.check_objective(preflight.recipe, t, found)
+        check_objective(preflight.recipe, t, found)
     return (
         f"{_kind(found)}; the first {len(found)} training and {len(held_out)} held-out rows"
         + _dropped("dropped", dropped)

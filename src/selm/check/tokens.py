@@ -4,7 +4,7 @@ import tempfile
 
 from selm.check.preflight import Preflight
 from selm.data.drops import in_words
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.errors import UserError
 from selm.model import loading
 from selm.model.chat import Chat, load_chat

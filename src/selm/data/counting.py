@@ -30,7 +30,7 @@ def held_out_rows(recipe: Recipe) -> int:
 
 
 def _local_rows(data: Data, which: str) -> int | None:
-    """Rows of local .jsonl files, split as `data.py` does it; None where that takes a reader."""
+    """Rows of local .jsonl files, split as `portions` does it; None where that takes a reader."""
     from selm.data import on_disk  # it imports this module
 
     if not is_local_path(data.name_or_path) or any(

@@ -43,6 +43,16 @@ def text(value: Any) -> str | None:
     return json.dumps(value) if finite else None
 
 
+def as_messages(response: str | None) -> list[Message] | None:
+    """A response's text in the form of the schemas."""
+    return None if response is None else [{"role": "assistant", "content": response}]
+
+
+def as_text(messages: list[Message] | None) -> str | None:
+    """The inverse of `as_messages`."""
+    return None if not messages else messages[0]["content"]
+
+
 def messages(value: Any, what: str) -> list[Message]:
     """One message or a list of them, in OpenAI's form or in ShareGPT's.
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selm.data import rows as data
+from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.ranking.base import Ranker
 from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON, of_the_others
@@ -42,7 +42,7 @@ def with_rewards(
             [row["prompt_id"] for row in rows],
             [row["prompt"] for row in rows],
             [pools[sent[i]] for i in at],
-            [data.columns(row) for row in rows],
+            [columns_of(row) for row in rows],
         )
 
     found = of_the_others([answered[n]["prompt_id"] for n in sent], score)

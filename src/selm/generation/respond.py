@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from selm.data import rows as data
+from selm.data.columns import as_json
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.prompts import as_messages
+from selm.data.schemas import RESPONSES
 from selm.errors import UserError
 from selm.generation.engines import Engine, load_engine, sample_seed
 from selm.model.chat import load_chat, prompt_ids_of
@@ -42,7 +44,7 @@ def respond(
     workers = Workers(settings.workers, settings.tensor_parallel_size, "generation.workers")
     longest = _longest_prompt(rows, policy, recipe) if settings.engine == "vllm" else None
     load = partial(_load, policy, recipe, iteration, longest)
-    answered = run_shards(rows, load, data.RESPONSES, folder, settings.shard_size, what, workers)
+    answered = run_shards(rows, load, RESPONSES, folder, settings.shard_size, what, workers)
     dropped = _dropped(rows, answered, policy, recipe)
     if not answered:
         raise UserError(_nothing(dropped, policy, recipe))
@@ -106,12 +108,12 @@ def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) ->
                 "prompt_id": shard[i]["prompt_id"],
                 "prompt": shard[i]["prompt"],
                 "tools": shard[i].get("tools"),
-                "chosen": data.as_messages(shard[i]["chosen"]),
-                "rejected": data.as_messages(shard[i]["rejected"]),
+                "chosen": as_messages(shard[i]["chosen"]),
+                "rejected": as_messages(shard[i]["rejected"]),
                 "responses": [sample.text for sample in samples],
                 "finish_reasons": [sample.finish_reason for sample in samples],
                 "num_tokens": [sample.num_tokens for sample in samples],
-                "columns": data.as_json(shard[i]["columns"]),
+                "columns": as_json(shard[i]["columns"]),
             }
         )
     return answered

@@ -45,7 +45,7 @@ ABOUT = {
 
 MESSAGES = "list of {role, content}"
 
-# Columns of each schema in `selm.data.rows`: name -> type, meaning.
+# Columns of each schema in `selm.data.schemas`: name -> type, meaning.
 COLUMNS = {
     "responses": {
         "prompt_id": ("string", "the same in every stage; rows are joined by it"),

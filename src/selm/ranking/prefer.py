@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selm.data import rows as data
+from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.prompts import as_messages
+from selm.data.schemas import SCORES
 from selm.errors import UserError
 from selm.ranking.base import Ranker
 from selm.ranking.ensemble import EnsembleRanker, combined
@@ -96,7 +98,7 @@ def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> 
     what = f"ranking with {ranking.ranker}"
     load = partial(_load, ranking, recipe.seed, verdicts.resolve())
     size = ranking.shard_size
-    scored = run_shards(rows, load, data.SCORES, folder, size, what, _workers(ranking))
+    scored = run_shards(rows, load, SCORES, folder, size, what, _workers(ranking))
     return [
         Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
         if found["scores"]
@@ -135,7 +137,7 @@ def _scores(rows: Sequence[Row], ranker: Ranker, ranking: Ranking) -> list[Score
         [row["prompt_id"] for row in rows],
         [row["prompt"] for row in rows],
         [[candidate.text for candidate in pool(row, ranking.pool)] for row in rows],
-        [data.columns(row) for row in rows],
+        [columns_of(row) for row in rows],
     )
     if isinstance(ranker, EnsembleRanker):
         return [(combined(by_member), by_member) for by_member in ranker.score_by_member(*asked)]
@@ -160,8 +162,8 @@ def _preference(ranked: Ranked, pair: Pair) -> Row:
         "prompt_id": row["prompt_id"],
         "prompt": row["prompt"],
         "tools": row.get("tools"),
-        "chosen": data.as_messages(chosen.text),
-        "rejected": data.as_messages(rejected.text),
+        "chosen": as_messages(chosen.text),
+        "rejected": as_messages(rejected.text),
         "explored": row["responses"][0],
         "explored_role": role(pair, ranked.explored),
         "chosen_finish_reason": chosen.finish_reason,

@@ -10,8 +10,9 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
-from selm.data import rows as data
-from selm.data.rows import Row
+from selm.data.columns import as_json, columns_of
+from selm.data.forms import Row
+from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.ranking.refused import PromptRefused
@@ -24,7 +25,7 @@ def check(section: str, ranking: Ranking, rows: Sequence[Row]) -> None:
 
     Args:
         section: the key of `ranking` in the recipe, for errors.
-        rows: the dataset's, a few of them (`data.sample`). A function is called with the first.
+        rows: the dataset's, a few of them (`sample_rows`). A function is called with the first.
     """
     try:
         _CHECKS[ranking.ranker](ranking, rows)
@@ -56,10 +57,10 @@ def _function(ranking: Ranking, rows: Sequence[Row]) -> None:
 
     ranker = FunctionRanker(ranking.name_or_path or "")
     for row in rows[:1]:
-        stored = {"columns": data.as_json(row["columns"])}
-        pair = {which: data.as_messages(row[which]) for which in ("chosen", "rejected")}
+        stored = {"columns": as_json(row["columns"])}
+        pair = {which: as_messages(row[which]) for which in ("chosen", "rejected")}
         ranker.score(
-            [row["prompt_id"]], [row["prompt"]], [_texts(row)], [data.columns(stored | pair)]
+            [row["prompt_id"]], [row["prompt"]], [_texts(row)], [columns_of(stored | pair)]
         )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selm.data import rows as data
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.prompts import as_text
 
 Pool = Literal["dataset_and_samples", "samples"]
 
@@ -53,7 +53,7 @@ def pool(row: Row, which: Pool) -> list[Candidate]:
     of_dataset = [
         Candidate(text, source)
         for source in ("chosen", "rejected")
-        if (text := data.as_text(row[source])) is not None
+        if (text := as_text(row[source])) is not None
     ]
     of_policy = [
         Candidate(text, "policy", finish_reason)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.ranking.selection import Candidate
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from selm.data import rows as data
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.parquet import read_rows
 from selm.escape import cell, code, fenced, literal, visible
 from selm.ranking.kinds import in_words
 from selm.recipe.loading import as_yaml
@@ -52,11 +52,11 @@ def load(recipe: Recipe) -> Results:
 
     return Results(
         evaluations={
-            t: data.read(file("evaluation", t, "test.parquet"))
+            t: read_rows(file("evaluation", t, "test.parquet"))
             for t in evaluated_iterations(recipe)
         },
         roles={
-            t: Counter(r["explored_role"] for r in data.read(file(kind, t, "train.parquet")))
+            t: Counter(r["explored_role"] for r in read_rows(file(kind, t, "train.parquet")))
             for kind, t in done
             if kind == "preferences"
         },

@@ -13,8 +13,8 @@ from pathlib import Path
 from datasets import Features
 from tqdm import tqdm
 
-from selm.data import rows as data
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.parquet import as_table, with_tools
 from selm.escape import one_line
 from selm.run import sealed
 from selm.run.workers import Load, Workers, spread
@@ -55,9 +55,9 @@ def run_shards(
     ):
         progress.set_postfix_str("resumed" if num_done else "")
         for span, results in finished:
-            table = data.as_table(results, features)
+            table = as_table(results, features)
             sealed.save(table, _path(folder, span))
-            done[span] = data.with_tools(table.to_pylist())
+            done[span] = with_tools(table.to_pylist())
             progress.update(len(span))
     return [row for span in spans for row in done[span]]
 
@@ -72,7 +72,7 @@ def _kept(folder: Path, span: range) -> list[Row] | None:
         print(
             one_line(f"damaged: {path} is not the file that was written; its rows are done again")
         )
-    return None if found is None else data.with_tools(found)
+    return None if found is None else with_tools(found)
 
 
 def _finished(

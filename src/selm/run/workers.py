@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from selm.data.rows import Row
+from selm.data.forms import Row
 from selm.errors import OutsideError, UserError
 from selm.memory import is_lack
 from selm.run import stopped, temporary

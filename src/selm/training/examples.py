@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from selm.data import rows as data
 from selm.data.drops import Drops, row_name
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.prompts import as_text
 from selm.model.chat import Chat, TemplateRefusal
 
 # explored_role as a number: an index into (chosen, rejected, a third response).
@@ -54,8 +54,8 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
         finished = row.get(f"{which}_finish_reason") != "length"
         return chat.response_ids(row["prompt"], text, finished, tools)[:room]
 
-    chosen_ids = ids(data.as_text(row["chosen"]) or "", "chosen")
-    rejected_ids = ids(data.as_text(row["rejected"]) or "", "rejected")
+    chosen_ids = ids(as_text(row["chosen"]) or "", "chosen")
+    rejected_ids = ids(as_text(row["rejected"]) or "", "rejected")
     if not chosen_ids or not rejected_ids:
         return "empty_response"
     if chosen_ids == rejected_ids:

@@ -14,9 +14,11 @@ from datasets import Dataset
 from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from selm.data import rows as data
 from selm.data.drops import Drops, in_words
-from selm.data.rows import Row
+from selm.data.forms import Row
+from selm.data.parquet import read_rows
+from selm.data.portions import training_portion
+from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.files import write_text
 from selm.model import loading
@@ -40,10 +42,10 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
     """Token ids of the iteration's pairs: ranked ones, or the portion as it is for `dpo`."""
     dropped = Drops()
     if recipe.iteration(t).objective == "dpo":
-        rows, dropped = data.training_portion(recipe, t)
-        rows = [row | {which: data.as_messages(row[which]) for which in _PAIR} for row in rows]
+        rows, dropped = training_portion(recipe, t)
+        rows = [row | {which: as_messages(row[which]) for which in _PAIR} for row in rows]
     else:
-        rows = data.read(artifacts.folder(recipe, "preferences", t) / "train.parquet")
+        rows = read_rows(artifacts.folder(recipe, "preferences", t) / "train.parquet")
     chat = load_chat(artifacts.policy_path(recipe, t - 1), recipe.model)
     max_length = recipe.training.max_length
     examples, cut = tokenize(rows, chat, max_length, with_explored=recipe.alpha(t) > 0)

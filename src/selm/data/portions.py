@@ -1,101 +1,29 @@
-"""Preference datasets in; rows with ids out, portion by portion. Also the schemas of our own.
+"""Preference datasets in; rows with ids out, portion by portion.
 
-The way of a row: `data_files` says which files are read, `raw_rows` reads them row by row, `forms`
-makes rows of ours of them (see there), `drops` counts those that cannot be used.
+The way of a row: `on_disk` and `on_hub` say which files are read, `raw_rows` reads them row by row,
+`forms` makes rows of ours of them (see there), `drops` counts those that cannot be used.
 """
 
-import datetime
-import json
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-import pyarrow
-import pyarrow.parquet as parquet
-from datasets import Features, List, ReadInstruction, Value
-from tqdm import tqdm
+from datasets import ReadInstruction
 
 from selm.data import on_disk
 from selm.data.counting import portion
 from selm.data.drops import Drops, in_words
 from selm.data.forms import WANTED, Row, lacking, normalise
-from selm.data.prompts import Message, prompt_hash
+from selm.data.prompts import prompt_hash
 from selm.data.raw_rows import NOT_UTF8, Raw, Table, table
 from selm.errors import UserError
-from selm.escape import one_line
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
-
-__all__ = ["Message", "Row", "normalise"]
 
 # Of the rows that were read, at most this share may be dropped.
 _MOST_DROPPED = 0.9
 
 # ... and at most this share may be no rows at all: then the file is damaged, or another kind.
 _MOST_UNREADABLE = 0.1
-
-_MESSAGES = List({"role": Value("string"), "content": Value("string")})
-
-# Where prompts have tools, the columns `prompt` and `tools`: calls and functions as JSON text.
-_MESSAGES_WITH_TOOLS = List(
-    {name: Value("string") for name in ("role", "content", "tool_calls", "name", "tool_call_id")}
-)
-
-# `columns`: the dataset's other columns as a JSON object, for each dataset has other ones; null
-# where it has none.
-RESPONSES = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "chosen": _MESSAGES,
-        "rejected": _MESSAGES,
-        "responses": List(Value("string")),
-        "finish_reasons": List(Value("string")),
-        "num_tokens": List(Value("int64")),
-        "columns": Value("string"),
-    }
-)
-
-# TRL's conversational preference format, and beside it what SELM needs to know of the explored
-# response. *_finish_reason: "stop", or "length" for a response that was cut at the token limit.
-PREFERENCES = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "chosen": _MESSAGES,
-        "rejected": _MESSAGES,
-        "explored": Value("string"),
-        "explored_role": Value("string"),
-        "chosen_finish_reason": Value("string"),
-        "rejected_finish_reason": Value("string"),
-        "explored_finish_reason": Value("string"),
-        "scores": List(Value("float64")),
-    }
-)
-
-# What a ranker said of a row's pool; `member_scores` has one list per member of an ensemble.
-SCORES = Features(
-    {
-        "prompt_id": Value("string"),
-        "scores": List(Value("float64")),
-        "member_scores": List(List(Value("float64"))),
-    }
-)
-
-EVALUATION = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "response": Value("string"),
-        "finish_reason": Value("string"),
-        "num_tokens": Value("int64"),
-        "reward": Value("float64"),
-        "reward_of_base": Value("float64"),
-    }
-)
 
 
 def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
@@ -112,7 +40,7 @@ def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
     return kept, dropped
 
 
-def sample(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Drops]:
+def sample_rows(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Drops]:
     """The first rows of the split `train` or `test`, for a look at the data."""
     return _clean(recipe, _split(recipe, which).select(range(count)))
 
@@ -133,7 +61,7 @@ def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
         )
 
 
-def held_out(recipe: Recipe) -> tuple[list[Row], Drops]:
+def held_out_portion(recipe: Recipe) -> tuple[list[Row], Drops]:
     """The first `evaluation.limit` rows of the test split."""
     rows = _split(recipe, "test")
     limit = recipe.evaluation.limit
@@ -309,105 +237,3 @@ def _check_enough(
 def _named(columns: Sequence[str]) -> str:
     shown = ", ".join(name if name.isprintable() else repr(name) for name in columns[:20])
     return shown + (", ..." if len(columns) > 20 else "")
-
-
-def as_messages(response: str | None) -> list[Message] | None:
-    """A response's text in the form of the schemas."""
-    return None if response is None else [{"role": "assistant", "content": response}]
-
-
-def as_text(messages: list[Message] | None) -> str | None:
-    """The inverse of `as_messages`."""
-    return None if not messages else messages[0]["content"]
-
-
-def as_json(columns: Row) -> str | None:
-    """The dataset's other columns in the form of `RESPONSES`; dates and the like become text.
-
-    Columns of pictures, sounds and other bytes are left out: as text they would say nothing.
-    """
-    found = {key: text for key, value in columns.items() if (text := _json(key, value)) is not None}
-    pairs = ", ".join(f"{json.dumps(key)}: {text}" for key, text in found.items())
-    return f"{{{pairs}}}" if found else None
-
-
-def _json(key: str, value: Any) -> str | None:
-    try:
-        return json.dumps(value, default=_as_text)
-    except RecursionError:  # it is nested about as deep as could be read
-        return "null"
-    except TypeError:
-        _say_left_out(key)
-        return None
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | Decimal | UUID):
-        return str(value)
-    raise TypeError
-
-
-@cache  # once for a column, not for each of its rows
-def _say_left_out(column: str) -> None:
-    tqdm.write(one_line(f"column {column}: left out, rankers get no pictures, sounds or bytes"))
-
-
-def columns(row: Row) -> Row:
-    """What a row of the schema `RESPONSES` holds beside prompt and candidates, for rankers.
-
-    >>> columns({"chosen": as_messages("w"), "rejected": None, "columns": '{"level": 3}'})
-    {'chosen': 'w', 'rejected': None, 'level': 3}
-    """
-    pair = {which: as_text(row.get(which)) for which in ("chosen", "rejected")}
-    return pair | json.loads(row.get("columns") or "{}")
-
-
-def save(rows: list[Row], features: Features, path: Path) -> None:
-    """Write rows as Parquet; `path` names the split for `load_dataset`: train or test."""
-    parquet.write_table(as_table(rows, features), path)
-
-
-def read(path: Path) -> list[Row]:
-    """Rows of a Parquet file that `save` wrote."""
-    return with_tools(parquet.read_table(path).to_pylist())
-
-
-def as_table(rows: list[Row], features: Features) -> pyarrow.Table:
-    """Rows of a schema, with a column `tools` more if a prompt has any."""
-    rows, features = _with_tools_as_text(rows, features)
-    return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
-
-
-def with_tools(rows: list[Row]) -> list[Row]:
-    """Rows of a table that `as_table` made, as they were: tools and calls are objects again."""
-    return [_with_tools(row) for row in rows] if rows and "tools" in rows[0] else rows
-
-
-def _with_tools_as_text(rows: list[Row], features: Features) -> tuple[list[Row], Features]:
-    """Calls and functions are of any form, so columns hold their JSON; only where there are any."""
-    prompts = [message for row in rows for message in row.get("prompt") or []]
-    if not any(row.get("tools") for row in rows) and not any(len(m) > 2 for m in prompts):
-        return rows, features
-    wider = Features(features | {"prompt": _MESSAGES_WITH_TOOLS, "tools": Value("string")})
-
-    def as_text(row: Row) -> Row:
-        prompt = [
-            message | ({"tool_calls": json.dumps(calls)} if calls else {})
-            for message in row["prompt"]
-            for calls in [message.get("tool_calls")]
-        ]
-        offered = json.dumps(row["tools"]) if row.get("tools") else None
-        return row | {"prompt": prompt, "tools": offered}
-
-    return [as_text(row) for row in rows], wider
-
-
-def _with_tools(row: Row) -> Row:
-    """The inverse, for a row."""
-    prompt = []
-    for message in row["prompt"]:
-        message = {key: value for key, value in message.items() if value is not None}
-        if "tool_calls" in message:
-            message["tool_calls"] = json.loads(message["tool_calls"])
-        prompt.append(message)
-    return row | {"prompt": prompt, "tools": json.loads(row["tools"]) if row["tools"] else None}
