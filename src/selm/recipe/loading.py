@@ -1,4 +1,4 @@
-"""YAML in, a recipe out: the file, its overrides, and what is said of mistakes. Imports no torch.
+"""YAML in, a recipe out: files, overrides, and what is said of mistakes. Imports no torch.
 
     recipe = load_recipe("recipes/zephyr-7b-sft/selm.yaml", ["training.alpha=0.005"])
 
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from selm.errors import UserError
-from selm.recipe import yaml_tree
+from selm.recipe import extends, yaml_tree
 from selm.recipe.foreign import with_foreign_keys
 from selm.recipe.names import dotted, unknown_key
 from selm.recipe.paths import escape, expand
@@ -37,16 +37,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override, check. Raises UserError on anything that is not as it should be."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
-    tree = yaml_tree.read(path)
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections (run_name, model, data, ...)")
+    layers = extends.layers(path)
+    tree = extends.merged(layers)
     for override in overrides:
         _apply(tree, override)
     refuse_secrets(tree)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from error
+        files = f" {extends.KEY} ".join(str(layer.path) for layer in layers)
+        raise UserError(f"{files}: {_explain(error)}") from error
     recipe = with_paths(with_foreign_keys(recipe), expand)
     check(recipe)
     return recipe
@@ -73,6 +73,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             f"{key}: {shown!r} is {str(error).removeprefix('line 1: ')}; text with such "
             f"characters wants quotes: {key}='\"...\"'"
         ) from error
+    if key == extends.KEY:
+        raise UserError(f"{key}: stands in a recipe's file only; name the other file instead")
     *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:

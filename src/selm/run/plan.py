@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selm import cost
 from selm.data.counting import portion, train_rows
+from selm.recipe import extends
 from selm.recipe.schema import Recipe
 from selm.training.batch import num_processes
 
@@ -103,6 +104,7 @@ def _header(run: Run) -> list[str]:
             f"{recipe.run_name}: {len(recipe.iterations)} iterations from "
             f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/"
         ),
+        *(_comment(text) for text in extends.described(run.path)),
         f"# {_batch_comment(recipe)}",
         *_hub_comment(recipe),
         *(_comment(text) for text in (estimate(recipe), *warnings(run))),
