@@ -16,8 +16,8 @@ from selm.recipe.loading import load_recipe
 from selm.run import artifacts, fingerprint, hashes, manifest, plan
 from selm.run.artifacts import folder, partial_folder, require_inputs, state, writing
 from selm.run.hashes import sha256
-from selm.run.lineage import name
-from selm.run.plan import Run, stages
+from selm.run.plan import Run
+from selm.run.stages import name, stages
 
 REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in candidates]\n"
 

@@ -17,7 +17,8 @@ from selm import cost
 from selm.cost import SHAPES, Shape, fits, longest_of, shape_of, training_memory
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
-from selm.run.plan import Run, script, stages, warnings
+from selm.run.plan import Run, script, warnings
+from selm.run.stages import stages
 from selm.training.layout import lay_out
 from selm.training.shared_prefix import prepare
 

@@ -18,7 +18,8 @@ from selm.recipe.schema import Iteration, Recipe
 from selm.recipe.trl_keys import DECIDED_ELSEWHERE, NEVER, trl_keys
 from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys
 from selm.run.lineage import EXECUTION_KEYS
-from selm.run.plan import Run, script, stages
+from selm.run.plan import Run, script
+from selm.run.stages import stages
 from selm.training.batch import gradient_accumulation_steps, num_processes
 from selm.training.config import training_arguments
 

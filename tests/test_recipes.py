@@ -18,7 +18,8 @@ from selm import cost
 from selm.data.counting import portion
 from selm.recipe.loading import as_yaml, load_recipe
 from selm.recipe.schema import Recipe
-from selm.run.plan import Run, script, stages
+from selm.run.plan import Run, script
+from selm.run.stages import stages
 from selm.training.batch import gradient_accumulation_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]

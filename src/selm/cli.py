@@ -25,7 +25,8 @@ from selm.recipe.schema import Recipe
 from selm.recipe.secrets import hide
 from selm.run import artifacts, parents, stopped, temporary
 from selm.run.alone import lock
-from selm.run.plan import SCRIPTS, Run, command
+from selm.run.plan import Run, command
+from selm.run.stages import STAGES
 
 # Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -169,7 +170,7 @@ class Stage:
     """One stage of one iteration, from the check to the written artifact."""
 
     run: Run
-    kind: str
+    name: str
     t: int | None
     started: float = field(default_factory=time.monotonic)
     _lock: TextIO | None = None  # held until the process ends
@@ -180,22 +181,22 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        return artifacts.folder(self.recipe, self.kind, self.t)
+        return artifacts.folder(self.recipe, self.name, self.t)
 
     def is_done(self) -> bool:
         """True, and says so, if the artifact is complete and current, and pushed if it shall be."""
         if self.recipe.hub.push and is_main_process():
             self._check_access()
-        found = artifacts.state(self.recipe, self.kind, self.t)
+        found = artifacts.state(self.recipe, self.name, self.t)
         if is_main_process():
             if found.current:
-                print(one_line(artifacts.done_line(self.recipe, self.kind, self.t, found)))
-                artifacts.sweep(self.recipe, self.kind, self.t)
+                print(one_line(artifacts.done_line(self.recipe, self.name, self.t, found)))
+                artifacts.sweep(self.recipe, self.name, self.t)
                 self._save_recipe()
                 if found.pushed is None:
                     self._push()
-                elif self.kind == "report":
-                    artifacts.pull(self.recipe, self.kind, self.t)
+                elif self.name == "report":
+                    artifacts.pull(self.recipe, self.name, self.t)
             elif found.why != "missing":
                 print(one_line(f"{self.folder}: made again, {found.why}"))
         return found.current
@@ -208,19 +209,19 @@ class Stage:
 
     def _push(self) -> None:
         if self.recipe.hub.push:
-            artifacts.push(self.run, self.kind, self.t)
+            artifacts.push(self.run, self.name, self.t)
 
     def begin(self) -> None:
         """Check the inputs, keep others out, save the resolved recipe, start a log file.
 
         Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
         """
-        artifacts.require_inputs(self.run, self.kind, self.t)
+        artifacts.require_inputs(self.run, self.name, self.t)
         if not is_main_process():
-            while artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
+            while artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
             return
-        script = SCRIPTS[self.kind]
+        script = STAGES[self.name].script
         label = script if self.t is None else f"iter-{self.t}-{script}"
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
@@ -239,18 +240,18 @@ class Stage:
         """If this process is stopped from now on."""
         stopped.work = stopped.Work(
             Path(self.recipe.output_dir),
-            self.kind,
+            self.name,
             self.folder,
-            artifacts.partial_path(self.recipe, self.kind, self.t),
-            command(self.run, self.kind, self.t),
+            artifacts.partial_path(self.recipe, self.name, self.t),
+            command(self.run, self.name, self.t),
         )
 
     def _prepare_hub(self) -> None:
         """Pull what is missing, and make sure before the work that its result can be pushed."""
         from selm.hub import client
 
-        client.make_repository(self.recipe, client.place(self.recipe, self.kind, self.t))
-        for entry in artifacts.inputs_on_hub_alone(self.run, self.kind, self.t):
+        client.make_repository(self.recipe, client.place(self.recipe, self.name, self.t))
+        for entry in artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
             artifacts.pull(self.recipe, *entry)
 
     @contextmanager
@@ -260,7 +261,7 @@ class Stage:
         Then it is pushed, if the recipe says so.
         """
         seconds = time.monotonic() - self.started
-        with artifacts.writing(self.run, self.kind, self.t, seconds) as record:
+        with artifacts.writing(self.run, self.name, self.t, seconds) as record:
             yield record
         seconds = time.monotonic() - self.started
         drops = in_words(record.dropped)

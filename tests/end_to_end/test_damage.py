@@ -11,8 +11,7 @@ from damages import DAMAGES, cut, flipped
 
 from selm.recipe.loading import as_yaml
 from selm.run import artifacts
-from selm.run.lineage import name
-from selm.run.plan import stages
+from selm.run.stages import name, stages
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from patience import PATIENCE
 
 from selm.run import artifacts
-from selm.run.plan import stages
+from selm.run.stages import stages
 
 pytestmark = pytest.mark.slow
 

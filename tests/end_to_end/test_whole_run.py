@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selm.recipe.loading import as_yaml
 from selm.run import artifacts
-from selm.run.plan import stages
+from selm.run.stages import stages
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ from selm.check.preflight import Preflight
 from selm.errors import UserError
 from selm.generation.engines import check_engine
 from selm.run.artifacts import run_folder
-from selm.run.plan import size_text, stages, warnings
+from selm.run.plan import size_text, warnings
+from selm.run.stages import stages
 from selm.training.batch import num_processes
 
 

@@ -1,6 +1,6 @@
 """Artifacts on the Hugging Face Hub. Imported only where `hub.push` is true.
 
-    responses, preferences, evaluation   a dataset each, `<namespace>/<run_name>-<kind>`, with a
+    responses, preferences, evaluation   a dataset each, `<namespace>/<run_name>-<stage>`, with a
                                          folder `iter-<t>` and a split `iter_<t>` per iteration
     checkpoint                           a model per iteration, `<namespace>/<run_name>-iter-<t>`
     report                               the folder `report` of the evaluations' dataset
@@ -86,7 +86,7 @@ class Pushed:
     manifest: bytes
 
 
-def place(recipe: Recipe, kind: str, t: int | None) -> Place:
+def place(recipe: Recipe, stage: str, t: int | None) -> Place:
     """Names of repository, folder and tag.
 
     >>> place(a recipe of run "zephyr" with hub.namespace "me", "preferences", 2)
@@ -94,11 +94,11 @@ def place(recipe: Recipe, kind: str, t: int | None) -> Place:
     """
     prefix = f"{recipe.hub.namespace}/{recipe.run_name}"
     if t is None:
-        return Place(f"{prefix}-evaluation", "dataset", kind, kind)
+        return Place(f"{prefix}-evaluation", "dataset", stage, stage)
     tag = f"iter-{t}"
-    if kind == "checkpoint":
+    if stage == "checkpoint":
         return Place(f"{prefix}-{tag}", "model", "", tag)
-    return Place(f"{prefix}-{kind}", "dataset", tag, tag)
+    return Place(f"{prefix}-{stage}", "dataset", tag, tag)
 
 
 def find(where: Place) -> Pushed | None:

@@ -17,7 +17,7 @@ from selm.ranking.kinds import in_words
 from selm.recipe.loading import as_yaml
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
-from selm.run.plan import SCRIPTS, evaluated_iterations, stages
+from selm.run.stages import STAGES, evaluated_iterations, stages
 
 Metrics = dict[str, Any]
 Interval = list[float]
@@ -34,7 +34,7 @@ class Results:
         evaluations: t -> rows of the schema `EVALUATION`; t = 0 is the base model.
         roles: t -> how often the explored response was `chosen`, `rejected`, `neither`.
         logs: t -> the trainer's log, one dict per logged step.
-        manifests: (artifact kind, t) -> manifest, in the order of the plan.
+        manifests: (stage, t) -> manifest, in the order of the plan.
     """
 
     evaluations: dict[int, list[Row]]
@@ -45,10 +45,10 @@ class Results:
 
 def load(recipe: Recipe) -> Results:
     """Read what the stages wrote; all of it is known to be there."""
-    done = [(kind, t) for kind, t in stages(recipe) if t is not None]
+    done = [(stage, t) for stage, t in stages(recipe) if t is not None]
 
-    def file(kind: str, t: int, name: str) -> Path:
-        return artifacts.file(recipe, kind, t, name)
+    def file(stage: str, t: int, name: str) -> Path:
+        return artifacts.file(recipe, stage, t, name)
 
     return Results(
         evaluations={
@@ -56,16 +56,16 @@ def load(recipe: Recipe) -> Results:
             for t in evaluated_iterations(recipe)
         },
         roles={
-            t: Counter(r["explored_role"] for r in read_rows(file(kind, t, "train.parquet")))
-            for kind, t in done
-            if kind == "preferences"
+            t: Counter(r["explored_role"] for r in read_rows(file(stage, t, "train.parquet")))
+            for stage, t in done
+            if stage == "preferences"
         },
         logs={
             t: training_steps(
-                json.loads(file(kind, t, "training_log.json").read_text(encoding="utf-8"))
+                json.loads(file(stage, t, "training_log.json").read_text(encoding="utf-8"))
             )
-            for kind, t in done
-            if kind == "checkpoint"
+            for stage, t in done
+            if stage == "checkpoint"
         },
         manifests={entry: artifacts.read_manifest(recipe, *entry) for entry in done},
     )
@@ -127,8 +127,8 @@ def paired_differences(rows: Sequence[Row], base: Sequence[Row], pairwise: bool)
 def metrics(recipe: Recipe, results: Results) -> Metrics:
     """What metrics.json holds; `seconds` are totals by stage, `judge` is who gave the rewards."""
     seconds: Counter[str] = Counter()
-    for (kind, _), manifest in results.manifests.items():
-        seconds[SCRIPTS[kind]] += manifest["seconds"]
+    for (stage, _), manifest in results.manifests.items():
+        seconds[STAGES[stage].script] += manifest["seconds"]
     pairwise = recipe.held_out_ranking().ranker in PAIRWISE_RANKERS
     base = results.evaluations[0]
     entries = [
@@ -275,7 +275,7 @@ def _iteration_table(metrics: Metrics) -> str:
 def ranking_summaries(results: Results) -> dict[int, dict[str, Any]]:
     """t -> what its ranking came to (`selm.ranking.summary`); empty where nothing was ranked."""
     manifests = results.manifests.items()
-    return {t: manifest["summary"] for (kind, t), manifest in manifests if kind == "preferences"}
+    return {t: manifest["summary"] for (stage, t), manifest in manifests if stage == "preferences"}
 
 
 def _ranking_sections(results: Results) -> list[str]:
@@ -340,8 +340,8 @@ def _agreement_section(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
 def _ranker_facts(manifests: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[str]:
     """What rankers counted: verdicts, tokens, texts cut."""
     rows = [
-        [SCRIPTS[kind], str(t), in_words(manifest["rankers"])]
-        for (kind, t), manifest in manifests.items()
+        [STAGES[stage].script, str(t), in_words(manifest["rankers"])]
+        for (stage, t), manifest in manifests.items()
         if manifest.get("rankers")
     ]
     return [table(["stage", "iteration", "what the ranker counted"], rows, left=3)] if rows else []
@@ -391,11 +391,11 @@ def quoted(text: str) -> str:
 
 def _stage_table(manifests: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
     rows = []
-    for (kind, t), manifest in manifests.items():
+    for (stage, t), manifest in manifests.items():
         drops = ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items())
         tokens = f"{manifest['tokens']:,}" if manifest["tokens"] else ""
         facts = [f"{manifest['seconds']:,.1f}", tokens, f"{manifest['rows']:,}", drops or "none"]
-        rows.append([SCRIPTS[kind], str(t), *facts])
+        rows.append([STAGES[stage].script, str(t), *facts])
     seconds = sum(manifest["seconds"] for manifest in manifests.values())
     rows.append(["all", "", f"{seconds:,.1f}", "", "", ""])
     return table(["stage", "iteration", "seconds", "tokens", "rows", "dropped rows"], rows)

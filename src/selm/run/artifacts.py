@@ -31,8 +31,9 @@ from selm.recipe.schema import PAIRRM, Recipe
 from selm.run import manifest
 from selm.run.commit import code_commit
 from selm.run.hashes import hashes_in, sha256
-from selm.run.lineage import differing_keys, inputs, name, recipe_part
-from selm.run.plan import Run, command, stages
+from selm.run.lineage import differing_keys, inputs, recipe_part
+from selm.run.plan import Run, command
+from selm.run.stages import Entry, name, stages
 
 if TYPE_CHECKING:  # `hub` takes half a second to import, and runs without it must not
     from selm.hub.client import Pushed
@@ -58,9 +59,9 @@ def run_folder(recipe: Recipe) -> Path:
     return Path(recipe.output_dir) / recipe.run_name
 
 
-def folder(recipe: Recipe, kind: str, t: int | None) -> Path:
+def folder(recipe: Recipe, stage: str, t: int | None) -> Path:
     """`runs/<run_name>/iter-2/responses`; the report belongs to no iteration."""
-    return run_folder(recipe) / name(kind, t)
+    return run_folder(recipe) / name(stage, t)
 
 
 def policy_path(recipe: Recipe, t: int) -> str:
@@ -68,45 +69,41 @@ def policy_path(recipe: Recipe, t: int) -> str:
     return recipe.model.name_or_path if t == 0 else str(folder(recipe, "checkpoint", t))
 
 
-def read_manifest(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+def read_manifest(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     """The manifest of an artifact that is known to be there."""
-    return manifest.parse(file(recipe, kind, t, manifest.NAME).read_bytes())
+    return manifest.parse(file(recipe, stage, t, manifest.NAME).read_bytes())
 
 
 def state(
     recipe: Recipe,
-    kind: str,
+    stage: str,
     t: int | None,
-    seen: dict[tuple[str, int | None], State] | None = None,
+    seen: dict[Entry, State] | None = None,
 ) -> State:
     """Whether the artifact is what the recipe asks for, all the way to the base model.
 
     UserError if the Hub holds something else under its name: nothing there is overwritten.
     """
     seen = {} if seen is None else seen
-    if (kind, t) not in seen:
-        seen[kind, t] = _state(recipe, kind, t, seen)
-    return seen[kind, t]
+    if (stage, t) not in seen:
+        seen[stage, t] = _state(recipe, stage, t, seen)
+    return seen[stage, t]
 
 
-def _state(
-    recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
-) -> State:
-    found = _state_here(recipe, kind, t, seen)
+def _state(recipe: Recipe, stage: str, t: int | None, seen: dict[Entry, State]) -> State:
+    found = _state_here(recipe, stage, t, seen)
     if recipe.hub.push and not found.current:
-        return _state_on_hub(recipe, kind, t, found, seen)
+        return _state_on_hub(recipe, stage, t, found, seen)
     return found
 
 
-def _state_here(
-    recipe: Recipe, kind: str, t: int | None, seen: dict[tuple[str, int | None], State]
-) -> State:
-    root = folder(recipe, kind, t)
+def _state_here(recipe: Recipe, stage: str, t: int | None, seen: dict[Entry, State]) -> State:
+    root = folder(recipe, stage, t)
     if not (root / manifest.NAME).is_file():
         return State(False, "missing")
     try:
         text = manifest.read(root)
-        found = _match(recipe, kind, t, text, seen)
+        found = _match(recipe, stage, t, text, seen)
         if found.current:
             hashes = hashes_in(Path(recipe.output_dir))
             manifest.check_files(root, manifest.parse(text)["files"], hashes)
@@ -117,23 +114,23 @@ def _state_here(
 
 def _state_on_hub(
     recipe: Recipe,
-    kind: str,
+    stage: str,
     t: int | None,
     here: State,
-    seen: dict[tuple[str, int | None], State],
+    seen: dict[Entry, State],
 ) -> State:
     from selm.hub import client
 
-    there = client.find(client.place(recipe, kind, t))
+    there = client.find(client.place(recipe, stage, t))
     if there is None:
         return here
     try:
-        found = _match(recipe, kind, t, there.manifest, seen)
+        found = _match(recipe, stage, t, there.manifest, seen)
     except manifest.Damaged as error:
         found = State(False, f"damaged: {error}")
     if found.current:
         return replace(found, pushed=there)
-    if kind == "report":  # made of all the others in seconds, and replaced
+    if stage == "report":  # made of all the others in seconds, and replaced
         return here
     raise UserError(_refusal(there, found.why))
 
@@ -147,17 +144,17 @@ def _refusal(there: "Pushed", why: str) -> str:
 
 def _match(
     recipe: Recipe,
-    kind: str,
+    stage: str,
     t: int | None,
     manifest_bytes: bytes,
-    seen: dict[tuple[str, int | None], State],
+    seen: dict[Entry, State],
 ) -> State:
     """Whether a manifest is of this recipe, and of its inputs as they are now."""
     facts = manifest.parse(manifest_bytes)
-    changed = differing_keys(facts["recipe"], recipe_part(recipe, kind, t))
+    changed = differing_keys(facts["recipe"], recipe_part(recipe, stage, t))
     if changed:
         return State(False, f"recipe changed: {', '.join(changed)}")
-    wanted = inputs(recipe, kind, t)
+    wanted = inputs(recipe, stage, t)
     if set(facts["inputs"]) != {name(*entry) for entry in wanted}:
         return State(False, "its inputs are other ones now")
     for entry in wanted:
@@ -169,7 +166,7 @@ def _match(
     return State(True, manifest_hash=hashlib.sha256(manifest_bytes).hexdigest())
 
 
-def done(recipe: Recipe) -> dict[tuple[str, int | None], str]:
+def done(recipe: Recipe) -> dict[Entry, str]:
     """The stages whose artifact is current, and pushed if it shall be; and a line that says so.
 
     The report is never among them: its last line is what a run ends with. With `hub.push` this
@@ -179,31 +176,31 @@ def done(recipe: Recipe) -> dict[tuple[str, int | None], str]:
         from selm.hub import client
 
         client.check_access(recipe)
-    seen: dict[tuple[str, int | None], State] = {}
+    seen: dict[Entry, State] = {}
     lines = {}
-    for kind, t in stages(recipe):
-        found = state(recipe, kind, t, seen)
-        if kind != "report" and found.current and not _must_push(recipe, kind, t, found):
-            lines[kind, t] = done_line(recipe, kind, t, found)
-            sweep(recipe, kind, t)
+    for stage, t in stages(recipe):
+        found = state(recipe, stage, t, seen)
+        if stage != "report" and found.current and not _must_push(recipe, stage, t, found):
+            lines[stage, t] = done_line(recipe, stage, t, found)
+            sweep(recipe, stage, t)
     return lines
 
 
-def done_line(recipe: Recipe, kind: str, t: int | None, found: State) -> str:
+def done_line(recipe: Recipe, stage: str, t: int | None, found: State) -> str:
     """`runs/<run_name>/iter-1/responses: already done`, and where, if not on this disk."""
     where = "" if found.pushed is None else f", on the Hub in {found.pushed.place}"
-    return f"{folder(recipe, kind, t)}: already done{where}"
+    return f"{folder(recipe, stage, t)}: already done{where}"
 
 
-def _must_push(recipe: Recipe, kind: str, t: int | None, found: State) -> bool:
-    return recipe.hub.push and found.pushed is None and not _is_pushed(recipe, kind, t)
+def _must_push(recipe: Recipe, stage: str, t: int | None, found: State) -> bool:
+    return recipe.hub.push and found.pushed is None and not _is_pushed(recipe, stage, t)
 
 
-def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
+def require_inputs(run: Run, stage: str, t: int | None) -> dict[str, str]:
     """Hashes of the inputs' manifests; UserError naming the command where one is not current."""
-    seen: dict[tuple[str, int | None], State] = {}
+    seen: dict[Entry, State] = {}
     hashes = {}
-    for entry in inputs(run.recipe, kind, t):
+    for entry in inputs(run.recipe, stage, t):
         found = state(run.recipe, *entry, seen)
         if not found.current or found.manifest_hash is None:
             where = folder(run.recipe, *entry)
@@ -212,21 +209,21 @@ def require_inputs(run: Run, kind: str, t: int | None) -> dict[str, str]:
     return hashes
 
 
-def inputs_on_hub_alone(run: Run, kind: str, t: int | None) -> list[tuple[str, int]]:
+def inputs_on_hub_alone(run: Run, stage: str, t: int | None) -> list[tuple[str, int]]:
     """The inputs that must be pulled. The report needs none: it reads single files."""
-    if kind == "report" or not run.recipe.hub.push:
+    if stage == "report" or not run.recipe.hub.push:
         return []
-    return [e for e in inputs(run.recipe, kind, t) if state(run.recipe, *e).pushed is not None]
+    return [e for e in inputs(run.recipe, stage, t) if state(run.recipe, *e).pushed is not None]
 
 
-def file(recipe: Recipe, kind: str, t: int | None, name: str) -> Path:
+def file(recipe: Recipe, stage: str, t: int | None, name: str) -> Path:
     """One file of a current artifact: on this disk, or a copy of the Hub's.
 
     A report needs a checkpoint's training log, but not its gigabytes of weights.
     """
-    there = state(recipe, kind, t).pushed if recipe.hub.push else None
+    there = state(recipe, stage, t).pushed if recipe.hub.push else None
     if there is None:
-        return folder(recipe, kind, t) / name
+        return folder(recipe, stage, t) / name
     from selm.hub import client
 
     return client.file(there.place, there.revision, name)
@@ -260,14 +257,14 @@ def pull_save(run: Run, t: int, folder: Path) -> None:
         print(one_line(f"{folder}: pulled from {where.repo} ({client.SAVES_BRANCH})"))
 
 
-def pull(recipe: Recipe, kind: str, t: int | None) -> None:
+def pull(recipe: Recipe, stage: str, t: int | None) -> None:
     """Bring an artifact that is on the Hub alone to this disk, checked file by file."""
     from selm.hub import client
 
-    there = state(recipe, kind, t).pushed
+    there = state(recipe, stage, t).pushed
     assert there is not None
-    target = folder(recipe, kind, t)
-    partial = target.parent / f".{kind}.pull"
+    target = folder(recipe, stage, t)
+    partial = target.parent / f".{stage}.pull"
     files = manifest.parse(there.manifest)["files"]
     pulled = client.download(there, [manifest.NAME, *files], partial)
     for path, facts in files.items():
@@ -279,7 +276,7 @@ def pull(recipe: Recipe, kind: str, t: int | None) -> None:
     print(one_line(f"{target}: pulled from {there.place}"))
 
 
-def push(run: Run, kind: str, t: int | None) -> None:
+def push(run: Run, stage: str, t: int | None) -> None:
     """Bring a current artifact to the Hub, unless it is there; its inputs first.
 
     Raises:
@@ -288,17 +285,17 @@ def push(run: Run, kind: str, t: int | None) -> None:
     """
     from selm.hub import client
 
-    recipe, target = run.recipe, folder(run.recipe, kind, t)
-    where = client.place(recipe, kind, t)
+    recipe, target = run.recipe, folder(run.recipe, stage, t)
+    where = client.place(recipe, stage, t)
     try:
-        if _is_pushed(recipe, kind, t):
+        if _is_pushed(recipe, stage, t):
             return
-        for entry in inputs(recipe, kind, t):
+        for entry in inputs(recipe, stage, t):
             if state(recipe, *entry).pushed is None:
                 push(run, *entry)
         client.make_repository(recipe, where)
-        client.push(where, target, lambda manifests: _card(recipe, kind, t, manifests))
-        if kind == "checkpoint" and recipe.hub.every_save:
+        client.push(where, target, lambda manifests: _card(recipe, stage, t, manifests))
+        if stage == "checkpoint" and recipe.hub.every_save:
             client.drop_saves(where)
     except OutsideError as error:
         raise OutsideError(
@@ -308,15 +305,15 @@ def push(run: Run, kind: str, t: int | None) -> None:
     print(one_line(f"{target}: pushed to {where.url}"))
 
 
-def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
+def _is_pushed(recipe: Recipe, stage: str, t: int | None) -> bool:
     """Whether the Hub holds just what is on this disk; UserError if it holds something else."""
     from selm.hub import client
 
-    there = client.find(client.place(recipe, kind, t))
-    here = (folder(recipe, kind, t) / manifest.NAME).read_bytes()
+    there = client.find(client.place(recipe, stage, t))
+    here = (folder(recipe, stage, t) / manifest.NAME).read_bytes()
     if there is None or there.manifest == here:
         return there is not None
-    if kind == "report":
+    if stage == "report":
         return False
     changed = differing_keys(
         manifest.parse(there.manifest)["recipe"], manifest.parse(here)["recipe"]
@@ -326,29 +323,29 @@ def _is_pushed(recipe: Recipe, kind: str, t: int | None) -> bool:
     raise UserError(_refusal(there, why))
 
 
-def _card(recipe: Recipe, kind: str, t: int | None, manifests: Mapping[str, bytes]) -> str:
+def _card(recipe: Recipe, stage: str, t: int | None, manifests: Mapping[str, bytes]) -> str:
     """The card of the repository of an artifact; `manifests` by folder in that repository."""
     from selm.hub import cards
 
-    if kind == "checkpoint" and t is not None:
+    if stage == "checkpoint" and t is not None:
         log = json.loads(
-            (folder(recipe, kind, t) / "training_log.json").read_text(encoding="utf-8")
+            (folder(recipe, stage, t) / "training_log.json").read_text(encoding="utf-8")
         )
         facts = json.loads(manifests["."])
-        return cards.model_card(recipe, t, facts, log, _sources(recipe, kind, t, facts))
+        return cards.model_card(recipe, t, facts, log, _sources(recipe, stage, t, facts))
     of_iterations = {}
     for key, text in manifests.items():
         if key != "report":
             facts = json.loads(text)
             parents = _sources(recipe, facts["stage"], facts["iteration"], facts)
             of_iterations[facts["iteration"]] = (facts, parents)
-    what = "evaluation" if kind == "report" else kind
+    what = "evaluation" if stage == "report" else stage
     return cards.dataset_card(recipe, what, of_iterations, "report" in manifests)
 
 
 def _sources(
     recipe: Recipe,
-    kind: str,
+    stage: str,
     t: int,
     facts: Mapping[str, Any],
     found: dict[str, "Pushed"] | None = None,
@@ -357,7 +354,7 @@ def _sources(
     from selm.hub import client
 
     found = {} if found is None else found
-    for entry in inputs(recipe, kind, t):
+    for entry in inputs(recipe, stage, t):
         there = client.find(client.place(recipe, *entry))
         wanted = facts["inputs"].get(name(*entry))
         is_it = there is not None and hashlib.sha256(there.manifest).hexdigest() == wanted
@@ -367,19 +364,19 @@ def _sources(
     return found
 
 
-def partial_path(recipe: Recipe, kind: str, t: int | None) -> Path:
+def partial_path(recipe: Recipe, stage: str, t: int | None) -> Path:
     """Where unfinished work lies; processes beside the main one only need to know the name."""
-    return folder(recipe, kind, t).parent / f".{kind}.partial"
+    return folder(recipe, stage, t).parent / f".{stage}.partial"
 
 
-def partial_folder(run: Run, kind: str, t: int | None) -> Path:
+def partial_folder(run: Run, stage: str, t: int | None) -> Path:
     """Where a stage keeps finished shards until it is complete; emptied if they are of old inputs.
 
     A stage that was killed finds here what it had done, if recipe and inputs are the same. What is
     discarded is said, and why.
     """
-    partial = partial_path(run.recipe, kind, t)
-    key = _partial_key(run, kind, t)
+    partial = partial_path(run.recipe, stage, t)
+    key = _partial_key(run, stage, t)
     if partial.exists():
         why = _why_discard(_read_bytes(partial / "key.json"), key)
         if why:
@@ -391,9 +388,9 @@ def partial_folder(run: Run, kind: str, t: int | None) -> Path:
     return partial
 
 
-def _partial_key(run: Run, kind: str, t: int | None) -> str:
+def _partial_key(run: Run, stage: str, t: int | None) -> str:
     """What unfinished work belongs to: one recipe part, one set of inputs."""
-    return json.dumps([recipe_part(run.recipe, kind, t), require_inputs(run, kind, t)])
+    return json.dumps([recipe_part(run.recipe, stage, t), require_inputs(run, stage, t)])
 
 
 def _why_discard(kept: bytes, key: str) -> str:
@@ -437,24 +434,24 @@ class Record:
 
 
 @contextmanager
-def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> Iterator[Record]:
+def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) -> Iterator[Record]:
     """Yield an empty folder to fill; at the end it gets its manifest and its final name.
 
     `seconds_before`: seconds that the stage has worked before it got here.
     """
-    hashes, commit = require_inputs(run, kind, t), code_commit()
-    target = folder(run.recipe, kind, t)
-    building = target.parent / f".{kind}.tmp"
+    hashes, commit = require_inputs(run, stage, t), code_commit()
+    target = folder(run.recipe, stage, t)
+    building = target.parent / f".{stage}.tmp"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     started = time.monotonic()
     record = Record(building)
     yield record
     facts = {
-        "stage": kind,
+        "stage": stage,
         "iteration": t,
         "run_name": run.recipe.run_name,
-        "recipe": recipe_part(run.recipe, kind, t),
+        "recipe": recipe_part(run.recipe, stage, t),
         "inputs": hashes,
         "revisions": _revisions(run.recipe),
         "rows": record.rows,
@@ -462,14 +459,14 @@ def writing(run: Run, kind: str, t: int | None, seconds_before: float = 0.0) -> 
         "dropped": dict(record.dropped),
         "seconds": round(seconds_before + time.monotonic() - started, 1),
         **record.facts,
-        "command": command(run, kind, t),
+        "command": command(run, stage, t),
         "versions": _versions(),
         "git_commit": commit,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     manifest.write(building, facts, hashes_in(Path(run.recipe.output_dir)))
     _move_into_place(building, target)
-    shutil.rmtree(partial_path(run.recipe, kind, t), ignore_errors=True)
+    shutil.rmtree(partial_path(run.recipe, stage, t), ignore_errors=True)
 
 
 def _move_into_place(building: Path, target: Path) -> None:
@@ -482,11 +479,11 @@ def _move_into_place(building: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep(recipe: Recipe, kind: str, t: int | None) -> None:
+def sweep(recipe: Recipe, stage: str, t: int | None) -> None:
     """Remove what a kill left behind after a finished artifact had got its name."""
-    parent = folder(recipe, kind, t).parent
+    parent = folder(recipe, stage, t).parent
     for what in ("tmp", "old", "partial", "pull"):
-        shutil.rmtree(parent / f".{kind}.{what}", ignore_errors=True)
+        shutil.rmtree(parent / f".{stage}.{what}", ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from selm.recipe.roles import deciding
 from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
 from selm.recipe.trl_keys import is_execution
 from selm.run import fingerprint
-from selm.run.plan import stages
+from selm.run.stages import stages
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
 FORMAT = 3
@@ -52,55 +52,51 @@ READ_BY = {
 }
 
 
-def name(kind: str, t: int | None) -> str:
-    return kind if t is None else f"iter-{t}/{kind}"
-
-
-def inputs(recipe: Recipe, kind: str, t: int | None) -> list[tuple[str, int]]:
+def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
     """The artifacts that a stage reads."""
-    if kind == "report" or t is None:
-        return [(k, i) for k, i in stages(recipe) if i is not None]
+    if stage == "report" or t is None:
+        return [(each, i) for each, i in stages(recipe) if i is not None]
     read: list[tuple[str, int]] = []
-    if kind == "preferences":
+    if stage == "preferences":
         read.append(("responses", t))
-    if kind == "checkpoint" and recipe.iteration(t).objective != "dpo":
+    if stage == "checkpoint" and recipe.iteration(t).objective != "dpo":
         read.append(("preferences", t))
-    if kind in ("responses", "checkpoint") and t > 1:
+    if stage in ("responses", "checkpoint") and t > 1:
         read.append(("checkpoint", t - 1))
-    if kind == "evaluation" and t > 0:
+    if stage == "evaluation" and t > 0:
         read += [("checkpoint", t), ("evaluation", 0)]
     return read
 
 
-def recipe_part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     """The settings that decide what this artifact holds, and nothing else, as JSON gives them back.
 
     A tuple, say, is a list in a manifest: the two must not count as different.
     """
-    return json.loads(json.dumps(_part(recipe, kind, t)))
+    return json.loads(json.dumps(_part(recipe, stage, t)))
 
 
-def _part(recipe: Recipe, kind: str, t: int | None) -> dict[str, Any]:
+def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     part: dict[str, Any] = {"format": FORMAT}
-    if kind == "report" or t is None:
+    if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}
     part |= {"seed": recipe.seed, "model": deciding(recipe.model)}
     model = recipe.model
     part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
     if recipe.model.chat_template is not None:
         part["model"]["chat_template.content"] = fingerprint.of_file(recipe.model.chat_template)
-    reads_portion = kind == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
-    if kind in ("responses", "checkpoint") and reads_portion:
+    reads_portion = stage == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
+    if stage in ("responses", "checkpoint") and reads_portion:
         part["data"] = _data(recipe, "train") | {"limit": recipe.data.limit}
         part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
-    if kind == "responses":
+    if stage == "responses":
         part["generation"] = _generation(recipe.generation)
-    if kind == "preferences":
+    if stage == "preferences":
         part["ranking"] = _ranking(recipe.ranking)
-    if kind == "checkpoint":
+    if stage == "checkpoint":
         part["iteration"] = deciding(recipe.iteration(t))
         part["training"] = _training(recipe, t)
-    if kind == "evaluation":
+    if stage == "evaluation":
         part["data"] = _data(recipe, "test") | {"split": recipe.data.test_split}
         if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
             part["data"]["train_split"] = recipe.data.train_split

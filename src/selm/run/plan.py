@@ -9,16 +9,8 @@ from selm import cost
 from selm.data.counting import portion, train_rows
 from selm.recipe import extends
 from selm.recipe.schema import Recipe
+from selm.run.stages import STAGES, Entry, stages
 from selm.training.batch import num_processes
-
-# Which script writes which artifact.
-SCRIPTS = {
-    "responses": "generate",
-    "preferences": "rank",
-    "checkpoint": "train",
-    "evaluation": "evaluate",
-    "report": "report",
-}
 
 
 @dataclass(frozen=True)
@@ -30,10 +22,10 @@ class Run:
     overrides: tuple[str, ...] = ()
 
 
-def command(run: Run, kind: str, t: int | None) -> str:
-    """The line that writes artifact `kind` of iteration t; paste it, edit it, queue it."""
-    script = f"scripts/{SCRIPTS[kind]}.py"
-    if kind == "checkpoint":
+def command(run: Run, stage: str, t: int | None) -> str:
+    """The line that runs a stage of iteration t; paste it, edit it, queue it."""
+    script = f"scripts/{STAGES[stage].script}.py"
+    if STAGES[stage].launched:
         training = run.recipe.training
         launcher = ["accelerate", "launch", "--config_file", training.accelerate_config]
         if training.num_processes is not None:
@@ -46,31 +38,7 @@ def command(run: Run, kind: str, t: int | None) -> str:
     return shlex.join([*words, *run.overrides])
 
 
-def evaluated_iterations(recipe: Recipe) -> list[int]:
-    """0 is the base model; without `every_iteration` only the base and the last one."""
-    last = len(recipe.iterations)
-    return list(range(last + 1)) if recipe.evaluation.every_iteration else [0, last]
-
-
-def stages(recipe: Recipe) -> list[tuple[str, int | None]]:
-    """All stages in order, as (artifact kind, iteration).
-
-    >>> stages(a recipe with iterations [dpo, selm])
-    [("evaluation", 0), ("checkpoint", 1), ("evaluation", 1),
-     ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("evaluation", 2), ("report", None)]
-    """
-    evaluated = evaluated_iterations(recipe)
-    order: list[tuple[str, int | None]] = [("evaluation", 0)]
-    for t, iteration in enumerate(recipe.iterations, start=1):
-        if iteration.objective != "dpo":
-            order += [("responses", t), ("preferences", t)]
-        order.append(("checkpoint", t))
-        if t in evaluated:
-            order.append(("evaluation", t))
-    return [*order, ("report", None)]
-
-
-def script(run: Run, done: Mapping[tuple[str, int | None], str] | None = None) -> str:
+def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
     """The whole plan as a bash script that stops at the first failure and says what to repeat.
 
     Args:
@@ -78,19 +46,19 @@ def script(run: Run, done: Mapping[tuple[str, int | None], str] | None = None) -
     """
     recipe = run.recipe
     lines = [*_header(run)]
-    for kind, t in stages(recipe):
-        if t is not None and kind in ("responses", "checkpoint"):
-            first_of_iteration = recipe.iteration(t).objective == "dpo" or kind == "responses"
+    for stage, t in stages(recipe):
+        if t is not None and stage in ("responses", "checkpoint"):
+            first_of_iteration = recipe.iteration(t).objective == "dpo" or stage == "responses"
             if first_of_iteration:
                 lines += ["", *_iteration_comments(recipe, t)]
-        if (kind, t) == ("evaluation", 0):
+        if (stage, t) == ("evaluation", 0):
             lines += ["", "# the base model on the held-out split"]
-        if kind == "report":
+        if stage == "report":
             lines += ["", "# tables and figures"]
-        said = (done or {}).get((kind, t))
-        if done is None and kind != "report" and cost.unknown(recipe) is None:
-            lines.append(_cost_comment(recipe, kind, t))
-        lines.append(command(run, kind, t) if said is None else shlex.join(["echo", said]))
+        said = (done or {}).get((stage, t))
+        if done is None and stage != "report" and cost.unknown(recipe) is None:
+            lines.append(_cost_comment(recipe, stage, t))
+        lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
     return "\n".join(lines) + "\n"
 
 
@@ -163,37 +131,39 @@ def _devices(recipe: Recipe) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """One line for each kind of stage that will not fit, and what would make it fit."""
+    """One line for each stage that will not fit, and what would make it fit."""
     recipe = run.recipe
     if cost.unknown(recipe) is not None:
         return []
-    too_large = [stage for stage in stages(recipe) if not cost.fits(recipe, *stage)]
-    largest = dict(sorted(too_large, key=lambda stage: cost.peak_bytes(recipe, *stage)))
-    return [_warning(run, kind, t) for kind, t in largest.items()]
+    largest: dict[str, Entry] = {}
+    for entry in stages(recipe):
+        other = largest.get(entry[0], entry)
+        largest[entry[0]] = max(other, entry, key=lambda each: cost.peak_bytes(recipe, *each))
+    return [_warning(run, *entry) for entry in largest.values() if not cost.fits(recipe, *entry)]
 
 
-def _warning(run: Run, kind: str, t: int | None) -> str:
+def _warning(run: Run, stage: str, t: int | None) -> str:
     recipe = run.recipe
-    ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, kind, t)]
-    need = size_text(cost.peak_bytes(recipe, kind, t))
+    ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, stage, t)]
+    need = size_text(cost.peak_bytes(recipe, stage, t))
     return (
-        f"WARNING: {SCRIPTS[kind]} will hardly fit: about {need} "
+        f"WARNING: {STAGES[stage].script} will hardly fit: about {need} "
         f"where {recipe.estimate.device} has {cost.device(recipe).memory_gb:.0f} GB; "
         f"this would fit: {' | '.join(ways) or 'a device with more memory (estimate.device)'}"
     )
 
 
-def _cost_comment(recipe: Recipe, kind: str, t: int | None) -> str:
+def _cost_comment(recipe: Recipe, stage: str, t: int | None) -> str:
     """`# train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
-    stage = cost.cost(recipe, kind, t)
-    parts = {name: value for name, value in vars(stage.memory).items() if value >= 5e7}
+    takes = cost.cost(recipe, stage, t)
+    parts = {name: value for name, value in vars(takes.memory).items() if value >= 5e7}
     named = ", ".join(f"{name} {value / cost.GB:.1f}" for name, value in parts.items())
-    scratch = f" (+ {size_text(stage.scratch_bytes)} while it runs)" if stage.scratch_bytes else ""
-    each = " per process" if cost.processes_on_a_device(recipe, kind) > 1 else ""
-    memory = f"{size_text(stage.memory.total)}{each} ({named})"
+    scratch = f" (+ {size_text(takes.scratch_bytes)} while it runs)" if takes.scratch_bytes else ""
+    each = " per process" if cost.processes_on_a_device(recipe, stage) > 1 else ""
+    memory = f"{size_text(takes.memory.total)}{each} ({named})"
     return (
-        f"# {SCRIPTS[kind]}: {stage.rows:,} rows, {_count(stage.tokens)} tokens; {memory}; "
-        f"disk {size_text(stage.disk_bytes)}{scratch}; {_time(stage.seconds)}"
+        f"# {STAGES[stage].script}: {takes.rows:,} rows, {_count(takes.tokens)} tokens; {memory}; "
+        f"disk {size_text(takes.disk_bytes)}{scratch}; {_time(takes.seconds)}"
     )
 
 
@@ -224,9 +194,9 @@ def _time(seconds: float) -> str:
 def _hub_comment(recipe: Recipe) -> list[str]:
     if not recipe.hub.push:
         return []
-    kind = "private" if recipe.hub.private else "PUBLIC"
+    visibility = "private" if recipe.hub.private else "PUBLIC"
     names = f"{recipe.hub.namespace}/{recipe.run_name}-*"
-    return [_comment(f"what is finished is pushed to the Hub as {kind} {names}")]
+    return [_comment(f"what is finished is pushed to the Hub as {visibility} {names}")]
 
 
 def _iteration_comments(recipe: Recipe, t: int) -> list[str]:

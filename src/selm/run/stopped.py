@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from selm.errors import OutsideError, UserError
+from selm.run.stages import STAGES
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
@@ -52,7 +53,7 @@ class Work:
     """What this process is at, for the line that says what is kept of it."""
 
     output_dir: Path | None = None
-    kind: str = ""
+    stage: str = ""
     folder: Path | None = None  # of the artifact
     partial: Path | None = None  # of the unfinished work
     again: str = ""  # the command
@@ -71,7 +72,7 @@ def kept() -> str:
     if (work.folder / "manifest.json").is_file() and not work.partial.exists():
         said = f"{work.folder} is complete"
     else:
-        said = _KEPT.get(work.kind, _nothing)(work.partial)
+        said = _KEPT[STAGES[work.stage].keeps](work.partial)
     return f"{said}; go on with: {work.again}"
 
 
@@ -90,15 +91,10 @@ def _saves(partial: Path) -> str:
     return f"the save {last.parent} is kept"
 
 
-def _nothing(partial: Path) -> str:
-    return "it is made anew in seconds"
-
-
 _KEPT: dict[str, Callable[[Path], str]] = {
-    "responses": _shards,
-    "preferences": _shards,
-    "evaluation": _shards,
-    "checkpoint": _saves,
+    "shards": _shards,
+    "saves": _saves,
+    "nothing": lambda partial: "it is made anew in seconds",
 }
 
 

@@ -1,0 +1,62 @@
+"""The stages of a run. A stage has one name: that of the artifact which it writes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selm.recipe.schema import Recipe
+
+# A stage of an iteration, as (name, t): ("responses", 2). The report is of none: ("report", None).
+Entry = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to know of a stage beside its name.
+
+    Attributes:
+        script: `generate` for scripts/generate.py; logs, locks and tables are called so, too.
+        keeps: what a stage that is stopped keeps of its unfinished work.
+        launched: run by `accelerate launch`, in several processes.
+    """
+
+    script: str
+    keeps: Literal["shards", "saves", "nothing"]
+    launched: bool = False
+
+
+STAGES = {
+    "responses": Description("generate", keeps="shards"),
+    "preferences": Description("rank", keeps="shards"),
+    "checkpoint": Description("train", keeps="saves", launched=True),
+    "evaluation": Description("evaluate", keeps="shards"),
+    "report": Description("report", keeps="nothing"),
+}
+
+
+def name(stage: str, t: int | None) -> str:
+    """Of the artifact's folder in the run's: `iter-2/responses`, `report`."""
+    return stage if t is None else f"iter-{t}/{stage}"
+
+
+def stages(recipe: Recipe) -> list[Entry]:
+    """All stages in order.
+
+    >>> stages(a recipe with iterations [dpo, selm])
+    [("evaluation", 0), ("checkpoint", 1), ("evaluation", 1),
+     ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("evaluation", 2), ("report", None)]
+    """
+    evaluated = evaluated_iterations(recipe)
+    order: list[Entry] = [("evaluation", 0)]
+    for t, iteration in enumerate(recipe.iterations, start=1):
+        if iteration.objective != "dpo":
+            order += [("responses", t), ("preferences", t)]
+        order.append(("checkpoint", t))
+        if t in evaluated:
+            order.append(("evaluation", t))
+    return [*order, ("report", None)]
+
+
+def evaluated_iterations(recipe: Recipe) -> list[int]:
+    """0 is the base model; without `every_iteration` only the base and the last one."""
+    last = len(recipe.iterations)
+    return list(range(last + 1)) if recipe.evaluation.every_iteration else [0, last]
