@@ -194,6 +194,14 @@ def test_unknown_key_is_named_with_a_suggestion(override: str, named: str, hint:
     assert hint in message
 
 
+def test_a_key_that_is_proposed_is_one_that_a_recipe_may_set() -> None:
+    refused = {*DECIDED_ELSEWHERE, *NEVER}
+    for key in refused:
+        proposed = refusal(f"training.{key}x=1").partition("did you mean ")[2].rstrip("?")
+        assert proposed not in refused, key
+    assert "known keys" in refusal("training.precision=bf16")
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [

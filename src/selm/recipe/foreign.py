@@ -19,10 +19,11 @@ def with_foreign_keys(recipe: Recipe) -> Recipe:
 
 def _generation(generation: Generation) -> Generation:
     known = vllm_keys() if generation.vllm else {}
+    usable = [key for key in known if key not in VLLM_DECIDED_ELSEWHERE]
     options = {}
     for key, value in generation.vllm.items():
         if known and key not in {*known, *VLLM_DECIDED_ELSEWHERE}:
-            raise UserError(unknown_key(("generation", "vllm", key), list(known)))
+            raise UserError(unknown_key(("generation", "vllm", key), usable))
         options[key] = vllm_value(key, value)
     return generation.model_copy(update={"vllm": options})
 

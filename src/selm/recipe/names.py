@@ -3,29 +3,29 @@
 import difflib
 from collections.abc import Sequence
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
 
 from selm.recipe.schema import Recipe
 
 
 def unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
-    """`training.alhpa: unknown key in training; did you mean alpha?`"""
+    """What is said of a key that its section does not have.
+
+    Args:
+        names: the keys that a recipe may set there; one of them is proposed.
+
+    >>> unknown_key(("training", "alhpa"), ["alpha", "beta"])
+    'training.alhpa: unknown key in training; did you mean alpha?'
+    """
     section = dotted(location[:-1]) or "the recipe"
     name = str(location[-1])
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    elsewhere = [key for key in section_keys(Recipe) if key.split(".")[-1] == name]
-    prefixed = [key for key in names if key == f"lora_{name}"]
-    if prefixed:
-        hint = f"; did you mean {prefixed[0]}?"
-    elif elsewhere:
-        hint = f"; did you mean {elsewhere[0]}?"
-    elif near:
-        hint = f"; did you mean {near[0]}?"
-    else:
-        hint = f"; known keys: {', '.join(list(names)[:20])}"
-    return f"{dotted(location)}: unknown key in {section}{hint}"
+    meant = [
+        *(key for key in names if key.endswith(f"_{name}")),
+        *(key for key in section_keys(Recipe) if key.split(".")[-1] == name),
+        *difflib.get_close_matches(name, names, n=1),
+    ]
+    hint = f"did you mean {meant[0]}?" if meant else f"known keys: {', '.join(names[:20])}"
+    return f"{dotted(location)}: unknown key in {section}; {hint}"
 
 
 def section_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
