@@ -37,7 +37,6 @@ EXTRAS = {
     "vllm": ["vllm==0.33.0"],
     "ray": ["ray>=2.60,<3"],
     "deepspeed": ["deepspeed>=0.19.8,<0.20"],
-    "eval": ["lm-eval>=0.4.9"],
     "qlora": ["bitsandbytes>=0.50,<1"],
     "dev": [
         "deepspeed>=0.19.8,<0.20",

@@ -1,5 +1,6 @@
 """What the documents say is there is there: commands, paths, recipe keys."""
 
+import ast
 import os
 import re
 import subprocess
@@ -42,6 +43,55 @@ def test_every_link_and_script_leads_somewhere(document: str) -> None:
         assert (REPOSITORY / path).is_file(), f"{document}: {path}"
     for path in re.findall(r"\b(recipes/[\w-]+/\w+\.(?:py|yaml))\b", text):
         assert (REPOSITORY / path).is_file(), f"{document}: {path}"
+
+
+MODULES = {path.stem: path for path in (REPOSITORY / "src/selm").rglob("*.py")}
+FOLDERS = (
+    "accelerate_configs",
+    "bench",
+    "docs",
+    "recipes",
+    "requirements",
+    "scripts",
+    "src",
+    "tests",
+)
+PACKAGES = sorted(path.parent.name for path in (REPOSITORY / "src/selm").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_in_code_marks_is_there(document: str) -> None:
+    """Paths from the root or from `src/selm`, with dots and stars; not those of a user's files."""
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    for path in re.findall(r"`([\w./*-]+)`", text):
+        first, slash, _ = path.partition("/")
+        if slash and first in FOLDERS:
+            assert list(REPOSITORY.glob(path.rstrip("/"))), f"{document}: {path}"
+        elif slash and first in PACKAGES and path.endswith(".py"):
+            assert list((REPOSITORY / "src/selm").glob(path)), f"{document}: {path}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_symbol_in_code_marks_is_where_the_document_says(document: str) -> None:
+    """`plan.script`: the module `plan` must define `script`. Keys and file names look alike."""
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    sections = {part for key in section_keys(Recipe) for part in key.split(".")[:-1]}
+    suffixes = {"json", "jsonl", "md", "py", "sh", "slurm", "yaml"}
+    for module, symbol in re.findall(r"`(?:\w+[/.])*(\w+)\.(_?[a-zA-Z]\w*)(?:\(\))?`", text):
+        if module in {*MODULES, *PACKAGES} - sections and symbol not in suffixes:
+            defined = names_in(MODULES[module]) if module in MODULES else set()
+            assert symbol in defined, f"{document}: {module}.{symbol}"
+
+
+def names_in(module: Path) -> set[str]:
+    """All that a module defines at its top or in its classes."""
+    defined: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+    return defined
 
 
 def test_the_page_on_recipes_names_every_key() -> None:
