@@ -56,7 +56,8 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds and generated tokens of one way."""
     from selm.data.portions import training_portion
-    from selm.generation.engines import load_engine, sample_seed
+    from selm.generation.base import sample_seed
+    from selm.generation.kinds import load_engine
     from selm.generation.respond import respond
 
     way, _, count = arguments.way.partition(", workers=")
@@ -64,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     recipe: Recipe = load_recipe(arguments.recipe, [*arguments.overrides, *workers])
     rows = training_portion(recipe, 1)[0][: arguments.prompts]
     policy = recipe.model.name_or_path
-    importlib.import_module(f"selm.generation.{recipe.generation.engine}")
+    importlib.import_module(f"selm.generation.{recipe.generation.engine}_engine")
     started = time.perf_counter()
     if way == "engine":
         engine = load_engine(policy, recipe.model, recipe.generation)

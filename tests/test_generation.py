@@ -14,10 +14,11 @@ from selm.data.drops import in_words
 from selm.data.portions import training_portion
 from selm.data.prompts import as_text
 from selm.errors import UserError
-from selm.generation import transformers
-from selm.generation.engines import Engine, Response, load_engine, sample_seed
+from selm.generation import transformers_engine
+from selm.generation.base import Engine, Response, sample_seed
+from selm.generation.kinds import load_engine
 from selm.generation.respond import respond
-from selm.generation.transformers import GumbelNoise, TransformersEngine
+from selm.generation.transformers_engine import GumbelNoise, TransformersEngine
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
 
@@ -68,7 +69,7 @@ def test_rows_that_have_ended_leave_the_batch(
     engine = engine_of(load_recipe(tiny_recipe, overrides))
     prompts = [ids for ids in prompts_of(engine) for _ in range(5)]
     seeds = range(len(prompts))
-    monkeypatch.setattr(transformers, "TOKENS_AT_A_TIME", 24)
+    monkeypatch.setattr(transformers_engine, "TOKENS_AT_A_TIME", 24)
     to_the_end = engine.generate(prompts, seeds)
     ended_early = [response.num_tokens <= 16 for response in to_the_end]
     assert any(ended_early) and not all(ended_early)
@@ -76,7 +77,7 @@ def test_rows_that_have_ended_leave_the_batch(
     rows: list[int] = []
     count = lambda module, args, kwargs: rows.append(len(kwargs["input_ids"]))  # noqa: E731
     engine.policy.register_forward_pre_hook(count, with_kwargs=True)
-    monkeypatch.setattr(transformers, "TOKENS_AT_A_TIME", 8)
+    monkeypatch.setattr(transformers_engine, "TOKENS_AT_A_TIME", 8)
     assert engine.generate(prompts, seeds) == to_the_end
     assert rows[0] == len(prompts) and rows == sorted(rows, reverse=True)
     assert rows[-1] == ended_early.count(False)

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from selm.errors import UserError
-from selm.generation.engines import load_engine
+from selm.generation.kinds import load_engine
 from selm.model import loading
 from selm.recipe.schema import Generation, Model
 

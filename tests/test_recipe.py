@@ -12,12 +12,12 @@ import pytest
 from selm.check.installed import check_packages
 from selm.data.counting import portion
 from selm.errors import UserError
+from selm.generation.vllm import EXECUTION_OPTIONS
 from selm.recipe.loading import load_recipe
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Iteration, Recipe
 from selm.recipe.trl_keys import DECIDED_ELSEWHERE, NEVER, trl_keys
 from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys
-from selm.run.lineage import EXECUTION_KEYS
 from selm.run.plan import Run, script
 from selm.run.stages import stages
 from selm.training.batch import gradient_accumulation_steps, num_processes
@@ -557,4 +557,4 @@ def test_an_unknown_option_of_vllm_is_refused_with_the_right_one() -> None:
     said = refusal("generation.vllm.max_model_len=long")
     assert said.endswith("generation.vllm.max_model_len: must be a number, got 'long'")
     assert set(VLLM_DECIDED_ELSEWHERE) <= set(vllm_keys())
-    assert EXECUTION_KEYS["vllm"] <= set(vllm_keys())
+    assert set(vllm_keys()) >= EXECUTION_OPTIONS

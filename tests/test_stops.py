@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from selm.errors import UserError
-from selm.generation.engines import load_engine
+from selm.generation.kinds import load_engine
 from selm.model import loading
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Model

@@ -8,7 +8,7 @@ from selm import cost
 from selm.check.installed import check_packages
 from selm.check.preflight import Preflight
 from selm.errors import UserError
-from selm.generation.engines import check_engine
+from selm.generation.kinds import check_engine
 from selm.run.artifacts import run_folder
 from selm.run.plan import size_text, warnings
 from selm.run.stages import stages

