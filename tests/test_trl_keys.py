@@ -15,7 +15,8 @@ from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe, Training
 from selm.recipe.source_text import words
-from selm.recipe.trl_keys import LOSSES, SCHEDULES, trl_keys, usable_keys
+from selm.recipe.trl_keys import trl_keys, usable_keys
+from selm.recipe.trl_values import LOSSES, SCHEDULES
 from selm.training.run import load_examples, make_trainer, refuse_what_fails, train
 
 # What is tried for each kind of an annotation: good, at the border, of another kind, wrong.

@@ -4,7 +4,7 @@ import importlib.util
 
 from selm.errors import UserError
 from selm.recipe.schema import Recipe
-from selm.recipe.trl_keys import (
+from selm.recipe.trl_values import (
     TRACKER_PACKAGES,
     optimizer_package,
 )

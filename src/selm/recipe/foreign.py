@@ -3,7 +3,8 @@
 from selm.errors import UserError
 from selm.recipe.names import unknown_key
 from selm.recipe.schema import Generation, Recipe, Training
-from selm.recipe.trl_keys import check_together, refuse_key, trl_keys, trl_value, usable_keys
+from selm.recipe.trl_keys import refuse_key, trl_keys, usable_keys
+from selm.recipe.trl_values import check_together, trl_value
 from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys, vllm_value
 
 
