@@ -176,6 +176,14 @@ def test_cards_describe_every_column() -> None:
     }
 
 
+def test_the_package_brings_the_templates_of_the_cards(tmp_path: Path) -> None:
+    folders = ["egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path)]
+    command = [sys.executable, "setup.py", "-q", *folders]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    brought = {path.name for path in tmp_path.glob("selm/hub/templates/*")}
+    assert brought == {"dataset.md", "model.md"}
+
+
 def manifest(recipe: Recipe, kind: str, t: int, **more: Any) -> dict[str, Any]:
     return {
         "recipe": lineage.recipe_part(recipe, kind, t),

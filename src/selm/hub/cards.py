@@ -1,4 +1,4 @@
-"""The cards (README.md) of what is pushed to the Hub: one template for datasets, one for models.
+"""The cards (README.md) of what is pushed to the Hub, filled in from the two in `templates/`.
 
 A card says where the artifact came from: it is made of manifests, which travel along, and of the
 commits that the artifacts it was made from have on the Hub (`Sources`).
@@ -6,6 +6,7 @@ commits that the artifacts it was made from have on the Hub (`Sources`).
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -23,25 +24,9 @@ if TYPE_CHECKING:
 Manifest = Mapping[str, Any]
 Sources = Mapping[str, "Pushed"]  # iter-1/checkpoint -> where it is; the inputs, and theirs
 
+TEMPLATES = Path(__file__).with_name("templates")
+
 TAGS = ["selm", "online-preference-optimization", "arxiv:2405.19332"]
-
-CITATION = """\
-@article{zhang2024selfexploring,
-  title   = {Self-Exploring Language Models: Active Preference Elicitation for Online Alignment},
-  author  = {Shenao Zhang and Donghan Yu and Hiteshi Sharma and Ziyi Yang and Shuohang Wang and
-             Hany Hassan and Zhaoran Wang},
-  journal = {arXiv preprint arXiv:2405.19332},
-  year    = {2024}
-}"""
-
-ABOUT = {
-    "responses": "The policy's own answers to the prompts of each iteration, beside the pair that "
-    "the dataset had.",
-    "preferences": "Preference pairs: the best and the worst of each prompt's pool, which holds "
-    "the dataset's pair and the policy's own answers.",
-    "evaluation": "Greedy answers of each iteration's policy to held-out prompts, with rewards. "
-    "Iteration 0 is the base model.",
-}
 
 MESSAGES = "list of {role, content}"
 
@@ -91,108 +76,6 @@ METRICS = {
     "grad_norm": "norm of the gradient",
 }
 
-DATASET_TEMPLATE = """\
----
-{{ card_data }}
----
-
-# {{ run_name }}: {{ kind }}
-
-{{ about }}
-
-Made by a run of SELM (Self-Exploring Language Models, arXiv:2405.19332). One split per iteration;
-the commit of each is tagged `iter-<t>`.
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("{{ repo }}", split="iter_{{ last }}")
-```
-{% if has_report %}
-The run's report: [report/report.md]({{ endpoint }}/datasets/{{ repo }}/blob/main/report/report.md).
-{% endif %}
-| column | type | |
-|---|---|---|
-{% for name, (type, meaning) in columns.items() -%}
-| `{{ name }}` | {{ type }} | {{ meaning }} |
-{% endfor %}
-{%- for split in splits %}
-## Iteration {{ split.iteration }}
-
-- Rows: {{ split.rows }}. Dropped: {{ split.dropped }}.
-- Policy: {{ split.policy }}
-- Data: {{ split.data }}
-{% for source in split.sources -%}
-- Made from: {{ source }}
-{% endfor -%}
-- Versions: {{ split.versions }}
-
-Settings that decide the content:
-
-{{ split.settings }}
-
-Command:
-
-{{ split.command }}
-{% endfor %}
-## Citation
-
-```bibtex
-{{ citation }}
-```
-"""
-
-MODEL_TEMPLATE = """\
----
-{{ card_data }}
----
-
-# {{ run_name }}, iteration {{ iteration }} of {{ iterations }}
-
-A policy trained by SELM (Self-Exploring Language Models, arXiv:2405.19332): preference optimisation
-on the policy's own answers, with a term that rewards exploring. The loss is
-DPO + alpha * beta * (log pi(y|x) - log ref(y|x)).
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-policy = AutoModelForCausalLM.from_pretrained("{{ repo }}", revision="iter-{{ iteration }}")
-tokenizer = AutoTokenizer.from_pretrained("{{ repo }}", revision="iter-{{ iteration }}")
-```
-
-## Where it comes from
-
-- Base model: {{ base }}
-- Policy before this iteration: {{ parent }}
-- Preference data: {{ pairs }}
-- Prompts from: {{ data }}
-- Objective: {{ objective }}, alpha {{ alpha }}, beta {{ beta }}, learning rate {{ rate }}
-- Pairs: {{ rows }}. Dropped: {{ dropped }}.
-
-## Training
-
-| | first logged step | last |
-|---|---|---|
-{% for name, first, last in metrics -%}
-| {{ name }} | {{ first }} | {{ last }} |
-{% endfor %}
-{{ seconds }} seconds.
-
-{{ command }}
-
-Recipe:
-
-{{ recipe }}
-
-Versions: {{ versions }}
-
-## Citation
-
-```bibtex
-{{ citation }}
-```
-"""
-
 
 def dataset_card(
     recipe: Recipe,
@@ -223,17 +106,15 @@ def dataset_card(
     )
     card = DatasetCard.from_template(
         data,
-        template_str=DATASET_TEMPLATE,
+        template_path=str(TEMPLATES / "dataset.md"),
         run_name=recipe.run_name,
         kind=kind,
-        about=ABOUT[kind],
         repo=f"{recipe.hub.namespace}/{recipe.run_name}-{kind}",
         last=max(ordered),
         endpoint=constants.ENDPOINT,
         has_report=has_report,
         columns=COLUMNS[kind],
         splits=[_split(recipe, kind, t, *found) for t, found in ordered.items()],
-        citation=CITATION,
     )
     return str(card)
 
@@ -292,7 +173,7 @@ def model_card(
     )
     card = ModelCard.from_template(
         data,
-        template_str=MODEL_TEMPLATE,
+        template_path=str(TEMPLATES / "model.md"),
         run_name=recipe.run_name,
         iteration=t,
         iterations=len(recipe.iterations),
@@ -312,7 +193,6 @@ def model_card(
         command=fenced(str(manifest["command"]), "bash"),
         recipe=fenced(as_yaml(recipe).rstrip(), "yaml"),
         versions=_versions(manifest),
-        citation=CITATION,
     )
     return str(card)
 
