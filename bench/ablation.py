@@ -1,6 +1,6 @@
 """Each of the five ideas of docs/performance.md taken away from a trainer, one at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -9,9 +9,8 @@ import torch
 from original import explored_ids
 from ways import Counts, Examples, Way, reference_of, step_of
 
-from selm.data.forms import Row
 from selm.training import shared_prefix
-from selm.training.examples import ROLES
+from selm.training.examples import ROLES, TokenRow
 from selm.training.forward import Batch, SELMCollator, in_order
 from selm.training.layout import Example, lay_out
 from selm.training.trainer import SELMTrainer
@@ -20,7 +19,7 @@ from selm.training.trainer import SELMTrainer
 def explored_again(trainer: SELMTrainer, rows: int) -> Way:
     """Without 1: the explored response is a third sequence in every row."""
 
-    def as_third(example: Row) -> Row:
+    def as_third(example: TokenRow) -> TokenRow:
         third = {"explored_ids": explored_ids(example), "explored_role": ROLES["neither"]}
         return example | third
 
@@ -37,7 +36,7 @@ def prompt_again(trainer: SELMTrainer, rows: int) -> Way:
 class PromptPerResponse(SELMCollator):
     """A row of examples with one response each."""
 
-    def _shared(self, examples: list[Row]) -> Batch:
+    def _shared(self, examples: Sequence[TokenRow]) -> Batch:
         pairs = in_order(examples)
         row, positions, layout = lay_out([p for p, _ in pairs], [[r] for _, r in pairs])
         return super()._shared(examples) | {
@@ -84,7 +83,7 @@ class Padded(SELMCollator):
 
     longest: int = 0
 
-    def _shared(self, examples: list[Row]) -> Batch:
+    def _shared(self, examples: Sequence[TokenRow]) -> Batch:
         batch = super()._shared(examples)
         layout, positions = list(batch["layout"]), batch["row_positions"][0].tolist()
         end = len(positions)

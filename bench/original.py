@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from selm.data.forms import Row
+from selm.training.examples import TokenRow
 
 Batch = dict[str, torch.Tensor]
 ROLE_KEYS = ("chosen_ids", "rejected_ids", "explored_ids")
 
 
-def explored_ids(example: Row) -> list[int]:
+def explored_ids(example: TokenRow) -> list[int]:
     """The explored response of a row of `examples.tokenize`, which does not repeat it."""
     return example[ROLE_KEYS[example["explored_role"]]]
 
 
-def batches(examples: Sequence[Row], pad: int, device: torch.device) -> tuple[Batch, Batch]:
+def batches(examples: Sequence[TokenRow], pad: int, device: torch.device) -> tuple[Batch, Batch]:
     """Chosen and rejected, padded to the longest of them; explored, padded to theirs."""
     pair = [(e["prompt_ids"], e[key]) for key in ("chosen_ids", "rejected_ids") for e in examples]
     explored = [(e["prompt_ids"], explored_ids(e)) for e in examples]

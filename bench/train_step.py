@@ -58,7 +58,7 @@ from ways import (
 from selm.data.prompts import as_messages
 from selm.model.chat import Chat, make_chat
 from selm.training.config import SELMConfig
-from selm.training.examples import ROLES, tokenize
+from selm.training.examples import ROLES, TokenRow, tokenize
 from selm.training.trainer import SELMTrainer
 
 ALPHA, BETA = 0.001, 0.01
@@ -218,7 +218,7 @@ def measure(ways: dict[str, Way], steps: Sequence[Examples]) -> dict[str, dict[s
     return found
 
 
-def longest(example: Row) -> int:
+def longest(example: TokenRow) -> int:
     return len(example["prompt_ids"]) + max(len(example[key]) for key in original.ROLE_KEYS)
 
 

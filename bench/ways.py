@@ -6,9 +6,9 @@ from typing import Any
 from original import Batch
 from trl import DPOTrainer
 
-from selm.data.forms import Row
+from selm.training.examples import TokenRow
 
-Examples = Sequence[Row]
+Examples = Sequence[TokenRow]
 Counts = tuple[int, int]
 # From examples to gradients, or to the reference's log-probs. Returns how many tokens were
 # computed, and how many of them were not padding.

@@ -17,7 +17,7 @@ def main() -> None:
 
     from selm.data.parquet import read_rows, save_rows
     from selm.data.portions import held_out_portion
-    from selm.data.schemas import EVALUATION
+    from selm.data.schemas import EvaluationRow
     from selm.evaluation.held_out import (
         base_responses,
         facts,
@@ -45,7 +45,7 @@ def main() -> None:
     found = facts(answered.rows, base_responses(base), run.recipe, verdicts)
 
     with stage.writing() as record:
-        save_rows(scored, EVALUATION, record.folder / "test.parquet")
+        save_rows(scored, EvaluationRow, record.folder / "test.parquet")
         record.rows, record.tokens = len(scored), answered.tokens
         record.dropped = dropped + answered.dropped + without_reward(answered.rows, scored)
         record.facts, record.note = {"rankers": found}, in_words(found)

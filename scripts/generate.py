@@ -18,7 +18,7 @@ def main() -> None:
 
     from selm.data.parquet import save_rows
     from selm.data.portions import training_portion
-    from selm.data.schemas import RESPONSES
+    from selm.data.schemas import ResponseRow
     from selm.generation.respond import respond
     from selm.run import artifacts
 
@@ -28,7 +28,7 @@ def main() -> None:
     answered = respond(rows, policy, run.recipe, t, partial, f"iteration {t}: generating")
 
     with stage.writing() as record:
-        save_rows(answered.rows, RESPONSES, record.folder / "train.parquet")
+        save_rows(answered.rows, ResponseRow, record.folder / "train.parquet")
         record.rows, record.tokens = len(answered.rows), answered.tokens
         record.dropped = dropped + answered.dropped
 

@@ -17,7 +17,7 @@ def main() -> None:
     stage.begin()
 
     from selm.data.parquet import read_rows, save_rows
-    from selm.data.schemas import PREFERENCES
+    from selm.data.schemas import PreferenceRow
     from selm.ranking.kinds import in_words
     from selm.ranking.prefer import facts, prefer
     from selm.run import artifacts
@@ -30,7 +30,7 @@ def main() -> None:
     found = facts(rows, run.recipe, verdicts)
 
     with stage.writing() as record:
-        save_rows(preferences.rows, PREFERENCES, record.folder / "train.parquet")
+        save_rows(preferences.rows, PreferenceRow, record.folder / "train.parquet")
         record.rows, record.dropped = len(preferences.rows), preferences.dropped
         record.facts = {"rankers": found, "summary": preferences.summary}
         record.note = in_words(found)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, List, Value, load_dataset
 
 from selm.data.forms import normalise
-from selm.data.parquet import read_rows, save_rows
+from selm.data.parquet import features, read_rows, save_rows
 from selm.data.portions import held_out_portion, training_portion
-from selm.data.schemas import EVALUATION, PREFERENCES, RESPONSES
+from selm.data.schemas import EvaluationRow, PreferenceRow, ResponseRow, ScoreRow
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
@@ -236,9 +236,51 @@ def test_train_rows_that_are_not_true_are_an_error(tiny_recipe: str) -> None:
     assert training_portion(load_recipe(tiny_recipe, ["data.train_rows=24"]), 1)[0]
 
 
+STRING, MESSAGES = Value("string"), List({"role": Value("string"), "content": Value("string")})
+
+# What Parquet files of ours have held since the first of them.
+FEATURES = {
+    ResponseRow: {
+        "prompt_id": STRING,
+        "prompt": MESSAGES,
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "responses": List(STRING),
+        "finish_reasons": List(STRING),
+        "num_tokens": List(Value("int64")),
+        "columns": STRING,
+    },
+    PreferenceRow: {
+        "prompt_id": STRING,
+        "prompt": MESSAGES,
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "explored": STRING,
+        "explored_role": STRING,
+        "chosen_finish_reason": STRING,
+        "rejected_finish_reason": STRING,
+        "explored_finish_reason": STRING,
+        "scores": List(Value("float64")),
+    },
+    ScoreRow: {
+        "prompt_id": STRING,
+        "scores": List(Value("float64")),
+        "member_scores": List(List(Value("float64"))),
+    },
+    EvaluationRow: {
+        "prompt_id": STRING,
+        "prompt": MESSAGES,
+        "response": STRING,
+        "finish_reason": STRING,
+        "num_tokens": Value("int64"),
+        "reward": Value("float64"),
+        "reward_of_base": Value("float64"),
+    },
+}
+
 SAVED = {
     "responses": (
-        RESPONSES,
+        ResponseRow,
         {
             "prompt_id": "a",
             "prompt": HI,
@@ -251,7 +293,7 @@ SAVED = {
         },
     ),
     "preferences": (
-        PREFERENCES,
+        PreferenceRow,
         {
             "prompt_id": "a",
             "prompt": TURNS,
@@ -266,7 +308,7 @@ SAVED = {
         },
     ),
     "evaluation": (
-        EVALUATION,
+        EvaluationRow,
         {
             "prompt_id": "a",
             "prompt": HI,
@@ -280,19 +322,30 @@ SAVED = {
 }
 
 
+@pytest.mark.parametrize("schema", FEATURES)
+def test_the_columns_are_those_of_the_files_that_are_there_already(schema: type) -> None:
+    assert list(features(schema).items()) == list(FEATURES[schema].items())
+
+
+def test_where_a_prompt_has_tools_its_messages_and_its_row_have_columns_more() -> None:
+    more = dict.fromkeys(("role", "content", "tool_calls", "name", "tool_call_id"), STRING)
+    wanted = FEATURES[PreferenceRow] | {"prompt": List(more), "tools": STRING}
+    assert list(features(PreferenceRow, with_tools=True).items()) == list(wanted.items())
+
+
 @pytest.mark.parametrize("kind", SAVED)
 def test_an_artifact_loads_as_a_dataset_of_one_split(kind: str, tmp_path: Path) -> None:
-    features, row = SAVED[kind]
+    schema, row = SAVED[kind]
     split = "test" if kind == "evaluation" else "train"
-    save_rows([row] * 3, features, tmp_path / f"{split}.parquet")
+    save_rows([row] * 3, schema, tmp_path / f"{split}.parquet")
     (tmp_path / "manifest.json").write_text('{"stage": "any"}', encoding="utf-8")
     loaded = load_dataset(str(tmp_path))
     assert list(loaded) == [split]
-    assert loaded[split].features == features
+    assert loaded[split].features == Features(FEATURES[schema])
     assert loaded[split].to_list() == [row] * 3
     assert read_rows(tmp_path / f"{split}.parquet") == [row] * 3
 
 
 def test_no_rows_can_be_saved_and_read(tmp_path: Path) -> None:
-    save_rows([], RESPONSES, tmp_path / "train.parquet")
+    save_rows([], ResponseRow, tmp_path / "train.parquet")
     assert read_rows(tmp_path / "train.parquet") == []

@@ -20,7 +20,7 @@ from selm.data.columns import as_json
 from selm.data.drops import Drops, in_words
 from selm.data.parquet import read_rows, save_rows
 from selm.data.portions import held_out_portion, overlap, training_portion
-from selm.data.schemas import RESPONSES
+from selm.data.schemas import ResponseRow
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Data, Recipe
@@ -588,7 +588,7 @@ def test_a_prompt_keeps_its_tools_and_calls_on_the_way_through_a_file(
     stored = [row | {"responses": ["x"], "chosen": None, "rejected": None} for row in kept]
     for one in stored:
         one["columns"] = None
-    save_rows(stored, RESPONSES, tmp_path / "train.parquet")
+    save_rows(stored, ResponseRow, tmp_path / "train.parquet")
     again = read_rows(tmp_path / "train.parquet")
     assert [one["prompt"] for one in again] == [one["prompt"] for one in kept]
     assert [one["tools"] for one in again] == [one["tools"] for one in kept]

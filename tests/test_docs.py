@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from selm.data.schemas import ARTIFACTS, described
 from selm.recipe.names import section_keys
 from selm.recipe.schema import Recipe
 
@@ -101,6 +102,15 @@ def test_the_page_on_recipes_names_every_key() -> None:
     for key in set(keys) - sections:
         section, _, name = key.rpartition(".")
         assert f"`{key}`" in text or (f"`{section}." in text and f"`.{name}`" in text), key
+
+
+def test_the_page_on_artifacts_has_every_column_as_the_schemas_have_it() -> None:
+    text = (REPOSITORY / "docs/artifacts.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == list(ARTIFACTS)
+    for kind, section in sections.items():
+        columns = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", section, re.MULTILINE)
+        assert columns == described(ARTIFACTS[kind])
 
 
 def test_overrides_beside_ARGS_are_said_and_not_printed() -> None:

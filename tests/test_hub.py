@@ -1,6 +1,7 @@
 """What decides about the Hub without asking it: names, permissions, patience, cards."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from selm.data.schemas import EVALUATION, PREFERENCES, RESPONSES
+from selm.data.parquet import features
+from selm.data.schemas import ARTIFACTS, described
 from selm.errors import OutsideError, UserError
 from selm.hub import cards
 from selm.hub.client import API, Place, Pushed, patiently, place, why_not
@@ -165,15 +167,12 @@ def test_errors_of_ours_are_not_swallowed() -> None:
         patiently("asking", fails_with(KeyError("a bug")), waits_seconds=(0,))
 
 
-def test_cards_describe_every_column() -> None:
-    schemas = {
-        "responses": RESPONSES,
-        "preferences": PREFERENCES,
-        "evaluation": EVALUATION,
-    }
-    assert {kind: list(columns) for kind, columns in cards.COLUMNS.items()} == {
-        kind: list(schema) for kind, schema in schemas.items()
-    }
+@pytest.mark.parametrize("kind", ARTIFACTS)
+def test_a_card_describes_every_column(kind: str, recipe: Recipe) -> None:
+    card = cards.dataset_card(recipe, kind, {1: (manifest(recipe, kind, 1), {})}, has_report=False)
+    shown = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", card, re.MULTILINE)
+    assert shown == described(ARTIFACTS[kind])
+    assert [name for name, *_ in shown] == list(features(ARTIFACTS[kind], with_tools=True))
 
 
 def test_the_package_brings_the_templates_of_the_cards(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from selm.data.columns import _say_left_out, as_json
-from selm.data.forms import Row
 from selm.data.parquet import read_rows, save_rows
 from selm.data.portions import training_portion
 from selm.data.prompts import as_messages, as_text
-from selm.data.schemas import RESPONSES
+from selm.data.schemas import PreferenceRow, ResponseRow
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards, without_reward
 from selm.generation.respond import respond
@@ -176,7 +175,7 @@ def test_the_datasets_columns_reach_the_function(
     recipe = load_recipe(tiny_recipe, [*overrides, f"ranking.name_or_path={name}"])
     found, _ = training_portion(recipe, 1)
     answered = respond(found, recipe.model.name_or_path, recipe, 1, tmp_path, "generating")
-    save_rows(answered.rows, RESPONSES, tmp_path / "train.parquet")
+    save_rows(answered.rows, ResponseRow, tmp_path / "train.parquet")
     on_disk = read_rows(tmp_path / "train.parquet")
     (tmp_path / "ranked").mkdir()
     preferences, _ = preferred(on_disk, recipe, tmp_path / "ranked")
@@ -224,12 +223,14 @@ def row(
     }
 
 
-def preferred(rows: list[Row], recipe: Recipe, folder: Path) -> tuple[list[Row], Counter[str]]:
+def preferred(
+    rows: list[ResponseRow], recipe: Recipe, folder: Path
+) -> tuple[list[PreferenceRow], Counter[str]]:
     found = prefer(rows, recipe, folder)
     return found.rows, found.dropped
 
 
-def outcome(preference: Row) -> tuple[str, ...]:
+def outcome(preference: PreferenceRow) -> tuple[str, ...]:
     texts = [as_text(preference[which]) for which in ("chosen", "rejected")]
     return (preference["prompt_id"], *texts, preference["explored"], preference["explored_role"])
 

@@ -10,13 +10,13 @@ import pytest
 from transformers.trainer_utils import SchedulerType
 
 from selm.check.installed import check_packages
-from selm.data.forms import Row
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe, Training
 from selm.recipe.source_text import words
 from selm.recipe.trl_keys import trl_keys, usable_keys
 from selm.recipe.trl_values import LOSSES, SCHEDULES
+from selm.training.examples import TokenRow
 from selm.training.run import load_examples, make_trainer, refuse_what_fails, train
 
 # What is tried for each kind of an annotation: good, at the border, of another kind, wrong.
@@ -195,7 +195,7 @@ def flat(batch: Iterable[Settings]) -> list[str]:
     return [each for settings in batch for each in settings]
 
 
-def trained(tiny_recipe: str, batch: list[Settings], folder: Path, examples: list[Row]) -> int:
+def trained(tiny_recipe: str, batch: list[Settings], folder: Path, examples: list[TokenRow]) -> int:
     """How many of the settings a training ran with: none if its trial refuses them."""
     tracked = "report_to" in names(flat(batch))
     quiet = [] if tracked else ["training.report_to=none"]

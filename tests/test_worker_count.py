@@ -67,11 +67,11 @@ def test_a_cluster_that_does_not_answer_is_named(
 def test_one_worker_does_without_ray(tmp_path: Path) -> None:
     """It is not even imported: that takes half a second, and it may not be installed."""
     code = (
-        "import sys, pathlib, datasets\n"
+        "import sys, pathlib, typing\n"
         "from selm.run.shards import run_shards\n"
-        "features = datasets.Features({'n': datasets.Value('int64')})\n"
+        "Row = typing.TypedDict('Row', {'n': int})\n"
         "rows, folder = [{'n': 1}, {'n': 2}], pathlib.Path(sys.argv[1])\n"
-        "assert run_shards(rows, lambda: list, features, folder, 1, 'test') == rows\n"
+        "assert run_shards(rows, lambda: list, Row, folder, 1, 'test') == rows\n"
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)

@@ -6,12 +6,11 @@ from tqdm import tqdm
 
 from selm.check.preflight import Preflight
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.forms import Row
-from selm.data.prompts import as_messages
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model.chat import Chat, TemplateRefusal
 from selm.recipe.schema import Recipe
-from selm.training.examples import tokenize
+from selm.training.examples import as_pair, tokenize
 
 # Above these shares of the rows, a recipe is not what its author means.
 MOST_CUT = 0.25
@@ -49,7 +48,7 @@ def lengths(preflight: Preflight) -> str:
     return f"{said}; responses of {fmean(responses):.0f}, {cut:.1%} cut{off}"
 
 
-def _prompts(chat: Chat, rows: list[Row]) -> tuple[list[int], Drops]:
+def _prompts(chat: Chat, rows: list[DatasetRow]) -> tuple[list[int], Drops]:
     """Length of every prompt that the template takes, and those that it refuses."""
     found: list[int] = []
     refused = Drops()
@@ -69,10 +68,9 @@ def _check_refused(refused: Drops, rows: int) -> None:
         )
 
 
-def _responses(recipe: Recipe, chat: Chat, found: list[Row]) -> tuple[list[int], float]:
+def _responses(recipe: Recipe, chat: Chat, found: list[DatasetRow]) -> tuple[list[int], float]:
     """Whole lengths of chosen and rejected, and the share of them that `max_length` cuts."""
-    pairs = [row | {w: as_messages(row[w]) for w in ("chosen", "rejected")} for row in found]
-    whole, _ = tokenize(pairs, chat, None, with_explored=False)
+    whole, _ = tokenize(map(as_pair, found), chat, None, with_explored=False)
     if not whole:
         return [0], 0.0
     keys = ("chosen_ids", "rejected_ids")

@@ -6,8 +6,8 @@ from functools import cached_property
 from transformers import PretrainedConfig
 
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.forms import Row
 from selm.data.portions import held_out_portion, sample_rows, training_portion
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model import loading
 from selm.model.chat import Chat, load_chat, prompt_ids_of
@@ -36,12 +36,12 @@ class Preflight:
         return loading.load_config(self.recipe.model.name_or_path, self.recipe.model)
 
     @cached_property
-    def sample(self) -> tuple[list[Row], Drops]:
+    def sample(self) -> tuple[list[DatasetRow], Drops]:
         """The first rows."""
         return sample_rows(self.recipe, "train", SAMPLE_ROWS)
 
     @cached_property
-    def taken(self) -> tuple[list[Row], Drops]:
+    def taken(self) -> tuple[list[DatasetRow], Drops]:
         """The rows of the sample that the chat template takes; stages drop the others, too."""
         rows, dropped = [], Drops()
         for row in self.sample[0]:
@@ -58,11 +58,11 @@ class Preflight:
         return rows, dropped
 
     @cached_property
-    def portions(self) -> list[tuple[list[Row], Drops]]:
+    def portions(self) -> list[tuple[list[DatasetRow], Drops]]:
         """All training rows, by iteration."""
         iterations = range(1, len(self.recipe.iterations) + 1)
         return [training_portion(self.recipe, t) for t in iterations]
 
     @cached_property
-    def held_out(self) -> tuple[list[Row], Drops]:
+    def held_out(self) -> tuple[list[DatasetRow], Drops]:
         return held_out_portion(self.recipe)

@@ -2,8 +2,8 @@
 
 from selm.check.preflight import SAMPLE_ROWS, Preflight
 from selm.data.drops import Drops, in_words
-from selm.data.forms import Row
 from selm.data.portions import check_objective, overlap, sample_rows
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 
 
@@ -36,7 +36,7 @@ def first_rows(preflight: Preflight) -> str:
     )
 
 
-def _kind(found: list[Row]) -> str:
+def _kind(found: list[DatasetRow]) -> str:
     return "prompts only" if found[0]["chosen"] is None else "pairs"
 
 

@@ -4,7 +4,7 @@ import tempfile
 
 from selm.check.preflight import Preflight
 from selm.data.drops import in_words
-from selm.data.forms import Row
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model import loading
 from selm.model.chat import Chat, load_chat
@@ -35,7 +35,7 @@ def tokens(preflight: Preflight) -> str:
     )
 
 
-def _check_tokens(chat: Chat, later: Chat, row: Row) -> None:
+def _check_tokens(chat: Chat, later: Chat, row: DatasetRow) -> None:
     messages, name, tools = row["prompt"], row["prompt_id"], row["tools"]
     prompt = chat.prompt_ids(messages, tools)
     label_ids = chat.response_ids(messages, "Yes.", tools=tools)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -9,13 +10,13 @@ from uuid import UUID
 
 from tqdm import tqdm
 
-from selm.data.forms import Row
 from selm.data.prompts import as_text
+from selm.data.schemas import ResponseRow
 from selm.escape import one_line
 
 
-def as_json(columns: Row) -> str | None:
-    """The dataset's other columns in the form of `RESPONSES`; dates and the like become text.
+def as_json(columns: Mapping[str, Any]) -> str | None:
+    """The dataset's other columns as a `ResponseRow` holds them; dates and the like become text.
 
     Columns of pictures, sounds and other bytes are left out: as text they would say nothing.
     """
@@ -45,8 +46,8 @@ def _say_left_out(column: str) -> None:
     tqdm.write(one_line(f"column {column}: left out, rankers get no pictures, sounds or bytes"))
 
 
-def columns_of(row: Row) -> Row:
-    """What a row of the schema `RESPONSES` holds beside prompt and candidates, for rankers.
+def columns_of(row: ResponseRow) -> dict[str, Any]:
+    """What a row holds beside prompt and candidates, for rankers.
 
     >>> columns_of({"chosen": as_messages("w"), "rejected": None, "columns": '{"level": 3}'})
     {'chosen': 'w', 'rejected': None, 'level': 3}

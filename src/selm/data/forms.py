@@ -1,9 +1,4 @@
-"""A row of a dataset, whatever its form, becomes a row of ours or the reason why it is dropped.
-
-A row is {"prompt_id": str, "prompt": messages, "tools": list | None, "chosen": str | None,
-"rejected": str | None, "columns": dict}: responses are plain text, None where the dataset has
-prompts only; `columns` holds what else the dataset says of the row.
-"""
+"""A row of a dataset, whatever its form, becomes a `DatasetRow` or the reason why it is dropped."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +6,6 @@ from typing import Any
 
 from selm.data.drops import Dropped
 from selm.data.prompts import (
-    Message,
     dialogue,
     joined,
     messages,
@@ -23,8 +17,7 @@ from selm.data.prompts import (
     with_system,
     written,
 )
-
-Row = dict[str, Any]
+from selm.data.schemas import DatasetRow, Message
 
 WANTED = (
     "prompt (and chosen, rejected for pairs), as text or messages; chosen and rejected as whole "
@@ -49,7 +42,7 @@ def lacking(columns: Iterable[str]) -> str | None:
     return None
 
 
-def normalise(raw: Row) -> Row | str:
+def normalise(raw: dict[str, Any]) -> DatasetRow | str:
     """A row of ours, or the reason why it is dropped.
 
     Reads UltraFeedback-binarized rows (prompt a string, chosen and rejected whole conversations),
@@ -67,7 +60,7 @@ def normalise(raw: Row) -> Row | str:
         return "row_is_nested_too_deep"
 
 
-def _row(raw: Row) -> Row:
+def _row(raw: dict[str, Any]) -> DatasetRow:
     _refuse_media(raw)
     offered = tools(raw.get("tools"))
     asked, is_text, is_dialogue = _asked(raw)
@@ -93,7 +86,7 @@ def _row(raw: Row) -> Row:
     }
 
 
-def _asked(raw: Row) -> tuple[list[Message], bool, bool]:
+def _asked(raw: dict[str, Any]) -> tuple[list[Message], bool, bool]:
     """What `prompt` says; whether it is a single text, and whether a dialogue such as hh-rlhf's."""
     value = raw.get("prompt")
     if value is None:
@@ -138,7 +131,7 @@ def _answer(value: Any, which: str, asked: list[Message]) -> _Answer:
 
 
 def _prompt(
-    raw: Row, asked: list[Message], is_text: bool, befores: list[list[Message]]
+    raw: dict[str, Any], asked: list[Message], is_text: bool, befores: list[list[Message]]
 ) -> list[Message]:
     """The whole prompt: with the turns that the responses bring, and the system column's."""
     found = asked
@@ -155,11 +148,11 @@ def _prompt(
     return with_system(prompt, raw.get("system"))
 
 
-def _has_prompt(raw: Row) -> bool:
+def _has_prompt(raw: dict[str, Any]) -> bool:
     return any(column in raw for column in (*_PROMPT_COLUMNS, "question"))
 
 
-def _of_other_columns(raw: Row) -> list[Message]:
+def _of_other_columns(raw: dict[str, Any]) -> list[Message]:
     """The prompt of a dataset without `prompt`: the turns before an answer, or Alpaca's fields."""
     for column in ("messages", "conversations"):
         if raw.get(column) is not None:
@@ -175,7 +168,7 @@ def _of_other_columns(raw: Row) -> list[Message]:
     return [{"role": "user", "content": f"{found}\n\n{more}" if more.strip() else found}]
 
 
-def _refuse_media(raw: Row) -> None:
+def _refuse_media(raw: dict[str, Any]) -> None:
     """A policy of texts would answer without the picture that the prompt is about."""
     if any(raw.get(name) for name in ("image", "images")) or any(map(_is_media, raw.values())):
         raise Dropped("row_has_image_audio_or_video")

@@ -1,58 +1,69 @@
-"""Rows of ours in Parquet files."""
+"""Rows of the types of `schemas` in Parquet files."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pyarrow
 import pyarrow.parquet
-from datasets import Features, Value
+from datasets import Features, List, Value
 
-from selm.data.forms import Row
-from selm.data.schemas import MESSAGES_WITH_TOOLS
+from selm.data.schemas import PARQUET_TYPES, fields
+
+Row = Mapping[str, Any]  # of any of the types
 
 
-def save_rows(rows: list[Row], features: Features, path: Path) -> None:
+def features(schema: Any, with_tools: bool = False) -> Features:
+    """The columns of a type of rows; with those that are there only where a prompt has tools."""
+    return Features(
+        {name: _feature(kind, with_tools) for name, kind in fields(schema, with_tools).items()}
+    )
+
+
+def _feature(kind: Any, with_tools: bool) -> Any:
+    if get_origin(kind) is list:
+        return List(_feature(get_args(kind)[0], with_tools))
+    return Value(PARQUET_TYPES[kind]) if kind in PARQUET_TYPES else features(kind, with_tools)
+
+
+def save_rows(rows: Sequence[Row], schema: Any, path: Path) -> None:
     """Write rows as Parquet; `path` names the split for `load_dataset`: train or test."""
-    pyarrow.parquet.write_table(as_table(rows, features), path)
+    pyarrow.parquet.write_table(as_table(rows, schema), path)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Any]:
     """Rows of a Parquet file that `save_rows` wrote."""
     return with_tools(pyarrow.parquet.read_table(path).to_pylist())
 
 
-def as_table(rows: list[Row], features: Features) -> pyarrow.Table:
-    """Rows of a schema, with a column `tools` more if a prompt has any."""
-    rows, features = _with_tools_as_text(rows, features)
-    return pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+def as_table(rows: Sequence[Row], schema: Any) -> pyarrow.Table:
+    """Rows of a type of `schemas`, with a column `tools` if a prompt has any."""
+    have_tools = any(map(_has_tools, rows))
+    written = [_tools_as_text(row) for row in rows] if have_tools else list(rows)
+    return pyarrow.Table.from_pylist(written, features(schema, have_tools).arrow_schema)
 
 
-def with_tools(rows: list[Row]) -> list[Row]:
+def with_tools(rows: list[dict[str, Any]]) -> list[Any]:
     """Rows of a table that `as_table` made, as they were: tools and calls are objects again."""
-    return [_with_tools(row) for row in rows] if rows and "tools" in rows[0] else rows
+    return [_text_as_tools(row) for row in rows] if rows and "tools" in rows[0] else rows
 
 
-def _with_tools_as_text(rows: list[Row], features: Features) -> tuple[list[Row], Features]:
-    """Calls and functions are of any form, so columns hold their JSON; only where there are any."""
-    prompts = [message for row in rows for message in row.get("prompt") or []]
-    if not any(row.get("tools") for row in rows) and not any(len(m) > 2 for m in prompts):
-        return rows, features
-    wider = Features(features | {"prompt": MESSAGES_WITH_TOOLS, "tools": Value("string")})
-
-    def as_text(row: Row) -> Row:
-        prompt = [
-            message | ({"tool_calls": json.dumps(calls)} if calls else {})
-            for message in row["prompt"]
-            for calls in [message.get("tool_calls")]
-        ]
-        offered = json.dumps(row["tools"]) if row.get("tools") else None
-        return row | {"prompt": prompt, "tools": offered}
-
-    return [as_text(row) for row in rows], wider
+def _has_tools(row: Row) -> bool:
+    return bool(row.get("tools")) or any(len(message) > 2 for message in row.get("prompt") or [])
 
 
-def _with_tools(row: Row) -> Row:
-    """The inverse, for a row."""
+def _tools_as_text(row: Row) -> Row:
+    prompt = [
+        message | ({"tool_calls": json.dumps(calls)} if calls else {})
+        for message in row["prompt"]
+        for calls in [message.get("tool_calls")]
+    ]
+    offered = json.dumps(row["tools"]) if row.get("tools") else None
+    return {**row, "prompt": prompt, "tools": offered}
+
+
+def _text_as_tools(row: dict[str, Any]) -> dict[str, Any]:
     prompt = []
     for message in row["prompt"]:
         message = {key: value for key, value in message.items() if value is not None}

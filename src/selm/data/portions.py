@@ -12,9 +12,10 @@ from datasets import ReadInstruction
 from selm.data import on_disk
 from selm.data.counting import portion
 from selm.data.drops import Drops, in_words
-from selm.data.forms import WANTED, Row, lacking, normalise
+from selm.data.forms import WANTED, lacking, normalise
 from selm.data.prompts import prompt_hash
 from selm.data.raw_rows import NOT_UTF8, Raw, Table, table
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
@@ -26,7 +27,7 @@ _MOST_DROPPED = 0.9
 _MOST_UNREADABLE = 0.1
 
 
-def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
+def training_portion(recipe: Recipe, t: int) -> tuple[list[DatasetRow], Drops]:
     """Rows of iteration t's portion, and how many were dropped for which reason."""
     rows = _split(recipe, "train")
     num_iterations = len(recipe.iterations)
@@ -40,12 +41,12 @@ def training_portion(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
     return kept, dropped
 
 
-def sample_rows(recipe: Recipe, which: str, count: int) -> tuple[list[Row], Drops]:
+def sample_rows(recipe: Recipe, which: str, count: int) -> tuple[list[DatasetRow], Drops]:
     """The first rows of the split `train` or `test`, for a look at the data."""
     return _clean(recipe, _split(recipe, which).select(range(count)))
 
 
-def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
+def check_objective(recipe: Recipe, t: int, rows: list[DatasetRow]) -> None:
     """UserError if these rows are prompts only, and iteration t wants pairs."""
     if rows[0]["chosen"] is not None:
         return
@@ -61,14 +62,14 @@ def check_objective(recipe: Recipe, t: int, rows: list[Row]) -> None:
         )
 
 
-def held_out_portion(recipe: Recipe) -> tuple[list[Row], Drops]:
+def held_out_portion(recipe: Recipe) -> tuple[list[DatasetRow], Drops]:
     """The first `evaluation.limit` rows of the test split."""
     rows = _split(recipe, "test")
     limit = recipe.evaluation.limit
     return _clean(recipe, rows if limit is None else rows.select(range(limit)))
 
 
-def overlap(trained: Iterable[Row], held_out: Iterable[Row]) -> int:
+def overlap(trained: Iterable[DatasetRow], held_out: Iterable[DatasetRow]) -> int:
     """How many held-out prompts are among those that are trained on."""
     known = {prompt_hash(row["prompt"], row["tools"]) for row in trained}
     return sum(prompt_hash(row["prompt"], row["tools"]) in known for row in held_out)
@@ -163,7 +164,7 @@ def _where(recipe: Recipe) -> str:
     return recipe.data.name_or_path
 
 
-def _clean(recipe: Recipe, rows: Table) -> tuple[list[Row], Drops]:
+def _clean(recipe: Recipe, rows: Table) -> tuple[list[DatasetRow], Drops]:
     """Normalise every row; drop and count what cannot be used."""
     raws = list(rows)
     _check_readable(recipe, raws)
@@ -171,7 +172,7 @@ def _clean(recipe: Recipe, rows: Table) -> tuple[list[Row], Drops]:
     lack = lacking(columns)
     if raws and lack is not None:
         raise UserError(f"data: {_where(recipe)} has the columns {_named(columns)}; {lack}")
-    kept: list[Row] = []
+    kept: list[DatasetRow] = []
     dropped = Drops()
     prompts: set[str] = set()
     ids: set[str] = set()
@@ -192,7 +193,7 @@ def _clean(recipe: Recipe, rows: Table) -> tuple[list[Row], Drops]:
     return kept, dropped
 
 
-def _normalised(raws: Sequence[Raw], columns: list[str]) -> Iterable[tuple[str, Row | str]]:
+def _normalised(raws: Sequence[Raw], columns: list[str]) -> Iterable[tuple[str, DatasetRow | str]]:
     """(place, row or reason). A column that other rows have is null where it is missing.
 
     Pairs that are null in all rows are none: these are prompts alone.
@@ -223,7 +224,11 @@ def _check_readable(recipe: Recipe, raws: Sequence[Raw]) -> None:
 
 
 def _check_enough(
-    recipe: Recipe, raws: Sequence[Raw], kept: Sequence[Row], dropped: Drops, columns: list[str]
+    recipe: Recipe,
+    raws: Sequence[Raw],
+    kept: Sequence[DatasetRow],
+    dropped: Drops,
+    columns: list[str],
 ) -> None:
     if kept and len(kept) >= (1 - _MOST_DROPPED) * len(raws):
         return

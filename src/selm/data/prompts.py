@@ -9,12 +9,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selm.data.drops import Dropped
-
-Message = dict[str, Any]
+from selm.data.schemas import Message, Text, Tool
 
 # ShareGPT's names of roles, and those that its users have added.
 _ROLES = {
@@ -43,12 +42,12 @@ def text(value: Any) -> str | None:
     return json.dumps(value) if finite else None
 
 
-def as_messages(response: str | None) -> list[Message] | None:
+def as_messages(response: str | None) -> list[Text] | None:
     """A response's text in the form of the schemas."""
     return None if response is None else [{"role": "assistant", "content": response}]
 
 
-def as_text(messages: list[Message] | None) -> str | None:
+def as_text(messages: Sequence[Text] | None) -> str | None:
     """The inverse of `as_messages`."""
     return None if not messages else messages[0]["content"]
 
@@ -165,7 +164,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return call | {"function": function | {"arguments": arguments}}
 
 
-def tools(value: Any) -> list[dict[str, Any]] | None:
+def tools(value: Any) -> list[Tool] | None:
     """The functions that a prompt offers, as objects or as their JSON text; None if there are none.
 
     >>> tools('[{"type": "function", "function": {"name": "f", "strict": null}}]')
@@ -185,7 +184,7 @@ def tools(value: Any) -> list[dict[str, Any]] | None:
     return [without_nulls(tool) for tool in found]
 
 
-def tool_name(tool: dict[str, Any]) -> str:
+def tool_name(tool: Mapping[str, Any]) -> str:
     """Of a tool or a call, `{"function": {"name"}}` or `{"name"}`; empty if it has none."""
     function = tool.get("function")
     named = function if isinstance(function, dict) else tool
@@ -287,7 +286,7 @@ def with_system(prompt: list[Message], system: Any) -> list[Message]:
     return [{"role": "system", "content": found}, *prompt] if found.strip() else prompt
 
 
-def prompt_hash(prompt: Sequence[Message], offered: Sequence[dict[str, Any]] | None) -> str:
+def prompt_hash(prompt: Sequence[Message], offered: Sequence[Tool] | None) -> str:
     """What two rows of the same prompt have in common."""
     whole = {"prompt": prompt, "tools": offered} if offered else prompt
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

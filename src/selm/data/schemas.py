@@ -1,63 +1,162 @@
-"""The schemas of the artifacts: which columns a Parquet file of ours has."""
+"""The rows: of a dataset, and of each artifact that holds rows.
 
-from datasets import Features, List, Value
+A row is a plain dict, and its type here is all that is said of it anywhere: the columns of Parquet
+files (`parquet.features`), the tables of columns on the Hub's cards and in docs/artifacts.md are
+made of these types and of the words beside them. Fields that are not required are columns only
+where a prompt has tools, as text: calls and functions are of any form, so that it is their JSON.
+"""
 
-_MESSAGES = List({"role": Value("string"), "content": Value("string")})
-
-# Where prompts have tools, the columns `prompt` and `tools`: calls and functions as JSON text.
-MESSAGES_WITH_TOOLS = List(
-    {name: Value("string") for name in ("role", "content", "tool_calls", "name", "tool_call_id")}
+from collections.abc import Mapping
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    TypedDict,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
 )
 
-# `columns`: the dataset's other columns as a JSON object, for each dataset has other ones; null
-# where it has none.
-RESPONSES = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "chosen": _MESSAGES,
-        "rejected": _MESSAGES,
-        "responses": List(Value("string")),
-        "finish_reasons": List(Value("string")),
-        "num_tokens": List(Value("int64")),
-        "columns": Value("string"),
-    }
-)
+Tool = dict[str, Any]  # a function that the policy may call, as a JSON schema
+FinishReason = Literal["stop", "length"]
+Role = Literal["chosen", "rejected", "neither"]
 
-# TRL's conversational preference format, and beside it what SELM needs to know of the explored
-# response. *_finish_reason: "stop", or "length" for a response that was cut at the token limit.
-PREFERENCES = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "chosen": _MESSAGES,
-        "rejected": _MESSAGES,
-        "explored": Value("string"),
-        "explored_role": Value("string"),
-        "chosen_finish_reason": Value("string"),
-        "rejected_finish_reason": Value("string"),
-        "explored_finish_reason": Value("string"),
-        "scores": List(Value("float64")),
-    }
-)
 
-# What a ranker said of a row's pool; `member_scores` has one list per member of an ensemble.
-SCORES = Features(
-    {
-        "prompt_id": Value("string"),
-        "scores": List(Value("float64")),
-        "member_scores": List(List(Value("float64"))),
-    }
-)
+class Text(TypedDict):
+    """A message that is a text, such as every response."""
 
-EVALUATION = Features(
-    {
-        "prompt_id": Value("string"),
-        "prompt": _MESSAGES,
-        "response": Value("string"),
-        "finish_reason": Value("string"),
-        "num_tokens": Value("int64"),
-        "reward": Value("float64"),
-        "reward_of_base": Value("float64"),
-    }
-)
+    role: str
+    content: str
+
+
+class Message(Text):
+    """A message of a prompt; `name` and `tool_call_id` are of one that holds a tool's result."""
+
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+
+
+class Prompted(TypedDict):
+    """What the rows of all stages have."""
+
+    prompt_id: Annotated[str, "the same in every stage; rows are joined by it"]
+    prompt: Annotated[list[Message], "the conversation up to the user's last turn"]
+    tools: Annotated[
+        NotRequired[list[Tool] | None],
+        "the functions that the policy may call, as JSON; there only if a prompt has any",
+    ]
+
+
+class DatasetRow(Prompted):
+    """A row of a dataset, whatever form it had there; it is no artifact."""
+
+    chosen: Annotated[str | None, "the preferred answer; None where there are prompts only"]
+    rejected: Annotated[str | None, "the other answer; None where there are prompts only"]
+    columns: Annotated[dict[str, Any], "what else the dataset says of the row"]
+
+
+class ResponseRow(Prompted):
+    """A prompt, the policy's answers, and what the dataset has beside it."""
+
+    chosen: Annotated[
+        list[Text] | None, "the dataset's preferred answer; null where it has prompts only"
+    ]
+    rejected: Annotated[
+        list[Text] | None, "the dataset's other answer; null where it has prompts only"
+    ]
+    responses: Annotated[list[str], "the policy's answers"]
+    finish_reasons: Annotated[list[FinishReason], "of each answer: stop, or length if it was cut"]
+    num_tokens: Annotated[list[int], "of each answer"]
+    columns: Annotated[str | None, "the dataset's other columns as JSON; null where it has none"]
+
+
+class PairRow(Prompted):
+    """TRL's conversational preference format; a dataset's own pair is a pool of two."""
+
+    chosen: Annotated[list[Text], "the best of the pool"]
+    rejected: Annotated[list[Text], "the worst of the pool"]
+
+
+class PreferenceRow(PairRow):
+    """A pair that was ranked, and what SELM needs to know of the explored answer."""
+
+    explored: Annotated[str, "the policy's own answer, that of the optimism term"]
+    explored_role: Annotated[Role, "what became of it: chosen, rejected or neither"]
+    chosen_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
+    rejected_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
+    explored_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
+    scores: Annotated[list[float], "the ranker's, of the pool's distinct texts"]
+
+
+class ScoreRow(TypedDict):
+    """What a ranker says of a row's pool: a shard of the stage that ranks, and no artifact."""
+
+    prompt_id: Annotated[str, "the same in every stage"]
+    scores: Annotated[
+        list[float], "of the pool's distinct texts; empty for a prompt that it cannot read"
+    ]
+    member_scores: Annotated[list[list[float]], "the same by member of an ensemble"]
+
+
+class EvaluationRow(Prompted):
+    """A held-out prompt, the policy's greedy answer and its reward."""
+
+    response: Annotated[str, "the policy's greedy answer"]
+    finish_reason: Annotated[FinishReason, "stop, or length if it was cut"]
+    num_tokens: Annotated[int, "of the answer"]
+    reward: Annotated[float, "by the ranker; higher is better"]
+    reward_of_base: Annotated[float, "of the base model's answer to the same prompt"]
+
+
+ARTIFACTS = {
+    "responses": ResponseRow,
+    "preferences": PreferenceRow,
+    "evaluation": EvaluationRow,
+}
+
+PARQUET_TYPES = {str: "string", int: "int64", float: "float64"}
+
+
+def fields(schema: Any, with_tools: bool = True) -> Mapping[str, Any]:
+    """Field -> its type: str, int, float, a list of such, or a TypedDict.
+
+    >>> list(fields(Message, with_tools=False).items())
+    [('role', <class 'str'>), ('content', <class 'str'>)]
+    """
+    hints = get_type_hints(schema)
+    required = {name: _plain(hints[name]) for name in hints if name in schema.__required_keys__}
+    return required | ({name: str for name in hints if name not in required} if with_tools else {})
+
+
+def described(schema: Any) -> list[tuple[str, str, str]]:
+    """Name, type and meaning of every column, for tables that people read.
+
+    >>> described(EvaluationRow)[-1]
+    ('reward_of_base', 'float64', "of the base model's answer to the same prompt")
+    """
+    words = get_type_hints(schema, include_extras=True)
+    return [
+        (name, _type_name(kind), words[name].__metadata__[0])
+        for name, kind in fields(schema).items()
+    ]
+
+
+def _plain(hint: Any) -> Any:
+    """A field's type as Parquet has it: any column may be null, and a choice is a text."""
+    if get_origin(hint) is UnionType:
+        return _plain(get_args(hint)[0])
+    if get_origin(hint) is list:
+        return list[_plain(get_args(hint)[0])]
+    return str if get_origin(hint) is Literal else hint
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is list:
+        return f"list of {_type_name(get_args(kind)[0])}"
+    if is_typeddict(kind):
+        return "{" + ", ".join(fields(kind, with_tools=False)) + "}"
+    return PARQUET_TYPES[kind]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
-from selm.data.forms import Row
+from selm.data.schemas import EvaluationRow, ResponseRow
 from selm.ranking.base import Ranker
 from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON, of_the_others
@@ -19,9 +19,9 @@ def greedy(recipe: Recipe) -> Recipe:
 
 
 def with_rewards(
-    answered: Sequence[Row], base_responses: Mapping[str, str], ranker: Ranker
-) -> list[Row]:
-    """Rows of the schema `EVALUATION`.
+    answered: Sequence[ResponseRow], base_responses: Mapping[str, str], ranker: Ranker
+) -> list[EvaluationRow]:
+    """The answers with their rewards.
 
     Each response is scored beside the base model's response to the same prompt: a pairwise
     ranker's score has a meaning only there, a reward does not change by it. A response that is the
@@ -29,7 +29,7 @@ def with_rewards(
     cannot read are left out, and those that the base model has no response to.
 
     Args:
-        answered: of the schema `RESPONSES`, one response each.
+        answered: one response each.
         base_responses: prompt_id -> the base model's greedy response.
     """
     answered = _answered_by_both(answered, base_responses)
@@ -63,7 +63,7 @@ def with_rewards(
     ]
 
 
-def without_reward(answered: Sequence[Row], scored: Sequence[Row]) -> Drops:
+def without_reward(answered: Sequence[ResponseRow], scored: Sequence[EvaluationRow]) -> Drops:
     """The rows that `with_rewards` left out."""
     kept, drops = {row["prompt_id"] for row in scored}, Drops()
     for row in answered:
@@ -73,7 +73,10 @@ def without_reward(answered: Sequence[Row], scored: Sequence[Row]) -> Drops:
 
 
 def facts(
-    answered: Sequence[Row], base_responses: Mapping[str, str], recipe: Recipe, verdicts: Path
+    answered: Sequence[ResponseRow],
+    base_responses: Mapping[str, str],
+    recipe: Recipe,
+    verdicts: Path,
 ) -> dict[str, dict[str, int | float]]:
     """What scoring these rows came to: see `ranking_facts`."""
     answered = _answered_by_both(answered, base_responses)
@@ -83,14 +86,16 @@ def facts(
     )
 
 
-def _answered_by_both(answered: Sequence[Row], base_responses: Mapping[str, str]) -> Sequence[Row]:
+def _answered_by_both(
+    answered: Sequence[ResponseRow], base_responses: Mapping[str, str]
+) -> Sequence[ResponseRow]:
     return [row for row in answered if row["prompt_id"] in base_responses]
 
 
-def _pools(answered: Sequence[Row], base_responses: Mapping[str, str]) -> list[list[str]]:
+def _pools(answered: Sequence[ResponseRow], base_responses: Mapping[str, str]) -> list[list[str]]:
     return [[row["responses"][0], base_responses[row["prompt_id"]]] for row in answered]
 
 
-def base_responses(rows: Sequence[Row]) -> dict[str, str]:
+def base_responses(rows: Sequence[EvaluationRow]) -> dict[str, str]:
     """From rows of the base model's evaluation."""
     return {row["prompt_id"]: row["response"] for row in rows}

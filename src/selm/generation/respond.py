@@ -7,9 +7,8 @@ from pathlib import Path
 
 from selm.data.columns import as_json
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.forms import Row
 from selm.data.prompts import as_messages
-from selm.data.schemas import RESPONSES
+from selm.data.schemas import DatasetRow, ResponseRow
 from selm.errors import UserError
 from selm.generation.base import Engine, sample_seed
 from selm.generation.kinds import KINDS, load_engine
@@ -21,15 +20,15 @@ from selm.run.workers import Work, Workers
 
 @dataclass(frozen=True)
 class Answered:
-    """Rows of the schema `RESPONSES`, generated tokens, and prompts that were dropped."""
+    """The rows, generated tokens, and prompts that were dropped."""
 
-    rows: list[Row]
+    rows: list[ResponseRow]
     tokens: int
     dropped: Drops
 
 
 def respond(
-    rows: Sequence[Row], policy: str, recipe: Recipe, iteration: int, folder: Path, what: str
+    rows: Sequence[DatasetRow], policy: str, recipe: Recipe, iteration: int, folder: Path, what: str
 ) -> Answered:
     """Let the policy answer every prompt `num_samples` times.
 
@@ -46,7 +45,7 @@ def respond(
     wants_longest = KINDS[settings.engine].wants_longest_prompt
     longest = _longest_prompt(rows, policy, recipe) if wants_longest else None
     load = partial(_load, policy, recipe, iteration, longest)
-    answered = run_shards(rows, load, RESPONSES, folder, settings.shard_size, what, workers)
+    answered = run_shards(rows, load, ResponseRow, folder, settings.shard_size, what, workers)
     dropped = _dropped(rows, answered, policy, recipe)
     if not answered:
         raise UserError(_nothing(dropped, policy, recipe))
@@ -67,7 +66,9 @@ def _nothing(dropped: Drops, policy: str, recipe: Recipe) -> str:
     return f"model.chat_template: that of {policy} takes no prompt ({in_words(dropped)})"
 
 
-def _dropped(rows: Sequence[Row], answered: Sequence[Row], policy: str, recipe: Recipe) -> Drops:
+def _dropped(
+    rows: Sequence[DatasetRow], answered: Sequence[ResponseRow], policy: str, recipe: Recipe
+) -> Drops:
     """Why the rows without an answer have none."""
     drops = Drops()
     ids = {row["prompt_id"] for row in answered}
@@ -80,19 +81,23 @@ def _dropped(rows: Sequence[Row], answered: Sequence[Row], policy: str, recipe: 
     return drops
 
 
-def _longest_prompt(rows: Sequence[Row], policy: str, recipe: Recipe) -> int:
+def _longest_prompt(rows: Sequence[DatasetRow], policy: str, recipe: Recipe) -> int:
     chat = load_chat(policy, recipe.model)
     found = [prompt_ids_of(chat, row) for row in rows]
     return max((len(ids) for ids in found if not isinstance(ids, str)), default=1)
 
 
-def _load(policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None) -> Work:
+def _load(
+    policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None
+) -> Work[DatasetRow, ResponseRow]:
     """A worker: the policy in an engine, and each shard's prompts put to it."""
     engine = load_engine(policy, recipe.model, recipe.generation, longest_prompt)
     return lambda shard: _answer(shard, engine, recipe, iteration)
 
 
-def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) -> list[Row]:
+def _answer(
+    shard: list[DatasetRow], engine: Engine, recipe: Recipe, iteration: int
+) -> list[ResponseRow]:
     num_samples = recipe.generation.num_samples
     found = [prompt_ids_of(engine.chat, row) for row in shard]
     prompts = {i: ids for i, ids in enumerate(found) if not isinstance(ids, str)}
@@ -102,7 +107,7 @@ def _answer(shard: list[Row], engine: Engine, recipe: Recipe, iteration: int) ->
         [prompts[i] for i, _ in jobs],
         [sample_seed(recipe.seed, iteration, shard[i]["prompt_id"], n) for i, n in jobs],
     )
-    answered = []
+    answered: list[ResponseRow] = []
     for place, i in enumerate(fitting):
         samples = responses[place * num_samples : (place + 1) * num_samples]
         answered.append(

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, constants
 
+from selm.data.schemas import ARTIFACTS, described
 from selm.escape import code, fenced, literal, one_line
 from selm.recipe.loading import as_yaml
 from selm.recipe.places import is_local_path
@@ -27,43 +28,6 @@ Sources = Mapping[str, "Pushed"]  # iter-1/checkpoint -> where it is; the inputs
 TEMPLATES = Path(__file__).with_name("templates")
 
 TAGS = ["selm", "online-preference-optimization", "arxiv:2405.19332"]
-
-MESSAGES = "list of {role, content}"
-
-# Columns of each schema in `selm.data.schemas`: name -> type, meaning.
-COLUMNS = {
-    "responses": {
-        "prompt_id": ("string", "the same in every stage; rows are joined by it"),
-        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
-        "chosen": (MESSAGES, "the dataset's preferred answer; null where it has prompts only"),
-        "rejected": (MESSAGES, "the dataset's other answer; null where it has prompts only"),
-        "responses": ("list of string", "the policy's answers"),
-        "finish_reasons": ("list of string", "of each answer: stop, or length if it was cut"),
-        "num_tokens": ("list of int64", "of each answer"),
-        "columns": ("string", "the dataset's other columns as JSON; null where it has none"),
-    },
-    "preferences": {
-        "prompt_id": ("string", "the same in every stage; rows are joined by it"),
-        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
-        "chosen": (MESSAGES, "the best of the pool"),
-        "rejected": (MESSAGES, "the worst of the pool"),
-        "explored": ("string", "the policy's own answer, that of the optimism term"),
-        "explored_role": ("string", "what became of it: chosen, rejected or neither"),
-        "chosen_finish_reason": ("string", "stop, or length for an answer that was cut"),
-        "rejected_finish_reason": ("string", "stop, or length for an answer that was cut"),
-        "explored_finish_reason": ("string", "stop, or length for an answer that was cut"),
-        "scores": ("list of float64", "the ranker's, of the pool's distinct texts"),
-    },
-    "evaluation": {
-        "prompt_id": ("string", "the same in every iteration"),
-        "prompt": (MESSAGES, "the conversation up to the user's last turn"),
-        "response": ("string", "the policy's greedy answer"),
-        "finish_reason": ("string", "stop, or length if it was cut"),
-        "num_tokens": ("int64", "of the answer"),
-        "reward": ("float64", "by the ranker; higher is better"),
-        "reward_of_base": ("float64", "of the base model's answer to the same prompt"),
-    },
-}
 
 # What is shown of the training log, where it is there.
 METRICS = {
@@ -113,7 +77,7 @@ def dataset_card(
         last=max(ordered),
         endpoint=constants.ENDPOINT,
         has_report=has_report,
-        columns=COLUMNS[kind],
+        columns=described(ARTIFACTS[kind]),
         splits=[_split(recipe, kind, t, *found) for t, found in ordered.items()],
     )
     return str(card)

@@ -21,7 +21,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from selm.data.prompts import Message, tool_name
+from selm.data.prompts import tool_name
+from selm.data.schemas import Message
 from selm.errors import UserError
 from selm.model import template
 from selm.model.template import Tools, render, takes_system, without_system

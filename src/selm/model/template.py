@@ -12,7 +12,7 @@ from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from selm.data.prompts import Message
+from selm.data.schemas import Message
 from selm.errors import UserError
 
 Tools = Sequence[Mapping[str, Any]]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from selm.data.prompts import Message
+from selm.data.schemas import Message
 
 Prompt = Sequence[Message]
 

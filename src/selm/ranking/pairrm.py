@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from selm.data.prompts import Message
+from selm.data.schemas import Message
 from selm.errors import UserError
 from selm.escape import well_formed
 from selm.ranking.base import Columns, Matrix, Prompt, scores_of

@@ -8,9 +8,8 @@ from typing import Any
 
 from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
-from selm.data.forms import Row
 from selm.data.prompts import as_messages
-from selm.data.schemas import SCORES
+from selm.data.schemas import PreferenceRow, ResponseRow, ScoreRow
 from selm.errors import UserError
 from selm.ranking.base import Ranker
 from selm.ranking.ensemble import EnsembleRanker, combined
@@ -32,23 +31,21 @@ class Preferences:
     """What the stage writes.
 
     Attributes:
-        rows: of the schema `PREFERENCES`.
         dropped: reason -> rows without a pair.
         summary: see `selm.ranking.summary`; of all rows that were ranked, dropped ones too.
     """
 
-    rows: list[Row]
+    rows: list[PreferenceRow]
     dropped: Drops
     summary: dict[str, Any]
 
 
 def prefer(
-    rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path | None = None
+    rows: Sequence[ResponseRow], recipe: Recipe, folder: Path, verdicts: Path | None = None
 ) -> Preferences:
     """Rank each row's pool {y_w, y_l, y, ...} and keep a pair; ties are dropped and counted.
 
     Args:
-        rows: of the schema `RESPONSES`.
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
         verdicts: see `load_ranker`; by default in `folder`.
     """
@@ -76,19 +73,23 @@ def prefer(
     return Preferences(preferred, dropped, summary(scored, member_labels(recipe.ranking)))
 
 
-def facts(rows: Sequence[Row], recipe: Recipe, verdicts: Path) -> dict[str, dict[str, int | float]]:
+def facts(
+    rows: Sequence[ResponseRow], recipe: Recipe, verdicts: Path
+) -> dict[str, dict[str, int | float]]:
     """What ranking these rows came to: see `ranking_facts`."""
     choosable = _choosable(rows, recipe.ranking)
     texts = [[candidate.text for candidate in pool(r, recipe.ranking.pool)] for r in choosable]
     return ranking_facts(recipe.ranking, [row["prompt"] for row in choosable], texts, verdicts)
 
 
-def _choosable(rows: Sequence[Row], ranking: Ranking) -> list[Row]:
+def _choosable(rows: Sequence[ResponseRow], ranking: Ranking) -> list[ResponseRow]:
     """Rows with two distinct candidates or more: the others are not sent to a ranker."""
     return [row for row in rows if len(pool(row, ranking.pool)) > 1]
 
 
-def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> list[Ranked | None]:
+def _rank(
+    rows: Sequence[ResponseRow], recipe: Recipe, folder: Path, verdicts: Path
+) -> list[Ranked | None]:
     """The rows with their scores; only this takes time, and is kept shard by shard.
 
     None for a row whose prompt the ranker cannot read.
@@ -98,7 +99,7 @@ def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> 
     what = f"ranking with {ranking.ranker}"
     load = partial(_load, ranking, recipe.seed, verdicts.resolve())
     size = ranking.shard_size
-    scored = run_shards(rows, load, SCORES, folder, size, what, _workers(ranking))
+    scored = run_shards(rows, load, ScoreRow, folder, size, what, _workers(ranking))
     return [
         Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
         if found["scores"]
@@ -107,7 +108,7 @@ def _rank(rows: Sequence[Row], recipe: Recipe, folder: Path, verdicts: Path) -> 
     ]
 
 
-def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work:
+def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work[ResponseRow, ScoreRow]:
     """A worker: the ranker, and each shard put before it."""
     ranker = load_ranker(ranking, seed, verdicts)
     return lambda shard: _score(shard, ranker, ranking)
@@ -120,8 +121,8 @@ def _workers(ranking: Ranking) -> Workers:
     return Workers(1 if one else ranking.workers, gpus=1, key="ranking.workers")
 
 
-def _score(shard: list[Row], ranker: Ranker, ranking: Ranking) -> list[Row]:
-    """Rows of the schema `SCORES`; no scores for a prompt that the ranker cannot read."""
+def _score(shard: list[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[ScoreRow]:
+    """No scores for a prompt that the ranker cannot read."""
     ids = [row["prompt_id"] for row in shard]
     found = of_the_others(ids, lambda at: _scores([shard[i] for i in at], ranker, ranking))
     nothing: Scores = ([], [])
@@ -132,7 +133,7 @@ def _score(shard: list[Row], ranker: Ranker, ranking: Ranking) -> list[Row]:
     ]
 
 
-def _scores(rows: Sequence[Row], ranker: Ranker, ranking: Ranking) -> list[Scores]:
+def _scores(rows: Sequence[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[Scores]:
     asked = (
         [row["prompt_id"] for row in rows],
         [row["prompt"] for row in rows],
@@ -154,8 +155,8 @@ def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:
     return "margin_too_small" if wanted is not None and margin < wanted else pair
 
 
-def _preference(ranked: Ranked, pair: Pair) -> Row:
-    """A row of the schema `PREFERENCES`; the explored response is the policy's first sample."""
+def _preference(ranked: Ranked, pair: Pair) -> PreferenceRow:
+    """The explored response is the policy's first sample."""
     row = ranked.row
     chosen, rejected = ranked.pool[pair.chosen], ranked.pool[pair.rejected]
     return {

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from selm.data.columns import as_json, columns_of
-from selm.data.forms import Row
 from selm.data.prompts import as_messages
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.ranking.refused import PromptRefused
@@ -20,7 +20,7 @@ from selm.recipe.places import is_local_path
 from selm.recipe.schema import PAIRRM, Ranking
 
 
-def check(section: str, ranking: Ranking, rows: Sequence[Row]) -> None:
+def check(section: str, ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     """UserError if this ranker cannot score these rows.
 
     Args:
@@ -35,24 +35,24 @@ def check(section: str, ranking: Ranking, rows: Sequence[Row]) -> None:
         raise UserError(f"{section} ({ranking.ranker}): {error}") from error
 
 
-def check_whole(section: str, ranking: Ranking, rows: Sequence[Row]) -> None:
+def check_whole(section: str, ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     """The same of a ranker and, if it is an ensemble, of its members."""
     check(section, ranking, rows)
     for i, member in enumerate(ranking.rankers):
         check(f"{section}.rankers.{i}", member, rows)
 
 
-def _nothing(ranking: Ranking, rows: Sequence[Row]) -> None:
+def _nothing(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     """Nothing to look at; the members of an ensemble are looked at one by one."""
 
 
-def _judge(ranking: Ranking, rows: Sequence[Row]) -> None:
+def _judge(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     key = ranking.judge.api_key_env
     if key and not os.environ.get(key, "").strip():
         raise UserError(f"ranking.judge.api_key_env: {key} is not set in this environment")
 
 
-def _function(ranking: Ranking, rows: Sequence[Row]) -> None:
+def _function(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     from selm.ranking.function import FunctionRanker
 
     ranker = FunctionRanker(ranking.name_or_path or "")
@@ -64,13 +64,13 @@ def _function(ranking: Ranking, rows: Sequence[Row]) -> None:
         )
 
 
-def _texts(row: Row) -> list[str]:
+def _texts(row: DatasetRow) -> list[str]:
     if row["chosen"] is None:
         return ["Yes.", "No."]
     return list(dict.fromkeys((row["chosen"], row["rejected"])))
 
 
-def _reward_model(ranking: Ranking, rows: Sequence[Row]) -> None:
+def _reward_model(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     from selm.ranking.reward_model import load_encoder, load_model
 
     is_here = is_local_path(ranking.name_or_path or "")
@@ -89,7 +89,7 @@ def _reward_model(ranking: Ranking, rows: Sequence[Row]) -> None:
         load_model(ranking, "meta")
 
 
-def _pairrm(ranking: Ranking, rows: Sequence[Row]) -> None:
+def _pairrm(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     name = ranking.name_or_path or PAIRRM
     if not is_local_path(name):
         _check_hub(ranking, name)
@@ -116,7 +116,7 @@ def _check_hub(ranking: Ranking, name: str) -> None:
         raise UserError(f"ranking.name_or_path: {name}: {reason}") from error
 
 
-_CHECKS: dict[str, Callable[[Ranking, Sequence[Row]], Any]] = {
+_CHECKS: dict[str, Callable[[Ranking, Sequence[DatasetRow]], Any]] = {
     "pairrm": _pairrm,
     "reward_model": _reward_model,
     "judge": _judge,

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from selm.data.forms import Row
 from selm.data.prompts import as_text
+from selm.data.schemas import ResponseRow
 
 Pool = Literal["dataset_and_samples", "samples"]
 
@@ -44,8 +44,8 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(kept.values())
 
 
-def pool(row: Row, which: Pool) -> list[Candidate]:
-    """The distinct candidates of a row of the schema `RESPONSES`.
+def pool(row: ResponseRow, which: Pool) -> list[Candidate]:
+    """The distinct candidates of a row.
 
     `dataset_and_samples`: {y_w, y_l, y, ...}, the dataset's first, as the paper has it. `samples`:
     the policy's alone, which is also what a dataset of prompts leaves.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from selm.data.forms import Row
+from selm.data.schemas import ResponseRow
 from selm.ranking.selection import Candidate
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -22,9 +22,9 @@ Opinion = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row of the schema `RESPONSES`, its distinct candidates and their scores."""
+    """A row, its distinct candidates and their scores."""
 
-    row: Row
+    row: ResponseRow
     pool: list[Candidate]
     scores: list[float]
     member_scores: list[list[float]]

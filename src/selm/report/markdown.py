@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from selm.data.forms import Row
 from selm.data.parquet import read_rows
+from selm.data.schemas import EvaluationRow
 from selm.escape import cell, code, fenced, literal, visible
 from selm.ranking.kinds import in_words
 from selm.recipe.loading import as_yaml
@@ -31,13 +31,13 @@ class Results:
     """All of a run that the report reads.
 
     Attributes:
-        evaluations: t -> rows of the schema `EVALUATION`; t = 0 is the base model.
+        evaluations: t -> rows; t = 0 is the base model.
         roles: t -> how often the explored response was `chosen`, `rejected`, `neither`.
         logs: t -> the trainer's log, one dict per logged step.
         manifests: (stage, t) -> manifest, in the order of the plan.
     """
 
-    evaluations: dict[int, list[Row]]
+    evaluations: dict[int, list[EvaluationRow]]
     roles: dict[int, Counter[str]]
     logs: dict[int, list[dict[str, float]]]
     manifests: dict[tuple[str, int], dict[str, Any]]
@@ -106,11 +106,12 @@ def win_rate(rewards_N: Sequence[float], rewards_of_base_N: Sequence[float]) -> 
     return sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
 
 
-def paired_differences(rows: Sequence[Row], base: Sequence[Row], pairwise: bool) -> list[float]:
+def paired_differences(
+    rows: Sequence[EvaluationRow], base: Sequence[EvaluationRow], pairwise: bool
+) -> list[float]:
     """Reward minus the base model's for each prompt that both answered, in the order of `rows`.
 
     Args:
-        rows: of the schema `EVALUATION`.
         base: the same of iteration 0, in any order; joined by `prompt_id`.
         pairwise: take the base's score from the same comparison instead.
     """
@@ -146,7 +147,9 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
     }
 
 
-def _measures(rows: Sequence[Row], base: Sequence[Row] | None, pairwise: bool) -> Metrics:
+def _measures(
+    rows: Sequence[EvaluationRow], base: Sequence[EvaluationRow] | None, pairwise: bool
+) -> Metrics:
     """One iteration's numbers; those against the base model are None for the base itself."""
     rewards = [row["reward"] for row in rows]
     found: Metrics = {
@@ -358,7 +361,7 @@ def spread_ids(ids: Sequence[str], count: int = 3) -> list[str]:
     return [ordered[i] for i in sorted(picks)]
 
 
-def _example_sections(evaluations: Mapping[int, Sequence[Row]]) -> list[str]:
+def _example_sections(evaluations: Mapping[int, Sequence[EvaluationRow]]) -> list[str]:
     by_id = {t: {row["prompt_id"]: row for row in rows} for t, rows in evaluations.items()}
     answered_by_all = set.intersection(*(set(rows) for rows in by_id.values()))
     sections = ["At even distances in the order of their ids, with the greedy answers to them."]

@@ -9,35 +9,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from datasets import Features
 from tqdm import tqdm
 
-from selm.data.forms import Row
 from selm.data.parquet import as_table, with_tools
 from selm.escape import one_line
 from selm.run import sealed
-from selm.run.workers import Load, Workers, spread
+from selm.run.workers import In, Load, Out, Workers, spread
 
 ONE = Workers(1)
 
 
 def run_shards(
-    rows: Sequence[Row],
-    load: Load,
-    features: Features,
+    rows: Sequence[In],
+    load: Load[In, Out],
+    schema: type[Out],
     folder: Path,
     shard_size: int,
     what: str,
     workers: Workers = ONE,
-) -> list[Row]:
+) -> list[Out]:
     """Do the work of a stage on `rows`, shard by shard; the results are in the order of `rows`.
 
     Args:
         load: makes a worker: a function of a shard's rows that returns rows, in any number: a stage
             may drop some. Called once per worker, not at all if no shard is missing. Several
             workers are other processes: it is pickled then.
-        features: schema of the results.
+        schema: what the results are.
         folder: where finished shards are kept; those found there are not done again.
         what: label of the progress bar.
         workers: how many there are, and what each needs.
@@ -55,14 +54,14 @@ def run_shards(
     ):
         progress.set_postfix_str("resumed" if num_done else "")
         for span, results in finished:
-            table = as_table(results, features)
+            table = as_table(results, schema)
             sealed.save(table, _path(folder, span))
             done[span] = with_tools(table.to_pylist())
             progress.update(len(span))
     return [row for span in spans for row in done[span]]
 
 
-def _kept(folder: Path, span: range) -> list[Row] | None:
+def _kept(folder: Path, span: range) -> list[Any] | None:
     """The results of an earlier try, if they are there and whole."""
     path = _path(folder, span)
     if not path.exists():
@@ -76,8 +75,12 @@ def _kept(folder: Path, span: range) -> list[Row] | None:
 
 
 def _finished(
-    rows: Sequence[Row], missing: Sequence[range], load: Load, folder: Path, workers: Workers
-) -> Iterator[tuple[range, list[Row]]]:
+    rows: Sequence[In],
+    missing: Sequence[range],
+    load: Load[In, Out],
+    folder: Path,
+    workers: Workers,
+) -> Iterator[tuple[range, list[Out]]]:
     """The missing shards' results, each when it is done. One worker is this process."""
     shards = {span: list(rows[span.start : span.stop]) for span in missing}
     count = min(len(shards), workers.count()) if len(shards) > 1 else 1

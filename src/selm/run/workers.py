@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from selm.data.forms import Row
 from selm.errors import OutsideError, UserError
 from selm.memory import is_lack
 from selm.run import stopped, temporary
@@ -31,8 +30,10 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-Work = Callable[[list[Row]], list[Row]]
-Load = Callable[[], Work]
+In = TypeVar("In")  # a row that a stage works on
+Out = TypeVar("Out")  # a row that it makes
+Work = Callable[[list[In]], list[Out]]
+Load = Callable[[], Work[In, Out]]
 
 ATTEMPTS = 3  # deaths on one shard, or of one worker while it loads, before the stage gives up
 
@@ -70,8 +71,12 @@ class Workers:
 
 
 def spread(
-    shards: Mapping[range, list[Row]], load: Load, workers: Workers, count: int, folder: Path
-) -> Iterator[tuple[range, list[Row]]]:
+    shards: Mapping[range, list[In]],
+    load: Load[In, Out],
+    workers: Workers,
+    count: int,
+    folder: Path,
+) -> Iterator[tuple[range, list[Out]]]:
     """The results of all shards, each as soon as it is done.
 
     Args:
@@ -106,10 +111,12 @@ def _reserved(workers: Workers, count: int, cluster: Mapping[str, float]) -> dic
     return {"num_cpus": 1, "num_gpus": workers.gpus}
 
 
-class _Team:
+class _Team(Generic[In, Out]):
     """The workers of one stage, and what each is at."""
 
-    def __init__(self, load: Load, count: int, reserved: dict[str, Any], folder: Path) -> None:
+    def __init__(
+        self, load: Load[In, Out], count: int, reserved: dict[str, Any], folder: Path
+    ) -> None:
         self.load, self.reserved, self.folder = load, reserved, folder
         self.deaths: Counter[str] = Counter()
         self.free: list[tuple[int, ActorHandle[Any]]] = []
@@ -118,7 +125,7 @@ class _Team:
         for n in range(count):
             self._start(n)
 
-    def results(self, shards: Mapping[range, list[Row]]) -> Iterator[tuple[range, list[Row]]]:
+    def results(self, shards: Mapping[range, list[In]]) -> Iterator[tuple[range, list[Out]]]:
         """See `spread`."""
         import ray
 
@@ -168,10 +175,10 @@ class _Team:
         self._start(n)
 
 
-class _Worker:
+class _Worker(Generic[In, Out]):
     """Lives in a process of its own, on any machine of the cluster."""
 
-    def __init__(self, load: Load, folder: str, log: Path) -> None:
+    def __init__(self, load: Load[In, Out], folder: str, log: Path) -> None:
         os.chdir(folder)  # the recipe's paths are relative to where the stage was started
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
@@ -182,7 +189,7 @@ class _Worker:
     def loaded(self) -> None:
         self._load()
 
-    def work(self, shard: list[Row]) -> list[Row]:
+    def work(self, shard: list[In]) -> list[Out]:
         return self._load()(shard)
 
 

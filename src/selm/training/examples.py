@@ -1,20 +1,48 @@
 """Preference rows become token ids: what the trainer sees of them."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 from selm.data.drops import Drops, row_name
-from selm.data.forms import Row
-from selm.data.prompts import as_text
+from selm.data.prompts import as_messages, as_text
+from selm.data.schemas import DatasetRow, PairRow
 from selm.model.chat import Chat, TemplateRefusal
 
 # explored_role as a number: an index into (chosen, rejected, a third response).
 ROLES = {"chosen": 0, "rejected": 1, "neither": 2}
 
 
+class TokenRow(TypedDict):
+    """A pair and the explored response as token ids.
+
+    `explored_ids` is empty where the explored response is the chosen or the rejected one; the
+    reference's log-probs are there once they are computed.
+    """
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    explored_ids: list[int]
+    explored_role: int  # see ROLES
+    ref_chosen_logps: NotRequired[float]
+    ref_rejected_logps: NotRequired[float]
+    ref_explored_logps: NotRequired[float]
+
+
+def as_pair(row: DatasetRow) -> PairRow:
+    """The dataset's own pair."""
+    return {
+        "prompt_id": row["prompt_id"],
+        "prompt": row["prompt"],
+        "tools": row["tools"],
+        "chosen": as_messages(row["chosen"] or ""),
+        "rejected": as_messages(row["rejected"] or ""),
+    }
+
+
 def tokenize(
-    rows: Iterable[Row], chat: Chat, max_length: int | None, with_explored: bool
-) -> tuple[list[Row], Drops]:
+    rows: Iterable[PairRow], chat: Chat, max_length: int | None, with_explored: bool
+) -> tuple[list[TokenRow], Drops]:
     """Token ids of every usable row, and how many were dropped for which reason.
 
     Each response is cut at `max_length - len(prompt)` for itself. A row is dropped if its prompt
@@ -23,13 +51,9 @@ def tokenize(
     cut.
 
     Args:
-        rows: of the schema `PREFERENCES`; the explored columns are needed only if with_explored.
-
-    Returns:
-        rows {"prompt_ids", "chosen_ids", "rejected_ids", "explored_ids", "explored_role"};
-        explored_ids is empty where the explored response is the chosen or the rejected one.
+        rows: the columns of a `PreferenceRow` are needed only if with_explored.
     """
-    examples: list[Row] = []
+    examples: list[TokenRow] = []
     dropped = Drops()
     for row in rows:
         try:
@@ -43,7 +67,9 @@ def tokenize(
     return examples, dropped
 
 
-def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool) -> Row | str:
+def _tokenize(
+    row: Mapping[str, Any], chat: Chat, max_length: int | None, with_explored: bool
+) -> TokenRow | str:
     tools = row.get("tools")
     prompt_ids = chat.prompt_ids(row["prompt"], tools)
     room = None if max_length is None else max_length - len(prompt_ids)
@@ -60,7 +86,7 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
         return "empty_response"
     if chosen_ids == rejected_ids:
         return "identical_after_truncation"
-    example: dict[str, Any] = {
+    example: TokenRow = {
         "prompt_ids": prompt_ids,
         "chosen_ids": chosen_ids,
         "rejected_ids": rejected_ids,
@@ -77,7 +103,7 @@ def _tokenize(row: Row, chat: Chat, max_length: int | None, with_explored: bool)
     return example
 
 
-def length(example: Row) -> int:
+def length(example: TokenRow) -> int:
     """Tokens of an example, its prompt counted once."""
     responses = (example[key] for key in ("chosen_ids", "rejected_ids", "explored_ids"))
     return len(example["prompt_ids"]) + sum(map(len, responses))

@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selm.errors import UserError
 from selm.training.config import SELMConfig
-from selm.training.examples import ROLES
+from selm.training.examples import ROLES, TokenRow
 from selm.training.layout import lay_out
 
 Batch = dict[str, Any]
@@ -93,7 +93,7 @@ class SELMCollator(DataCollatorForPreference):
 
     shared: bool = False
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> Batch:
+    def torch_call(self, examples: Sequence[TokenRow]) -> Batch:
         """Rows of `examples.tokenize` in, tensors out."""
         batch = self._shared(examples) if self.shared else self._pad(in_order(examples))
         batch["explored_role"] = torch.tensor([e["explored_role"] for e in examples])
@@ -102,7 +102,7 @@ class SELMCollator(DataCollatorForPreference):
                 batch[key] = torch.tensor([e[key] for e in examples])
         return batch
 
-    def _shared(self, examples: list[dict[str, Any]]) -> Batch:
+    def _shared(self, examples: Sequence[TokenRow]) -> Batch:
         responses = [[e["chosen_ids"], e["rejected_ids"]] for e in examples]
         for of_example, e in zip(responses, examples, strict=True):
             of_example += [e["explored_ids"]] if _has_third(e) else []
@@ -139,12 +139,12 @@ class SELMCollator(DataCollatorForPreference):
         }
 
 
-def _has_third(example: dict[str, Any]) -> bool:
+def _has_third(example: TokenRow) -> bool:
     """Is the explored response one that the pair does not hold already?"""
     return example["explored_role"] == ROLES["neither"]
 
 
-def in_order(examples: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
+def in_order(examples: Sequence[TokenRow]) -> list[tuple[list[int], list[int]]]:
     """(prompt, response) of every sequence of a batch."""
     return [
         *((e["prompt_ids"], e["chosen_ids"]) for e in examples),

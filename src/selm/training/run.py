@@ -15,10 +15,8 @@ from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from selm.data.drops import Drops, in_words
-from selm.data.forms import Row
 from selm.data.parquet import read_rows
 from selm.data.portions import training_portion
-from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.files import write_text
 from selm.model import loading
@@ -27,7 +25,7 @@ from selm.recipe.schema import Recipe
 from selm.run import artifacts
 from selm.run.plan import Run
 from selm.training.config import training_arguments
-from selm.training.examples import length, tokenize
+from selm.training.examples import TokenRow, as_pair, length, tokenize
 from selm.training.finite import require_finite_files
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
@@ -35,15 +33,13 @@ from selm.training.resume import check_resumable, last_complete_checkpoint, seal
 from selm.training.trainer import SELMTrainer
 from selm.training.trial import try_arguments, try_training
 
-_PAIR = ("chosen", "rejected")
 
-
-def load_examples(recipe: Recipe, t: int) -> tuple[list[Row], Drops]:
+def load_examples(recipe: Recipe, t: int) -> tuple[list[TokenRow], Drops]:
     """Token ids of the iteration's pairs: ranked ones, or the portion as it is for `dpo`."""
     dropped = Drops()
     if recipe.iteration(t).objective == "dpo":
-        rows, dropped = training_portion(recipe, t)
-        rows = [row | {which: as_messages(row[which]) for which in _PAIR} for row in rows]
+        found, dropped = training_portion(recipe, t)
+        rows = [as_pair(row) for row in found]
     else:
         rows = read_rows(artifacts.folder(recipe, "preferences", t) / "train.parquet")
     chat = load_chat(artifacts.policy_path(recipe, t - 1), recipe.model)
@@ -72,7 +68,7 @@ def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
         print(f"{previous}: {note}")
 
 
-def num_tokens(examples: list[Row]) -> int:
+def num_tokens(examples: list[TokenRow]) -> int:
     """Tokens of all responses, each computed once, with the prompt that each one repeats."""
     total = 0
     for example in examples:
@@ -81,7 +77,7 @@ def num_tokens(examples: list[Row]) -> int:
     return total
 
 
-def make_trainer(recipe: Recipe, t: int, examples: list[Row], output_dir: Path) -> SELMTrainer:
+def make_trainer(recipe: Recipe, t: int, examples: list[TokenRow], output_dir: Path) -> SELMTrainer:
     """A trainer whose reference log-probs are computed."""
     lengths = [length(example) for example in examples]
     arguments = training_arguments(recipe, t, output_dir, _launched("WORLD_SIZE"), lengths)

@@ -53,7 +53,7 @@ class SELMTrainer(DPOTrainer):
 
     Args:
         model: the policy; its weights now are the reference, unless `ref_model` is given.
-        train_dataset: rows of the schema `selm.data.schemas.PREFERENCES`, or already tokenised by
+        train_dataset: a `selm.data.schemas.PreferenceRow` each, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
         reference_cache: where the reference's log-probs are kept for a repeated training.

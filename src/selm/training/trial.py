@@ -33,7 +33,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from selm.errors import UserError
 from selm.recipe.schema import Lora, Recipe
 from selm.training.config import SELMConfig, training_arguments
-from selm.training.examples import ROLES
+from selm.training.examples import ROLES, TokenRow
 from selm.training.forward import choose
 from selm.training.policy import lora_config
 from selm.training.refusals import in_one_line
@@ -229,7 +229,7 @@ def _lora_of_stand_in(lora: Lora | None) -> Lora | None:
     return lora.model_copy(update={"target_modules": "all-linear", "load_in_4bit": False})
 
 
-def _rows() -> list[dict[str, Any]]:
+def _rows() -> list[TokenRow]:
     """Enough for two steps, with a third response in one."""
     pair = {"prompt_ids": [2, 3], "chosen_ids": [4, 5, 1], "rejected_ids": [6, 1]}
     known = {"explored_ids": [], "explored_role": ROLES["chosen"]}
