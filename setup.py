@@ -58,7 +58,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"selm.hub": ["templates/*.md"]},
+    package_data={"selm": ["*/*.yaml", "hub/templates/*.md"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from selm import cost
+from selm.cost.estimate import stage_cost
 from selm.recipe.loading import load_recipe
 
 RECIPE = "recipes/smollm2-135m-instruct/selm.yaml"
@@ -60,7 +60,7 @@ def main() -> None:
                 continue
             model = tiny if name.startswith("tiny") else MODEL
             settings = [*overrides, f"model.name_or_path={model}", f"output_dir={folder}/{number}"]
-            estimated = cost.cost(load_recipe(RECIPE, settings), kind, 1)
+            estimated = stage_cost(load_recipe(RECIPE, settings), kind, 1)
             memory, seconds = measure(kind, settings)
             need = estimated.memory.total
             print(

@@ -2,7 +2,7 @@
 
     python scripts/plan.py recipes/zephyr-7b-sft/selm.yaml [key=value ...]
 
-Its comments estimate what each stage takes (see `src/selm/cost.py`); that a stage will not fit is
+Its comments estimate what each stage takes (see `src/selm/cost/`); that a stage will not fit is
 said at the top and on stderr, with what would make it fit. Each command can be pasted, edited or
 queued by itself; `scripts/run.sh` runs them all. With --keep the plan is also written to
 runs/<run_name>/plan.sh; with --remaining what is printed leaves out what is done already.

@@ -13,8 +13,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from selm import cost
-from selm.cost import SHAPES, Shape, fits, longest_of, shape_of, training_memory
+from selm.cost import training
+from selm.cost.devices import device_of
+from selm.cost.estimate import fits, stage_cost, unknown
+from selm.cost.quantities import longest_of
+from selm.model.shape import SHAPES, Shape, shape_of
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
 from selm.run.plan import Run, script, warnings
@@ -94,7 +97,7 @@ def test_a_layer_keeps_for_its_backward_what_pytorch_saves(dtype: str) -> None:
     shape = Shape(2, 96, 256, 3, 1, 32, 200)
     saved = [saved_bytes(replace(shape, layers=n), dtype == "bfloat16") for n in (2, 6)]
     per_layer = (saved[1] - saved[0]) / 4
-    assert cost._layer_bytes(recipe, shape) == pytest.approx(per_layer, rel=0.03)
+    assert training.layer_bytes(recipe, shape) == pytest.approx(per_layer, rel=0.03)
 
 
 def saved_bytes(shape: Shape, autocast: bool) -> float:
@@ -130,7 +133,7 @@ def saved_bytes(shape: Shape, autocast: bool) -> float:
 # copies of autocast are those of `multiplied`, and all of it is gathered under ZeRO-3.
 def test_training_takes_16_bytes_per_parameter_divided_as_the_strategy_does() -> None:
     def per_parameter(recipe: Recipe) -> list[float]:
-        memory = training_memory(recipe, ROUND, explores=True)
+        memory = training.memory(recipe, ROUND, explores=True)
         parts = (memory.weights, memory.gradients, memory.optimizer)
         return [part / ROUND.parameters for part in parts]
 
@@ -146,18 +149,18 @@ def test_training_takes_16_bytes_per_parameter_divided_as_the_strategy_does() ->
 
 def test_lora_trains_the_adapter_beside_frozen_weights() -> None:
     recipe = with_strategy("single", "training.lora={r: 16}")
-    memory, adapter = training_memory(recipe, ROUND, True), ROUND.adapter_parameters(16)
+    memory, adapter = training.memory(recipe, ROUND, True), ROUND.adapter_parameters(16)
     assert memory.optimizer == 8 * adapter
     assert memory.gradients == 4 * adapter
     assert memory.weights == 2 * ROUND.parameters + 4 * adapter
     in_4_bits = with_strategy("ddp", "training.lora={r: 16, load_in_4bit: true}")
-    assert training_memory(in_4_bits, ROUND, True).weights < 0.35 * memory.weights
+    assert training.memory(in_4_bits, ROUND, True).weights < 0.35 * memory.weights
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None:
     def activations(*overrides: str) -> float:
         recipe = with_strategy("single", *overrides)
-        return training_memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
+        return training.memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
 
     eight, one = (activations(f"training.per_device_train_batch_size={n}") for n in (8, 1))
     assert one < eight < 8 * one + 1
@@ -169,7 +172,7 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None
 def test_activations_grow_with_the_tokens_of_a_micro_batch_down_to_one_row(forward: str) -> None:
     def activations(*overrides: str) -> float:
         recipe = with_strategy("single", f"training.forward={forward}", *overrides)
-        return training_memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
+        return training.memory(recipe, SHAPES[recipe.model.name_or_path], True).activations
 
     of = {n: activations(f"training.tokens_per_micro_batch={n}") for n in (1, 8000, 16000)}
     assert of[1] == activations("training.per_device_train_batch_size=1")
@@ -188,7 +191,7 @@ def test_a_budget_of_tokens_that_does_not_fit_is_taken_away() -> None:
 
 def test_more_gpus_take_less_time_and_under_zero3_less_memory_each() -> None:
     costs = [
-        cost.cost(zephyr(f"training.num_processes={n}"), "checkpoint", 2) for n in (1, 2, 4, 8, 16)
+        stage_cost(zephyr(f"training.num_processes={n}"), "checkpoint", 2) for n in (1, 2, 4, 8, 16)
     ]
     for fewer, more in pairwise(costs):
         assert more.seconds < fewer.seconds
@@ -204,7 +207,7 @@ def test_the_longest_of_more_texts_is_longer() -> None:
 def test_a_warning_names_overrides_under_which_the_run_fits() -> None:
     run = Run(zephyr("training.num_processes=1"), ZEPHYR, ("training.num_processes=1",))
     (warning,) = warnings(run)
-    assert warning.startswith("WARNING: train will hardly fit: about 146 GB where a100 has 80 GB")
+    assert warning.startswith("WARNING: train will not fit: about 146 GB where a100 has 80 GB")
     ways = [shlex.split(way) for way in warning.split("this would fit: ")[1].split(" | ")]
     assert ["training.num_processes=2", "training.per_device_train_batch_size=1"] in ways
     for way in ways:
@@ -242,11 +245,11 @@ def test_every_stage_but_the_report_has_a_line_and_the_commands_stay() -> None:
 
 def test_a_number_of_the_recipe_replaces_the_devices() -> None:
     slow, fast = (
-        cost.cost(zephyr(f"estimate.tflops={n}", "estimate.mfu=0.5"), "checkpoint", 2).seconds
+        stage_cost(zephyr(f"estimate.tflops={n}", "estimate.mfu=0.5"), "checkpoint", 2).seconds
         for n in (100, 200)
     )
     assert 1.8 < slow / fast < 2.0  # starting and saving do not change
-    assert cost.device(zephyr("estimate.memory_gb=40")).memory_gb == 40
+    assert device_of(zephyr("estimate.memory_gb=40")).memory_gb == 40
 
 
 def test_a_folders_config_counts_and_a_mixture_of_experts_has_no_estimate(tmp_path: Path) -> None:
@@ -286,10 +289,10 @@ def test_rows_of_a_local_file_are_counted_and_of_others_asked_for(tmp_path: Path
     own = [f"data.name_or_path={data}", "data.train_rows=null"]
     recipe = load_recipe(ZEPHYR, own)
     held_out = 3  # the last tenth, rounded up
-    costs = [cost.cost(recipe, "checkpoint", t).rows for t in (1, 2, 3, 4)]
+    costs = [stage_cost(recipe, "checkpoint", t).rows for t in (1, 2, 3, 4)]
     assert sum(costs) == 25 - held_out
-    assert cost.cost(recipe, "evaluation", 0).rows == held_out
-    assert cost.unknown(zephyr("data.train_rows=null")) == (
+    assert stage_cost(recipe, "evaluation", 0).rows == held_out
+    assert unknown(zephyr("data.train_rows=null")) == (
         "the number of rows is unknown (data.train_rows says it)"
     )
 
@@ -301,4 +304,4 @@ MEASURED_SECONDS = {"checkpoint": 113, "responses": 36, "preferences": 3.6, "eva
 @pytest.mark.parametrize("kind", MEASURED_SECONDS)
 def test_the_quickstart_takes_the_estimated_time(kind: str) -> None:
     recipe = load_recipe(QUICKSTART, ["estimate.tflops=0.16"])
-    assert cost.cost(recipe, kind, 2).seconds == pytest.approx(MEASURED_SECONDS[kind], rel=0.25)
+    assert stage_cost(recipe, kind, 2).seconds == pytest.approx(MEASURED_SECONDS[kind], rel=0.25)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from selm import cost
+from selm.cost.devices import device_of
+from selm.cost.estimate import fits
 from selm.data.counting import portion
 from selm.recipe.loading import as_yaml, load_recipe
 from selm.recipe.schema import Recipe
@@ -284,9 +285,9 @@ def test_qwen3_trains_an_adapter_on_one_consumer_gpu(kind: str) -> None:
     assert recipe.training.lora.r == 64
     assert gradient_accumulation_steps(recipe, 1) == 32
     assert [len(portion(18_000, t, 3)) for t in (1, 2, 3)] == [6_000] * 3
-    device = cost.device(recipe)
+    device = device_of(recipe)
     assert device.memory_gb == 24
-    assert all(cost.fits(recipe, *stage) for stage in stages(recipe))
+    assert all(fits(recipe, *stage) for stage in stages(recipe))
 
 
 @pytest.mark.parametrize("path", ALL)

@@ -4,9 +4,11 @@ import shutil
 
 import torch
 
-from selm import cost
 from selm.check.installed import check_packages
 from selm.check.preflight import Preflight
+from selm.cost.devices import CPU_MEMORY_GB
+from selm.cost.estimate import peak_bytes, run_cost, unknown
+from selm.cost.quantities import GB
 from selm.errors import UserError
 from selm.generation.kinds import check_engine
 from selm.run.artifacts import run_folder
@@ -39,10 +41,10 @@ def disk(preflight: Preflight) -> str:
     folder = run_folder(recipe).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    why = cost.unknown(recipe)
+    why = unknown(recipe)
     if why is not None:
         return f"{size_text(free)} free; {why}"
-    total = cost.total(recipe, stages(recipe))
+    total = run_cost(recipe, stages(recipe))
     need = total.disk_bytes + total.scratch_bytes
     if need > free:
         raise UserError(
@@ -55,7 +57,7 @@ def disk(preflight: Preflight) -> str:
 def memory(preflight: Preflight) -> str:
     """The devices of this machine beside those of the estimate, and whether that fits."""
     recipe = preflight.recipe
-    why = cost.unknown(recipe)
+    why = unknown(recipe)
     if why is not None:
         return why
     too_large = warnings(preflight.run)
@@ -63,7 +65,7 @@ def memory(preflight: Preflight) -> str:
         raise UserError(too_large[0].removeprefix("WARNING: "))
     wanted = recipe.estimate.device
     if wanted == "cpu":
-        here, count = cost.DEVICES["cpu"].memory_gb * cost.GB, 1
+        here, count = CPU_MEMORY_GB * GB, 1
     elif not torch.cuda.is_available():
         raise UserError(
             f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, and this "
@@ -78,10 +80,10 @@ def memory(preflight: Preflight) -> str:
                 f"{count} GPUs; set it to {count}, or start the run on several machines"
             )
     training = [(kind, t) for kind, t in stages(recipe) if kind == "checkpoint"]
-    need = max(cost.peak_bytes(recipe, kind, t) for kind, t in training)
+    need = max(peak_bytes(recipe, kind, t) for kind, t in training)
     if need > here:
         raise UserError(
             f"estimate.memory_gb: about {size_text(need)} are wanted, this machine has "
-            f"{size_text(here)}; set it to {here / cost.GB:.0f} and see what the plan proposes"
+            f"{size_text(here)}; set it to {here / GB:.0f} and see what the plan proposes"
         )
     return f"about {size_text(need)} of {count} x {size_text(here)} to train"

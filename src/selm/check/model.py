@@ -1,10 +1,10 @@
 """The model's folder: what it is, without its weights, and what it writes and stops at."""
 
-from selm import cost
 from selm.check.preflight import Preflight
 from selm.errors import UserError
 from selm.model import loading
 from selm.model.chat import Chat
+from selm.model.shape import shape_of
 
 
 def model(preflight: Preflight) -> str:
@@ -19,7 +19,7 @@ def model(preflight: Preflight) -> str:
         if context is not None and tokens > context:
             raise UserError(f"{key}: {tokens} tokens, but the model's context has {context}")
     looked_at = loading.inspect(settings.name_or_path, settings)
-    shape = cost.shape_of(settings.name_or_path, settings.revision)
+    shape = shape_of(settings.name_or_path, settings.revision)
     size = f"{shape.parameters / 1e9:.2f}B parameters" if shape else "size unknown"
     notes = [loading.dropout_note(preflight.config)]
     if looked_at is None:

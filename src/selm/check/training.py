@@ -1,15 +1,15 @@
 """The training: its batch, and a trial of it."""
 
-from selm import cost
 from selm.check.preflight import Preflight
 from selm.data.counting import portion, train_rows
 from selm.errors import UserError
+from selm.training.batch import batch_arithmetic
 from selm.training.trial import try_training
 
 
 def batch(preflight: Preflight) -> str:
     """`load_recipe` has refused what has no answer."""
-    return f"global batch {cost.batch_arithmetic(preflight.recipe)}"
+    return f"global batch {batch_arithmetic(preflight.recipe)}"
 
 
 def training(preflight: Preflight) -> str:

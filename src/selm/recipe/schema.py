@@ -191,11 +191,11 @@ class Evaluation(Section):
 
 
 class Estimate(Section):
-    """What the plan's estimates take for granted (`cost.py`); it changes nothing that is run.
+    """What the plan's estimates take for granted (`selm.cost`); it changes nothing that is run.
 
-    `device` names a row of `cost.DEVICES`, and the numbers below it replace that row's. Lengths are
-    means in tokens, a prompt's with its template; the defaults are UltraFeedback's (arXiv
-    2310.01377, table 1).
+    `device` names a row of `cost/devices.yaml`, and the numbers below it replace that row's.
+    Lengths are means in tokens, a prompt's with its template; the defaults are UltraFeedback's
+    (arXiv 2310.01377, table 1).
     """
 
     device: Literal["a100", "h100", "h200", "l40s", "rtx4090", "rtx3090", "cpu"] = "a100"

@@ -5,12 +5,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selm import cost
+from selm.cost.devices import device_of
+from selm.cost.estimate import (
+    fits,
+    peak_bytes,
+    processes_on_a_device,
+    run_cost,
+    stage_cost,
+    unknown,
+)
+from selm.cost.quantities import GB
+from selm.cost.remedies import remedies
 from selm.data.counting import portion, train_rows
 from selm.recipe import extends
 from selm.recipe.schema import Recipe
 from selm.run.stages import STAGES, Entry, stages
-from selm.training.batch import num_processes
+from selm.training.batch import batch_arithmetic, num_processes
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
         if stage == "report":
             lines += ["", "# tables and figures"]
         said = (done or {}).get((stage, t))
-        if done is None and stage != "report" and cost.unknown(recipe) is None:
+        if done is None and stage != "report" and unknown(recipe) is None:
             lines.append(_cost_comment(recipe, stage, t))
         lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
     return "\n".join(lines) + "\n"
@@ -104,18 +114,18 @@ trap 'stopped "$?" "$BASH_COMMAND"' ERR"""
 def _batch_comment(recipe: Recipe) -> str:
     training = recipe.training
     return (
-        f"global batch {cost.batch_arithmetic(recipe)}; "
+        f"global batch {batch_arithmetic(recipe)}; "
         f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
     )
 
 
 def estimate(recipe: Recipe) -> str:
     """What the whole run takes, and what that takes for granted."""
-    why = cost.unknown(recipe)
+    why = unknown(recipe)
     if why is not None:
         return f"no estimates: {why}"
-    total, given = cost.total(recipe, stages(recipe)), recipe.estimate
-    hardware = cost.device(recipe)
+    total, given = run_cost(recipe, stages(recipe)), recipe.estimate
+    hardware = device_of(recipe)
     disk = total.disk_bytes + total.scratch_bytes
     return (
         f"estimate: {_time(total.seconds)}, {size_text(disk)} of disk, training takes "
@@ -133,33 +143,33 @@ def _devices(recipe: Recipe) -> str:
 def warnings(run: Run) -> list[str]:
     """One line for each stage that will not fit, and what would make it fit."""
     recipe = run.recipe
-    if cost.unknown(recipe) is not None:
+    if unknown(recipe) is not None:
         return []
     largest: dict[str, Entry] = {}
     for entry in stages(recipe):
         other = largest.get(entry[0], entry)
-        largest[entry[0]] = max(other, entry, key=lambda each: cost.peak_bytes(recipe, *each))
-    return [_warning(run, *entry) for entry in largest.values() if not cost.fits(recipe, *entry)]
+        largest[entry[0]] = max(other, entry, key=lambda each: peak_bytes(recipe, *each))
+    return [_warning(run, *entry) for entry in largest.values() if not fits(recipe, *entry)]
 
 
 def _warning(run: Run, stage: str, t: int | None) -> str:
     recipe = run.recipe
-    ways = [shlex.join(way) for way in cost.remedies(run.path, run.overrides, stage, t)]
-    need = size_text(cost.peak_bytes(recipe, stage, t))
+    ways = [shlex.join(way) for way in remedies(run.path, run.overrides, stage, t)]
+    need = size_text(peak_bytes(recipe, stage, t))
     return (
-        f"WARNING: {STAGES[stage].script} will hardly fit: about {need} "
-        f"where {recipe.estimate.device} has {cost.device(recipe).memory_gb:.0f} GB; "
+        f"WARNING: {STAGES[stage].script} will not fit: about {need} "
+        f"where {recipe.estimate.device} has {device_of(recipe).memory_gb:.0f} GB; "
         f"this would fit: {' | '.join(ways) or 'a device with more memory (estimate.device)'}"
     )
 
 
 def _cost_comment(recipe: Recipe, stage: str, t: int | None) -> str:
     """`# train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
-    takes = cost.cost(recipe, stage, t)
+    takes = stage_cost(recipe, stage, t)
     parts = {name: value for name, value in vars(takes.memory).items() if value >= 5e7}
-    named = ", ".join(f"{name} {value / cost.GB:.1f}" for name, value in parts.items())
+    named = ", ".join(f"{name} {value / GB:.1f}" for name, value in parts.items())
     scratch = f" (+ {size_text(takes.scratch_bytes)} while it runs)" if takes.scratch_bytes else ""
-    each = " per process" if cost.processes_on_a_device(recipe, stage) > 1 else ""
+    each = " per process" if processes_on_a_device(recipe, stage) > 1 else ""
     memory = f"{size_text(takes.memory.total)}{each} ({named})"
     return (
         f"# {STAGES[stage].script}: {takes.rows:,} rows, {_count(takes.tokens)} tokens; {memory}; "

@@ -42,3 +42,14 @@ def num_processes(recipe: Recipe) -> int:
 def accelerate_setting(training: Training, key: str) -> Any:
     """What the accelerate config that the recipe names says under `key`; UserError: nothing."""
     return accelerate_config.setting(training.accelerate_config, key)
+
+
+def batch_arithmetic(recipe: Recipe) -> str:
+    """`256 = 8 processes x 8 rows x 4 accumulation steps`"""
+    training, processes = recipe.training, num_processes(recipe)
+    text = f"{training.global_batch_size} = {processes} processes x "
+    if training.tokens_per_micro_batch is not None:
+        rows = rows_per_process(recipe, processes)
+        return f"{text}{rows} rows, in micro-batches of {training.tokens_per_micro_batch:,} tokens"
+    steps = gradient_accumulation_steps(recipe, processes)
+    return f"{text}{training.per_device_train_batch_size} rows x {steps} accumulation steps"
