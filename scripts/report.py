@@ -18,27 +18,30 @@ def main() -> None:
         stage.begin()
         write(stage)
 
-    from selm.report.markdown import headline
+    from selm.report.metrics import headline
 
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
 
 
 def write(stage: Stage) -> None:
-    from selm.report import figures, markdown
+    from selm.report.figures import draw
+    from selm.report.metrics import metrics
+    from selm.report.page import page
+    from selm.report.results import load
 
-    results = markdown.load(stage.recipe)
-    metrics = markdown.metrics(stage.recipe, results)
+    results = load(stage.recipe)
+    found = metrics(stage.recipe, results)
 
     with stage.writing() as record:
-        figures.draw(metrics, results, record.folder)
-        (record.folder / "metrics.json").write_text(
-            json.dumps(metrics, indent=1) + "\n", encoding="utf-8"
-        )
-        (record.folder / "report.md").write_text(
-            markdown.markdown(stage.recipe, metrics, results), encoding="utf-8"
-        )
-        record.rows = len(metrics["iterations"])
+        draw(found, results, record.folder)
+        text = {
+            "metrics.json": json.dumps(found, indent=1) + "\n",
+            "report.md": page(stage.recipe, found, results),
+        }
+        for name, content in text.items():
+            (record.folder / name).write_text(content, encoding="utf-8")
+        record.rows = len(found["iterations"])
 
 
 if __name__ == "__main__":

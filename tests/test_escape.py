@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from selm.escape import cell, code, fenced, literal, one_line, visible, well_formed
+from selm.escape import one_line, visible, well_formed
+from selm.markdown import cell, code, fenced, literal
 
 EVIL = [
     "\x1b]0;title\x07\x1b[2J\x1b[31m",

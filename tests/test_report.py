@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selm import markdown
 from selm.hub import cards
 from selm.recipe.loading import load_recipe
-from selm.report import figures, markdown
+from selm.report import figures, statistics
+from selm.report.metrics import metrics
+from selm.report.page import page, spread_ids
+from selm.report.results import Results, training_steps
 
 
 def row(prompt_id: str, reward: float, reward_of_base: float, response: str = "fine") -> dict:
@@ -31,7 +35,7 @@ LATER = [row("d", 1.0, 0.2), row("c", 0.5, 1.0), row("b", 0.5, 0.5), row("a", 1.
 
 
 def test_bootstrap_interval_of_a_coin_is_that_of_the_binomial_distribution():
-    low, high = markdown.bootstrap_ci95([0.0, 1.0] * 50)
+    low, high = statistics.bootstrap_ci95([0.0, 1.0] * 50)
     # mean 0.5, standard error sqrt(0.25 / 100) = 0.05, so 0.5 +- 1.96 * 0.05
     assert low == pytest.approx(0.402, abs=0.015)
     assert high == pytest.approx(0.598, abs=0.015)
@@ -39,37 +43,37 @@ def test_bootstrap_interval_of_a_coin_is_that_of_the_binomial_distribution():
 
 def test_bootstrap_interval_is_the_same_every_time_and_a_point_without_spread():
     values = [0.1, 0.4, 0.35, 0.8, 0.0]
-    assert markdown.bootstrap_ci95(values) == markdown.bootstrap_ci95(values)
-    assert markdown.bootstrap_ci95([0.3] * 7) == [0.3, 0.3]
+    assert statistics.bootstrap_ci95(values) == statistics.bootstrap_ci95(values)
+    assert statistics.bootstrap_ci95([0.3] * 7) == [0.3, 0.3]
 
 
 def test_ties_are_half_a_win():
-    assert markdown.win_rate([1.0, 0.5, 0.5, 1.0], [0.0, 0.5, 1.0, 0.2]) == (1 + 0.5 + 0 + 1) / 4
-    assert markdown.win_rate([0.5, 0.5], [0.5, 0.5]) == 0.5
+    assert statistics.win_rate([1.0, 0.5, 0.5, 1.0], [0.0, 0.5, 1.0, 0.2]) == (1 + 0.5 + 0 + 1) / 4
+    assert statistics.win_rate([0.5, 0.5], [0.5, 0.5]) == 0.5
 
 
 def test_differences_are_joined_by_prompt_id():
-    assert markdown.paired_differences(LATER, BASE, pairwise=False) == [0.8, -0.5, 0.0, 1.0]
+    assert statistics.paired_differences(LATER, BASE, pairwise=False) == [0.8, -0.5, 0.0, 1.0]
 
 
 def test_a_prompt_that_only_one_side_answered_has_no_difference():
-    assert markdown.paired_differences(LATER, BASE[:2], pairwise=False) == [0.0, 1.0]
+    assert statistics.paired_differences(LATER, BASE[:2], pairwise=False) == [0.0, 1.0]
 
 
 def test_a_pairwise_score_is_compared_with_that_of_its_own_comparison():
     rows = [row("a", 0.7, -0.7), row("b", -0.1, 0.1)]
     base = [row("a", 9.0, 9.0), row("b", 9.0, 9.0)]
-    assert markdown.paired_differences(rows, base, pairwise=True) == pytest.approx([1.4, -0.2])
+    assert statistics.paired_differences(rows, base, pairwise=True) == pytest.approx([1.4, -0.2])
 
 
 def test_summaries_of_the_trainer_are_no_steps():
     log = [{"step": 1, "loss": 0.7}, {"step": 1, "train_runtime": 9.0, "train_loss": 0.7}]
-    assert [step["loss"] for step in markdown.training_steps(log)] == [0.7]
+    assert [step["loss"] for step in training_steps(log)] == [0.7]
 
 
 def test_without_an_optimism_term_the_loss_is_dpos():
     log = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.7, "loss/dpo": 0.6}]
-    assert [step["loss/dpo"] for step in markdown.training_steps(log)] == [0.7, 0.6]
+    assert [step["loss/dpo"] for step in training_steps(log)] == [0.7, 0.6]
 
 
 def test_steps_of_iterations_follow_one_another():
@@ -104,15 +108,15 @@ def test_wrapping_keeps_every_newline_of_the_answer():
 
 
 def test_example_prompts_are_spread_and_none_is_shown_twice():
-    assert markdown.spread_ids(list("fedcba")) == ["b", "d", "f"]
-    assert markdown.spread_ids(["a", "b"]) == ["a", "b"]
-    assert markdown.spread_ids(["a"]) == ["a"]
+    assert spread_ids(list("fedcba")) == ["b", "d", "f"]
+    assert spread_ids(["a", "b"]) == ["a", "b"]
+    assert spread_ids(["a"]) == ["a"]
 
 
-def test_the_verdict_depends_on_whether_the_interval_holds_zero():
-    assert "better" in markdown.verdict(0.01, 0.2)
-    assert "worse" in markdown.verdict(-0.2, -0.01)
-    assert "no difference" in markdown.verdict(-0.1, 0.1)
+def test_the_conclusion_depends_on_whether_the_interval_holds_zero():
+    assert "better" in statistics.conclusion(0.01, 0.2)
+    assert "worse" in statistics.conclusion(-0.2, -0.01)
+    assert "no difference" in statistics.conclusion(-0.1, 0.1)
 
 
 @pytest.fixture
@@ -162,7 +166,7 @@ def results():
     }
     log = {"step": 1, "loss": 0.7, "rewards/chosen": 0.1, "rewards/rejected": 0.0}
     optimism = {"loss/dpo": 0.7, "loss/optimism": 0.01, "rewards/explored": 0.1}
-    return markdown.Results(
+    return Results(
         evaluations={0: BASE, 2: LATER},
         roles={2: Counter(chosen=3, neither=1)},
         logs={1: [log], 2: [log | optimism]},
@@ -171,7 +175,7 @@ def results():
 
 
 def test_metrics_have_one_entry_per_evaluated_iteration(recipe, results):
-    found = markdown.metrics(recipe, results)
+    found = metrics(recipe, results)
     assert found["seconds"] == {"evaluate": 3.0, "train": 1.5, "rank": 1.5}
     base, last = found["iterations"]
     assert (base["iteration"], base["objective"], base["win_rate_vs_base"]) == (0, "base", None)
@@ -184,7 +188,7 @@ def test_metrics_have_one_entry_per_evaluated_iteration(recipe, results):
 
 
 def test_the_report_says_what_happened(recipe, results):
-    text = markdown.markdown(recipe, markdown.metrics(recipe, results), results)
+    text = page(recipe, metrics(recipe, results), results)
     assert "0.425 (base) -> 0.750 (iteration 2), paired difference +0.325" in text
     assert "| 2         |  75.0% |     0.0% |   25.0% |     4 |" in text
     assert "| 2         |        70.0% | not in the pool |            -0.25 |    5 |" in text
@@ -198,11 +202,11 @@ PICTURES = ("reward_mean", "rewards", "lengths", "scores", "training")
 
 
 def test_every_picture_that_the_report_shows_is_drawn(recipe, results, tmp_path):
-    metrics = markdown.metrics(recipe, results)
-    figures.draw(metrics, results, tmp_path)
+    found = metrics(recipe, results)
+    figures.draw(found, results, tmp_path)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {f"{name}.png" for name in PICTURES}
-    text = markdown.markdown(recipe, metrics, results)
+    text = page(recipe, found, results)
     assert all(f"]({name})" in text for name in drawn)
 
 
@@ -220,7 +224,7 @@ def test_no_text_of_others_reaches_the_report_raw(recipe, results):
     manifest["dropped"] = {EVIL: 3}
     manifest["summary"]["agreement"][0]["rankers"] = ["the dataset", EVIL]
     manifest["versions"] = {"torch": EVIL}
-    text = markdown.markdown(recipe, markdown.metrics(recipe, results), results)
+    text = page(recipe, metrics(recipe, results), results)
     assert "\x1b" not in text
     outside = re.sub(r"^(`{4,})text\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     assert "Forged" in outside
@@ -250,6 +254,6 @@ def test_no_text_of_others_reaches_a_card_raw(recipe):
 
 
 def test_a_name_with_two_dollars_is_no_formula(recipe, results, tmp_path):
-    metrics = markdown.metrics(recipe, results) | {"run_name": "a $\\badcommand$ b"}
-    figures.draw(metrics, results, tmp_path)
+    found = metrics(recipe, results) | {"run_name": "a $\\badcommand$ b"}
+    figures.draw(found, results, tmp_path)
     assert (tmp_path / "reward_mean.png").stat().st_size > 0

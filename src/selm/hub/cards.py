@@ -13,8 +13,10 @@ from urllib.parse import quote
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData, constants
 
+from selm.data.drops import in_words
 from selm.data.schemas import ARTIFACTS, described
-from selm.escape import code, fenced, literal, one_line
+from selm.escape import one_line
+from selm.markdown import code, fenced, literal
 from selm.recipe.loading import as_yaml
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
@@ -229,8 +231,7 @@ def _link(there: "Pushed") -> str:
 
 
 def _drops(manifest: Manifest) -> str:
-    drops = ", ".join(literal(f"{count} {reason}") for reason, count in manifest["dropped"].items())
-    return drops or "none"
+    return literal(in_words(manifest["dropped"])) or "none"
 
 
 def _versions(manifest: Manifest) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from selm.report.markdown import Metrics, Results, ranking_summaries
+from selm.report.metrics import Metrics
+from selm.report.results import Results
 
 BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
 ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
@@ -55,8 +56,8 @@ def draw(metrics: Metrics, results: Results, folder: Path) -> None:
         _save(distributions(entries, rewards, "reward", name), folder / "rewards.png")
         _save(distributions(entries, lengths, "response tokens", name), folder / "lengths.png")
         _save(training(results.logs), folder / "training.png")
-        if summaries := ranking_summaries(results):
-            _save(scores(summaries, name), folder / "scores.png")
+        if results.summaries:
+            _save(scores(results.summaries, name), folder / "scores.png")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -1,0 +1,71 @@
+"""What a run's stages wrote, as far as the report reads it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selm.data.parquet import read_rows
+from selm.data.schemas import EvaluationRow
+from selm.recipe.schema import Recipe
+from selm.run import artifacts
+from selm.run.stages import stages
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a run that the report reads.
+
+    Attributes:
+        evaluations: t -> rows; t = 0 is the base model.
+        roles: t -> how often the explored response was `chosen`, `rejected`, `neither`.
+        logs: t -> the trainer's log, one dict per logged step.
+        manifests: (stage, t) -> manifest, in the order of the plan.
+    """
+
+    evaluations: dict[int, list[EvaluationRow]]
+    roles: dict[int, Counter[str]]
+    logs: dict[int, list[dict[str, float]]]
+    manifests: dict[tuple[str, int], dict[str, Any]]
+
+    @property
+    def summaries(self) -> dict[int, dict[str, Any]]:
+        """t -> what its ranking came to (`selm.ranking.summary`); empty if nothing was ranked."""
+        manifests = self.manifests.items()
+        return {t: found["summary"] for (stage, t), found in manifests if stage == "preferences"}
+
+
+def load(recipe: Recipe) -> Results:
+    """Read what the stages wrote; all of it is known to be there."""
+    done = [(stage, t) for stage, t in stages(recipe) if t is not None]
+
+    def read(stage: str, name: str, how: Callable[[Path], Any]) -> dict[int, Any]:
+        return {t: how(artifacts.file(recipe, stage, t, name)) for of, t in done if of == stage}
+
+    return Results(
+        evaluations=read("evaluation", "test.parquet", read_rows),
+        roles=read("preferences", "train.parquet", _roles),
+        logs=read("checkpoint", "training_log.json", _log),
+        manifests={entry: artifacts.read_manifest(recipe, *entry) for entry in done},
+    )
+
+
+def _roles(path: Path) -> Counter[str]:
+    return Counter(row["explored_role"] for row in read_rows(path))
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    return training_steps(json.loads(path.read_text(encoding="utf-8")))
+
+
+def training_steps(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """The entries of single steps; the Trainer's closing summary has no `loss`.
+
+    Without the optimism term (alpha = 0) the loss is DPO's.
+
+    >>> training_steps([{"step": 1, "loss": 0.7}, {"step": 1, "train_runtime": 9.0}])
+    [{'loss/dpo': 0.7, 'step': 1, 'loss': 0.7}]
+    """
+    return [{"loss/dpo": entry["loss"], **entry} for entry in log_history if "loss" in entry]

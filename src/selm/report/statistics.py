@@ -1,0 +1,61 @@
+"""Means of held-out rewards, and how sure they are. The bootstrap is ours: scipy is in no lock."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from selm.data.schemas import EvaluationRow
+
+
+def bootstrap_ci95(
+    values_N: Sequence[float], resamples: int = 10_000, seed: int = 0
+) -> list[float]:
+    """95% percentile bootstrap interval of the mean.
+
+    >>> bootstrap_ci95([0.5, 0.5, 0.5])
+    [0.5, 0.5]
+    """
+    values = np.asarray(values_N, dtype=float)
+    generator = np.random.default_rng(seed)
+    means = [
+        values[generator.integers(values.size, size=values.size)].mean() for _ in range(resamples)
+    ]
+    return [round(float(bound), 6) for bound in np.percentile(means, [2.5, 97.5])]
+
+
+def win_rate(rewards_N: Sequence[float], rewards_of_base_N: Sequence[float]) -> float:
+    """Share of prompts whose reward beats the base model's; a tie counts one half.
+
+    >>> win_rate([1.0, 0.5, 0.2, 0.9], [0.0, 0.5, 0.4, 0.1])  # win, tie, loss, win
+    0.625
+    """
+    pairs = list(zip(rewards_N, rewards_of_base_N, strict=True))
+    return sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
+
+
+def paired_differences(
+    rows: Sequence[EvaluationRow], base: Sequence[EvaluationRow], pairwise: bool
+) -> list[float]:
+    """Reward minus the base model's for each prompt that both answered, in the order of `rows`.
+
+    Args:
+        base: the same of iteration 0, in any order; joined by `prompt_id`.
+        pairwise: take the base's score from the same comparison instead.
+    """
+    if pairwise:
+        return [row["reward"] - row["reward_of_base"] for row in rows]
+    base_rewards = {row["prompt_id"]: row["reward"] for row in base}
+    return [
+        row["reward"] - base_rewards[row["prompt_id"]]
+        for row in rows
+        if row["prompt_id"] in base_rewards
+    ]
+
+
+def conclusion(low: float, high: float) -> str:
+    """What a 95% interval of the paired difference allows to say."""
+    if low > 0:
+        return "The policy is better than the base model."
+    if high < 0:
+        return "The policy is worse than the base model."
+    return "The interval contains zero: no difference from the base model is shown."
