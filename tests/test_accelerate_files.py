@@ -21,18 +21,18 @@ def refusal(recipe: str, config: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no mapping"),
-        ("- a\n", "no mapping"),
+        ("", "not a mapping"),
+        ("- a\n", "not a mapping"),
         ("a: [\n", "not valid YAML: line 2"),
-        (ONE + "num_processes: 1\n", "'num_processes' stands here for the second time"),
+        (ONE + "num_processes: 1\n", "the key 'num_processes' is written twice"),
         ("num_processes: 1\n", "no distributed_type"),
         ("distributed_type: NO\nnum_processes: 1\n", 'write it as "NO"'),
-        ('distributed_type: "no"\nnum_processes: 1\n', "truth value|is not one of"),
+        ('distributed_type: "no"\nnum_processes: 1\n', "true or false in YAML|is not one of"),
         ("distributed_type: MULTIGPU\nnum_processes: 1\n", "did you mean MULTI_GPU?"),
         ("distributed_type: XLA\nnum_processes: 1\n", "distributed_type: 'XLA' is not one of"),
         ('distributed_type: "NO"\nnum_processes: 0\n', "num_processes: must be a whole number"),
         ('distributed_type: "NO"\nnum_processes: abc\n', "num_processes: must be a"),
-        ('distributed_type: "NO"\nnum_processes: 2\n', "starts one alone"),
+        ('distributed_type: "NO"\nnum_processes: 2\n', "starts only one"),
         (ONE + "mixed_precision: fp32\n", "mixed_precision: 'fp32' is not one of"),
         (ONE + "mixed_precision: bf16\n", "contradicts model.dtype: float32"),
         (ONE + "foo: bar\n", "'foo' is not"),
@@ -79,7 +79,7 @@ def test_a_file_that_is_none_is_refused(tiny_recipe: str, tmp_path: Path) -> Non
 
 
 def test_several_processes_want_a_file_that_starts_them(tiny_recipe: str) -> None:
-    with pytest.raises(UserError, match=r"training.num_processes: 2 .*NO starts one alone"):
+    with pytest.raises(UserError, match=r"training.num_processes: 2 .*NO starts only one"):
         load_recipe(tiny_recipe, ["training.num_processes=2"])
     ddp = Path(__file__).parents[1] / "accelerate_configs" / "ddp.yaml"
     load_recipe(tiny_recipe, [f"training.accelerate_config={ddp}", "training.num_processes=2"])

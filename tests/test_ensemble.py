@@ -113,15 +113,18 @@ def test_a_judge_may_be_a_member(member, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rankers", "message"),
     [
-        ("[]", "ranking.rankers: an ensemble is of two rankers or more"),
-        ("[{ranker: random}]", "ranking.rankers: an ensemble is of two rankers or more"),
-        ("[{ranker: random}, {ranker: ensemble}]", r"ranking.rankers.1.ranker: no ensembles in an"),
+        ("[]", "ranking.rankers: an ensemble needs two rankers or more"),
+        ("[{ranker: random}]", "ranking.rankers: an ensemble needs two rankers or more"),
+        (
+            "[{ranker: random}, {ranker: ensemble}]",
+            r"rankers.1.ranker: an ensemble cannot be",
+        ),
         ("[{ranker: random}, {ranker: judge}]", r"ranking.rankers.1.name_or_path: missing"),
         ("[{ranker: random}, {ranker: rando}]", r"ranking.rankers.1.ranker: 'rando' is not one of"),
         ("[{ranker: random}, {rankr: random}]", r"ranking.rankers.1.rankr: .*did you mean ranker"),
         (
             "[{ranker: random}, {ranker: random, update_rule: replace}]",
-            "ranking.rankers.1.update_rule: belongs to ranking.update_rule",
+            "ranking.rankers.1.update_rule: cannot be set for a member; set ranking.update_rule",
         ),
         (
             "[{ranker: random}, {ranker: function, name_or_path: 'no.py:f'}]",

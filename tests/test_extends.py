@@ -115,8 +115,11 @@ def test_the_plan_says_what_a_file_changes_in_the_one_that_it_extends(write, tmp
         ("extends: [base.yaml]", "own.yaml: extends: must be the name of a recipe file"),
         ("extends: null", "own.yaml: extends: must be the name of a recipe file"),
         ("extends: list.yaml", "list.yaml: a recipe is a mapping"),
-        ("extends: twice.yaml", "twice.yaml: line 2: 'seed' stands here for the second time"),
-        ("extends: base.yaml\nextends: base.yaml", "own.yaml: line 2: 'extends' stands here"),
+        ("extends: twice.yaml", "twice.yaml: line 2: the key 'seed' is written twice"),
+        (
+            "extends: base.yaml\nextends: base.yaml",
+            "own.yaml: line 2: the key 'extends' is written",
+        ),
         ("extends: base.yaml\ntraining: {extends: base.yaml}", "training.extends: unknown key"),
         ("extends: wrong.yaml", "own.yaml extends /.*/wrong.yaml: sead: unknown key"),
     ],
@@ -153,4 +156,4 @@ def test_a_secret_in_either_file_is_refused_unprinted(write, own: str, base: str
 
 
 def test_extends_is_no_override(write) -> None:
-    assert "extends: stands in a recipe's file only" in refusal(write(BASE), "extends=base.yaml")
+    assert "extends: can only stand in a recipe file" in refusal(write(BASE), "extends=base.yaml")

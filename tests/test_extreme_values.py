@@ -56,12 +56,12 @@ def test_every_key_takes_a_value_or_refuses_it_in_one_line(
         ("seed=99999999999", "seed: "),
         ("model.attn_implementation=kernels-community/flash-attn", "trust_remote_code=true"),
         ("training.global_batch_size=99999999999999", "training.global_batch_size: "),
-        ("hub={push: true, namespace: me/you}", "the Hub has no such names"),
-        ("hub={push: true, namespace: a--b}", "the Hub has no such names"),
-        ("data.limit=1", "2 iterations want 2 rows"),
-        ("model.name_or_path=-1", "no name of the Hub"),
-        ("model.name_or_path=a--b", "no name of the Hub"),
-        ("data.name_or_path=a b/c", "no name of the Hub"),
+        ("hub={push: true, namespace: me/you}", "the Hub does not allow"),
+        ("hub={push: true, namespace: a--b}", "the Hub does not allow"),
+        ("data.limit=1", "2 iterations need at least 2 rows"),
+        ("model.name_or_path=-1", "nor a name on the Hub"),
+        ("model.name_or_path=a--b", "nor a name on the Hub"),
+        ("data.name_or_path=a b/c", "nor a name on the Hub"),
     ],
 )
 def test_what_is_too_large_or_no_name_is_refused(

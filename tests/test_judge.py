@@ -555,10 +555,10 @@ def test_a_judge_who_decides_by_the_place_alone_is_seen_through(
     [
         ("ranking.name_or_path=null", r"ranking.name_or_path: missing \(the model's name at"),
         ("ranking.judge.base_url=localhost:8000", "base_url: wanted a URL such as http://local"),
-        (f"ranking.judge.base_url=http://me:{SECRET}@host/v1", "no user or password here"),
+        (f"ranking.judge.base_url=http://me:{SECRET}@host/v1", "must not hold a user or password"),
         (f"ranking.judge.api_key_env={SECRET}", "wanted the name of an environment variable"),
         ("ranking.judge.template=no/such.txt", "ranking.judge.template: no such file: no/such.txt"),
-        ("ranking.judge.template={empty}", r"not say where \{prompt\} and \{response_a\} shall"),
+        ("ranking.judge.template={empty}", r"must contain \{prompt\} and \{response_a\}"),
         ("ranking.judge.concurrency=0", "ranking.judge.concurrency: "),
         ("ranking.judge.baseurl=x", "ranking.judge.baseurl: unknown key.*did you mean base_url"),
     ],

@@ -67,10 +67,10 @@ def test_numbers_are_numbers_with_or_without_a_dot() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3: 'a' stands here for the second time"),
-        ("a: {b: 1, b: 1}", "line 1: 'b' stands here for the second time"),
-        ("a:\n  - c: 1\n    c: 2\n", "line 3: 'c'"),
-        ("? [a]\n: 1\n", "line 1: a key is a word"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is written twice"),
+        ("a: {b: 1, b: 1}", "line 1: the key 'b' is written twice"),
+        ("a:\n  - c: 1\n    c: 2\n", "line 3: the key 'c'"),
+        ("? [a]\n: 1\n", "line 1: a key must be a word"),
         ("a: !!python/name:os.system x", "tags such as"),
         ("a: !foo x", "tags such as !foo"),
         ("a: &x [*x]", "an alias of itself"),
@@ -80,9 +80,9 @@ def test_numbers_are_numbers_with_or_without_a_dot() -> None:
         ("a: *nothing", "undefined alias"),
         ("a: \x07", "U+0007"),
         ("[" * 60 + "]" * 60, "levels deep"),
-        ("[" * 20_000, "without end"),
+        ("[" * 20_000, "too many nested brackets"),
         ("a: 1\n---\nb: 2\n", "document"),
-        ("<<: 3", "<< wants a mapping"),
+        ("<<: 3", "<< needs a mapping"),
     ],
 )
 def test_what_yaml_would_do_in_silence_or_not_at_all_is_one_line(text: str, said: str) -> None:
@@ -125,12 +125,12 @@ def test_an_override_is_one_word_to_its_end(text: str, value: Any) -> None:
     [
         ("run_name: caf\xe9\n".encode("latin-1"), "line 1 is not UTF-8"),
         ("run_name: x\n".encode("utf-16"), "is not UTF-8"),
-        (b"run_name: x\nrun_name: y\n", "line 2: 'run_name' stands here for the second time"),
+        (b"run_name: x\nrun_name: y\n", "line 2: the key 'run_name' is written twice"),
         (b"\x00", "U+0000"),
         (b"model: [1, 2]\nrun_name: x\n", "model: "),
         (b"run_name: x\nmodel:\ndata:\niterations:\n", "model: "),
         (b"1: 2\n", ": missing"),
-        (b"? {a: 1}\n: 2\n", "a key is a word"),
+        (b"? {a: 1}\n: 2\n", "a key must be a word"),
         (b"run_name: [x]\n", "run_name: "),
     ],
 )
@@ -164,4 +164,4 @@ def test_an_override_of_broken_yaml_names_its_key(tmp_path: Path, override: str)
 def test_an_override_without_a_proper_key_is_refused(tmp_path: Path, override: str) -> None:
     path = written(tmp_path, BASE.format(run_name="x", revision="main"))
     message = refusal(path, override)
-    assert "an override is key.sub=value" in message or "unknown key" in message
+    assert "wanted an override such as" in message or "unknown key" in message

@@ -65,7 +65,7 @@ def read_config(path: str) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{KEY}: {error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{KEY}: {path} is no mapping of settings, such as single.yaml")
+        raise UserError(f"{KEY}: {path} is not a mapping of settings; compare it with single.yaml")
     return tree
 
 
@@ -99,7 +99,7 @@ def check_config(path: str, dtype: str, num_processes: int | None) -> None:
     if kind == "NO" and processes > 1:
         where = "training.num_processes" if num_processes else f"{KEY}: {path}: num_processes"
         raise UserError(
-            f"{where}: {processes} processes, but distributed_type NO starts one alone; use "
+            f"{where}: {processes} processes, but distributed_type NO starts only one; use "
             "accelerate_configs/ddp.yaml (or zero3.yaml, fsdp2.yaml)"
         )
     rank, machines = plain(config.get("machine_rank")) or 0, plain(config.get("num_machines")) or 1
@@ -118,7 +118,7 @@ def _distributed(path: str, config: dict[str, Any]) -> str:
         raise UserError(f"{KEY}: {path} has no distributed_type; add it: {', '.join(DISTRIBUTED)}")
     if isinstance(value, Written):
         raise UserError(
-            f'{KEY}: {path}: distributed_type: {value} is a truth value to YAML; write it as "NO"'
+            f'{KEY}: {path}: distributed_type: {value} is true or false in YAML; write it as "NO"'
         )
     return one_of(f"{KEY}: {path}: distributed_type", str(value), DISTRIBUTED)
 
@@ -135,7 +135,7 @@ def _check_setting(path: str, key: str, value: Any) -> None:
     elif key in _NUMBERS:
         low, high = _NUMBERS[key]
         if isinstance(value, str) or not low <= typed(where, value, "int") <= high:
-            raise UserError(f"{where}: must be a whole number from {low} on, got {value!r}")
+            raise UserError(f"{where}: must be a whole number, {low} or more, got {value!r}")
     elif key in _WORDS:
         one_of(where, str(as_text(value)), _WORDS[key])
     elif key == "mixed_precision":
@@ -196,5 +196,6 @@ def _check_zero(path: str, section: dict[str, Any]) -> None:
     stage = plain(section.get("zero_stage", 2))
     if str(stage) == "3" and plain(section.get("zero3_save_16bit_model")) is not True:
         raise UserError(
-            f"{where}.zero3_save_16bit_model: must be true, or no whole model is saved at the end"
+            f"{where}.zero3_save_16bit_model: must be true, otherwise the whole model is not "
+            "saved at the end"
         )

@@ -62,7 +62,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise UserError(
-            f"{hide(override)!r}: an override is key.sub=value, as in training.alpha=0.005"
+            f"{hide(override)!r}: wanted an override such as training.alpha=0.005 (key.sub=value)"
         )
     try:
         value = yaml_tree.parse_value(text)
@@ -70,10 +70,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         shown = "***" if names_a_secret(key.split(".")[-1]) else hide(text)
         raise UserError(
             f"{key}: {shown!r} is {str(error).removeprefix('line 1: ')}; text with such "
-            f"characters wants quotes: {key}='\"...\"'"
+            f"characters needs quotes: {key}='\"...\"'"
         ) from error
     if key == extends.KEY:
-        raise UserError(f"{key}: stands in a recipe's file only; name the other file instead")
+        raise UserError(
+            f"{key}: can only stand in a recipe file, not in an override; use the other recipe "
+            "file instead"
+        )
     *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:
@@ -83,7 +86,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise UserError(f"{key}: {'.'.join(parents)} is a single value, it has no keys of its own")
+        raise UserError(f"{key}: {'.'.join(parents)} is a single value and has no keys of its own")
 
 
 def _child(node: Any, name: str, key: str) -> Any:
@@ -98,7 +101,9 @@ def _child(node: Any, name: str, key: str) -> Any:
 
 def _index(items: list[Any], name: str, key: str) -> int:
     if not name.isdigit() or int(name) >= len(items):
-        raise UserError(f"{key}: {name!r} is not an index into {len(items)} entries (0 is first)")
+        raise UserError(
+            f"{key}: {name!r} is not the number of an entry; there are {len(items)}, from 0 on"
+        )
     return int(name)
 
 
@@ -112,7 +117,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return unknown_key(location, _siblings(location))
     if first["type"] == "missing":
-        return f"{key}: missing, please add it"
+        return f"{key}: missing; add it"
     if first["type"] == "literal_error":
         return not_one_of(key, value, first["ctx"]["expected"].split("'")[1::2])
     message = first["msg"].removeprefix("Value error, ")

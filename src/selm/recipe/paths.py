@@ -19,11 +19,13 @@ def expand(key: str, path: str) -> str:
     """
     path = _VARIABLE.sub(lambda found: _value(key, found[1]), _home(key, path))
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")):
-        raise UserError(f"{key}: a name of more than {LONGEST_NAME} bytes in {path[:60]}...")
+        raise UserError(
+            f"{key}: a name in the path has more than {LONGEST_NAME} bytes: {path[:60]}..."
+        )
     if len(os.fsencode(path)) > LONGEST_PATH:
-        raise UserError(f"{key}: a path of more than {LONGEST_PATH} bytes: {path[:60]}...")
+        raise UserError(f"{key}: the path has more than {LONGEST_PATH} bytes: {path[:60]}...")
     if not path.isprintable():
-        raise UserError(f"{key}: line breaks and control characters do not fit into a path")
+        raise UserError(f"{key}: a path cannot have line breaks or control characters")
     return path
 
 
@@ -38,7 +40,7 @@ def _home(key: str, path: str) -> str:
     user, slash, rest = path.partition("/")
     home = os.path.expanduser(user)
     if home.startswith("~"):
-        raise UserError(f"{key}: no such user: {user} (or is ./{path} meant?)")
+        raise UserError(f"{key}: no such user: {user} (did you mean ./{path}?)")
     return escape(home) + slash + rest
 
 

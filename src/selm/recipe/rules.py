@@ -68,7 +68,9 @@ def _check_hub_ids(recipe: Recipe) -> None:
             names[f"{section}.name_or_path"] = ranking.name_or_path
     for key, name in names.items():
         if not is_hub_id(name) and not is_local_path(name):
-            raise UserError(f"{key}: no such path, and no name of the Hub (owner/name): {name!r}")
+            raise UserError(
+                f"{key}: neither an existing path nor a name on the Hub (owner/name): {name!r}"
+            )
 
 
 def read_template(key: str, path: str) -> str:
@@ -79,7 +81,7 @@ def read_template(key: str, path: str) -> str:
         raise UserError(f"{key}: {path} cannot be read as text in UTF-8: {error}") from error
     missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
     if missing:
-        raise UserError(f"{key}: {path} does not say where {' and '.join(missing)} shall stand")
+        raise UserError(f"{key}: {path} must contain {' and '.join(missing)}")
     return text
 
 
@@ -91,24 +93,28 @@ _NAME_WANTED = {
 
 def _check_members(section: str, ensemble: Ranking) -> None:
     if len(ensemble.rankers) < 2:
-        raise UserError(f"{section}.rankers: an ensemble is of two rankers or more")
+        raise UserError(f"{section}.rankers: an ensemble needs two rankers or more")
     for i, member in enumerate(ensemble.rankers):
         if member.ranker == "ensemble":
-            raise UserError(f"{section}.rankers.{i}.ranker: no ensembles in an ensemble")
+            raise UserError(
+                f"{section}.rankers.{i}.ranker: an ensemble cannot be a member of an ensemble"
+            )
         keys = {*SELECTION_KEYS, "workers", "shard_size"}
         misplaced = {
             key for key in keys if getattr(member, key) != Ranking.model_fields[key].default
         }
         if misplaced:
             key = min(misplaced)
-            raise UserError(f"{section}.rankers.{i}.{key}: belongs to {section}.{key}")
+            raise UserError(
+                f"{section}.rankers.{i}.{key}: cannot be set for a member; set {section}.{key}"
+            )
 
 
 def _function_file(section: str, ranking: Ranking) -> str:
     file, colon, function = (ranking.name_or_path or "").rpartition(":")
     if not colon or not file or not function:
         raise UserError(
-            f"{section}.name_or_path: the function ranker wants path/to/file.py:function, "
+            f"{section}.name_or_path: the function ranker needs path/to/file.py:function, "
             f"got {ranking.name_or_path!r}"
         )
     return file
@@ -122,8 +128,8 @@ def _check_batch(recipe: Recipe) -> None:
     order = recipe.training.trl_overrides().get("train_sampling_strategy", "random")
     if order != "random":
         raise UserError(
-            f"training.tokens_per_micro_batch: cuts steps of random rows; set it to null, or take "
-            f"training.train_sampling_strategy: {order} away"
+            "training.tokens_per_micro_batch: needs rows in random order; set it to null, or "
+            f"remove training.train_sampling_strategy: {order}"
         )
 
 
@@ -145,13 +151,13 @@ def _check_sense(recipe: Recipe) -> None:
         )
     if recipe.hub.push and recipe.hub.namespace is None:
         raise UserError(
-            "hub.namespace: missing; hub.push=true needs your name on the Hub or an "
-            "organisation's, as in hub.namespace=me"
+            "hub.namespace: missing; hub.push=true needs the name of your account or "
+            "organisation on the Hub, as in hub.namespace=me"
         )
     if recipe.hub.push and not is_hub_id(f"{recipe.hub.namespace}/{recipe.run_name}-preferences"):
         raise UserError(
-            f"run_name: the Hub has no such names as {recipe.hub.namespace}/{recipe.run_name}-*; "
-            "letters, digits and single - _ . make one (see hub.namespace)"
+            f"run_name: the Hub does not allow {recipe.hub.namespace}/{recipe.run_name}-*; "
+            "use letters, digits and single - _ . (see hub.namespace)"
         )
     if recipe.ranking.pool == "samples":
         _check_pool_of_samples(recipe)
@@ -163,7 +169,9 @@ def _check_steps(recipe: Recipe) -> None:
     if not rows:  # that a file is empty is said by who reads it
         return
     if rows < last:
-        raise UserError(f"iterations: {last} iterations want {last} rows, the data have {rows}")
+        raise UserError(
+            f"iterations: {last} iterations need at least {last} rows, but the data have {rows}"
+        )
     for t in range(1, last + 1):
         own = len(portion(rows, t, last))
         training = recipe.training
@@ -176,8 +184,8 @@ def _check_kernels(model: Model) -> None:
     """`owner/name` is code from the Hub, which runs on this machine."""
     if "/" in model.attn_implementation and not model.trust_remote_code:
         raise UserError(
-            f"model.attn_implementation: {model.attn_implementation} is code from the Hub; it "
-            "wants model.trust_remote_code=true as well, or sdpa"
+            f"model.attn_implementation: {model.attn_implementation} is code from the Hub; set "
+            "model.trust_remote_code=true as well, or use sdpa"
         )
 
 
@@ -187,7 +195,7 @@ def _check_lora(training: Training) -> None:
         return
     if lora.lora_dropout > 0 and training.trl_overrides().get("disable_dropout", True):
         raise UserError(
-            "training.lora.lora_dropout: without effect, for TRL switches dropout off; set "
+            "training.lora.lora_dropout: no effect, because TRL switches dropout off; set "
             "training.disable_dropout=false as well, or lora_dropout to 0"
         )
     sharded = accelerate_setting(training, "distributed_type") in ("DEEPSPEED", "FSDP")
@@ -201,11 +209,11 @@ def _check_lora(training: Training) -> None:
 def _check_pool_of_samples(recipe: Recipe) -> None:
     if recipe.generation.num_samples < 2:
         raise UserError(
-            "ranking.pool: samples leaves the dataset's responses out, so that the policy's own "
-            "form the pool: set generation.num_samples to 2 or more, with a temperature above 0"
+            "ranking.pool: with samples the pool holds only the policy's own responses; set "
+            "generation.num_samples to 2 or more, with a temperature above 0"
         )
     if recipe.ranking.update_rule == "replace":
         raise UserError(
-            "ranking.update_rule: replace is about the dataset's pair, which ranking.pool: samples "
+            "ranking.update_rule: replace needs the dataset's pair, which ranking.pool: samples "
             "leaves out; use best_worst"
         )

@@ -105,7 +105,10 @@ class Judge(Section):
         if url.scheme not in ("http", "https") or not url.hostname:
             raise UserError("ranking.judge.base_url: wanted a URL such as http://localhost:8000/v1")
         if "@" in url.netloc:
-            raise UserError("ranking.judge.base_url: no user or password here; see api_key_env")
+            raise UserError(
+                "ranking.judge.base_url: a URL here must not hold a user or password; see "
+                "api_key_env"
+            )
         if self.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise UserError(
                 "ranking.judge.api_key_env: wanted the name of an environment variable, in "

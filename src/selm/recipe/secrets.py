@@ -67,15 +67,17 @@ def refuse_secrets(tree: Any) -> None:
     """
     for path, value in _leaves(tree, ()):
         if any(is_secret(part) for part in path):
-            raise UserError("a key of the recipe looks like a secret; take it out")
+            raise UserError("a key of the recipe looks like a secret; remove it")
         key = ".".join(path)
         if path and names_a_secret(path[-1]) and value is not None and path not in _REFUSED_LATER:
-            raise UserError(f"{key}: no secrets in a recipe (it is saved with the run); {_FIX}")
+            raise UserError(
+                f"{key}: a recipe must not hold secrets, because it is saved with the run; {_FIX}"
+            )
         if isinstance(value, str) and _USER_IN_URL.search(value):
-            raise UserError(f"{key}: no user or password here; {_FIX}")
+            raise UserError(f"{key}: a URL here must not hold a user or password; {_FIX}")
         if isinstance(value, str) and is_secret(value):
             raise UserError(
-                f"{key}: looks like it holds a secret, and a recipe is saved with the run; {_FIX}"
+                f"{key}: looks like a secret, and a recipe is saved with the run; {_FIX}"
             )
 
 

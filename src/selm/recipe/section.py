@@ -25,7 +25,7 @@ class Section(BaseModel):
             return value
         value = as_text(value) if _wants_text(field) else _values(value)
         if isinstance(value, bool) and field.annotation is not bool:
-            raise ValueError("True and false do not fit here")
+            raise ValueError("This key cannot be true or false")
         check_text(value)
         return value
 
@@ -36,11 +36,11 @@ def check_text(value: Any) -> None:
         if not isinstance(text, str):
             continue
         if not text.strip():
-            raise ValueError("Empty text does not fit here")
+            raise ValueError("This key cannot be empty text")
         if not text.isprintable():
-            raise ValueError("Line breaks and control characters do not fit here")
+            raise ValueError("This key cannot have line breaks or control characters")
         if len(text) > LONGEST_TEXT:
-            raise ValueError(f"More than {LONGEST_TEXT} characters do not fit here")
+            raise ValueError(f"This key cannot have more than {LONGEST_TEXT} characters")
 
 
 def _values(value: Any) -> Any:

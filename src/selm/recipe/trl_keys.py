@@ -26,31 +26,31 @@ DECIDED_ELSEWHERE = {
     "hub_private_repo": "hub.private",
     "hub_strategy": "hub.every_save",
     "hub_always_push": "hub.every_save",
-    "hub_revision": "nothing: each iteration has a repository of its own",
-    "hub_token": "nothing: it is taken from `hf auth login` or HF_TOKEN, and written nowhere",
-    "precompute_ref_log_probs": "nothing: they always are",
-    "resume_from_checkpoint": "nothing: a training always resumes",
-    "remove_unused_columns": "nothing: the trainer reads its own columns",
+    "hub_revision": "the run: each iteration has its own repository",
+    "hub_token": "`hf auth login` or HF_TOKEN; a token is never written to a file",
+    "precompute_ref_log_probs": "the trainer, which always precomputes them",
+    "resume_from_checkpoint": "the train stage, which always resumes",
+    "remove_unused_columns": "the trainer, which reads its own columns",
     "fsdp": "training.accelerate_config (accelerate_configs/fsdp2.yaml)",
     "fsdp_config": "training.accelerate_config (accelerate_configs/fsdp2.yaml)",
     "deepspeed": "training.accelerate_config (accelerate_configs/zero3.yaml)",
     "parallelism_config": "training.accelerate_config",
     "local_rank": "the launcher",
-    "use_cpu": "the machine: a GPU where there is one",
+    "use_cpu": "the machine: a GPU is used if there is one",
     "ddp_backend": "the machine: NCCL between GPUs, Gloo between CPUs",
-    "group_by_length": "nothing: rows of like length always are together within a step",
+    "group_by_length": "the trainer: rows of similar length are always together within a step",
     "padding_free": "training.forward",
 }
 
 _EVALUATES = "the trainer does not evaluate; the evaluate stage does, see evaluation.*"
 
-_LOADER = "the trainer deals rows to micro-batches itself (training.train_sampling_strategy)"
+_LOADER = "the trainer itself distributes rows to micro-batches (training.train_sampling_strategy)"
 
 _REFERENCE = "the reference is fixed, its log-probs are precomputed (see training.reference)"
 
-_BEST = "a training has no evaluation to tell the best step by; the last one counts"
+_BEST = "a training has no evaluation that could find the best step; the last step is used"
 
-_GONE = "transformers has no such key any more"
+_GONE = "transformers no longer has this key"
 
 # Keys that cannot work here, or would change nothing, and why.
 NEVER = {
@@ -72,30 +72,30 @@ NEVER = {
     "ld_alpha": "it compares the lengths of two responses, and SELM scores three",
     "do_train": "it changes nothing: the train stage trains",
     "auto_find_batch_size": "it would change the global batch; set per_device_train_batch_size",
-    "torch_compile": "each micro-batch has a shape of its own, and would be compiled anew",
+    "torch_compile": "each micro-batch has its own shape and would be compiled again",
     "torch_compile_backend": "see torch_compile, which does not work here",
     "torch_compile_mode": "see torch_compile, which does not work here",
-    "use_liger_kernel": "it replaces layers that the trainer's own forward computes with",
+    "use_liger_kernel": "it exchanges layers that the trainer's own forward uses",
     "liger_kernel_config": "see use_liger_kernel, which does not work here",
     "use_cache": "it changes nothing: the trainer's forward never caches",
     "label_smoothing_factor": "it changes nothing: DPO's losses read training.label_smoothing",
     "average_tokens_across_devices": "it changes nothing: DPO's loss is a mean over rows",
-    "dataset_num_proc": "it changes nothing: rows are tokenised by the trainer itself",
-    "truncation_mode": "it changes nothing: the end of a long response is cut, never the prompt",
+    "dataset_num_proc": "it changes nothing: the trainer itself tokenizes the rows",
+    "truncation_mode": "it changes nothing: only the end of a long response is truncated",
     "pad_token": "it changes nothing: the tokenizer's padding token is used",
     "include_num_input_tokens_seen": "it changes nothing: num_tokens is logged anyway",
-    "save_only_model": "a training could not go on from its saves",
-    "enable_jit_checkpoint": "a training that is stopped goes on from its last save anyway",
-    "ignore_data_skip": "a training that goes on would see its first rows twice",
+    "save_only_model": "a training could not be resumed from its saves",
+    "enable_jit_checkpoint": "a training that is stopped resumes from its last save anyway",
+    "ignore_data_skip": "a resumed training would see its first rows twice",
     "restore_callback_states_from_checkpoint": "it changes nothing: no callback has a state",
     "debug": "it follows the forward of transformers, and the trainer has its own",
     "skip_memory_metrics": "it changes nothing: the numbers would be logged nowhere",
-    # Keys of older versions, which recipes of others still have.
+    # Keys of older versions, which recipes written elsewhere still have.
     "warmup_ratio": f"{_GONE}: training.warmup_steps below 1 is a share of all steps",
-    "no_cuda": f"{_GONE}: a GPU is used where there is one",
+    "no_cuda": f"{_GONE}: a GPU is used if there is one",
     "per_gpu_train_batch_size": f"{_GONE}: it is training.per_device_train_batch_size",
-    "max_prompt_length": f"{_GONE}: training.max_length is of prompt and response together",
-    "max_completion_length": f"{_GONE}: training.max_length is of prompt and response together",
+    "max_prompt_length": f"{_GONE}: training.max_length counts prompt and response together",
+    "max_completion_length": f"{_GONE}: training.max_length counts prompt and response together",
     "logging_dir": f"{_GONE}: curves are in <run>/tensorboard",
     "rpo_alpha": f"{_GONE}: training.loss_type=[sigmoid, sft] with training.loss_weights",
     "reference_free": f"{_GONE}: every loss here has a reference",
@@ -152,4 +152,4 @@ def refuse_key(key: str) -> None:
     if key in DECIDED_ELSEWHERE:
         raise UserError(f"training.{key}: decided by {DECIDED_ELSEWHERE[key]}")
     if key in NEVER:
-        raise UserError(f"training.{key}: take it out: {NEVER[key]}")
+        raise UserError(f"training.{key}: remove it: {NEVER[key]}")

@@ -61,7 +61,7 @@ OPTIMIZER_PACKAGES = {
 
 _NO_OPTIMIZER = {
     **dict.fromkeys(("adamw_torch_xla", "adamw_torch_npu_fused"), "is for other devices"),
-    "adamw_anyprecision": "needs torchdistx, which is no longer made",
+    "adamw_anyprecision": "needs torchdistx, which is no longer maintained",
     **dict.fromkeys(("lomo", "adalomo"), "cannot sum the gradients of several micro-batches"),
 }
 
@@ -122,7 +122,9 @@ def _schedule(key: str, value: Any) -> str:
     known = words(source_file("transformers", "trainer_utils.py"), "SchedulerType")
     name = typed(key, value, "str")
     if name in known and name not in SCHEDULES:
-        raise UserError(f"{key}: {name} follows an evaluation, which the trainer has none of")
+        raise UserError(
+            f"{key}: {name} needs an evaluation during training, which this trainer does not have"
+        )
     return one_of(key, name, list(SCHEDULES))
 
 
@@ -139,7 +141,7 @@ def _optimizer(key: str, value: Any) -> str:
 def _losses(key: str, value: Any) -> list[str]:
     names = typed(key, value if isinstance(value, list) else [value], "list[str]")
     if not names:
-        raise UserError(f"{key}: must be one loss or more; sigmoid is DPO's")
+        raise UserError(f"{key}: must name at least one loss; sigmoid is the loss of DPO")
     return [one_of(key, name, LOSSES) for name in names]
 
 
@@ -227,12 +229,12 @@ def check_together(settings: dict[str, Any]) -> dict[str, Any]:
         settings = settings | {"lr_scheduler_kwargs": _schedule_kwargs(schedule, given)}
     if schedule == "warmup_stable_decay" and "num_decay_steps" not in (given or {}):
         raise UserError(
-            "training.lr_scheduler_kwargs: warmup_stable_decay wants num_decay_steps, as in "
+            "training.lr_scheduler_kwargs: warmup_stable_decay needs num_decay_steps, as in "
             "{num_decay_steps: 10}"
         )
     if schedule.endswith("_min_lr") and len({"min_lr", "min_lr_rate"} & set(given or {})) != 1:
         raise UserError(
-            f"training.lr_scheduler_kwargs: {schedule} wants min_lr or min_lr_rate, one of them, "
+            f"training.lr_scheduler_kwargs: {schedule} needs either min_lr or min_lr_rate, "
             "as in {min_lr_rate: 0.1}"
         )
     return settings
@@ -241,7 +243,7 @@ def check_together(settings: dict[str, Any]) -> dict[str, Any]:
 def _schedule_kwargs(schedule: str, given: dict[str, Any]) -> dict[str, Any]:
     known = SCHEDULES[schedule]
     if not known:
-        raise UserError(f"training.lr_scheduler_kwargs: {schedule} has none; take them out")
+        raise UserError(f"training.lr_scheduler_kwargs: {schedule} takes no arguments; remove them")
     made = {}
     for name, value in given.items():
         key = f"training.lr_scheduler_kwargs.{name}"
@@ -269,14 +271,14 @@ def _check_losses(settings: dict[str, Any], losses: set[str]) -> None:
     if smoothing and not losses & _SMOOTHED:
         raise UserError(
             f"training.label_smoothing: no effect on {', '.join(sorted(losses))}; the losses that "
-            f"read it are {', '.join(sorted(_SMOOTHED))} (robust is DPO's)"
+            f"read it are {', '.join(sorted(_SMOOTHED))} (robust is the one for DPO)"
         )
     if "exo_pair" in losses and not smoothing:
-        raise UserError("training.label_smoothing: exo_pair wants it above 0; 0.001 is usual")
+        raise UserError("training.label_smoothing: exo_pair needs a value above 0; 0.001 is usual")
     divergence = settings.get("f_divergence_type", "reverse_kl")
     if divergence != "reverse_kl" and not losses <= _DIVERGENT:
         raise UserError(
-            f"training.f_divergence_type: {divergence} does not go with "
+            f"training.f_divergence_type: {divergence} does not work with "
             f"{', '.join(sorted(losses - _DIVERGENT))}; use reverse_kl"
         )
     if "f_alpha_divergence_coef" in settings and divergence != "alpha_divergence":
@@ -287,7 +289,9 @@ def _check_losses(settings: dict[str, Any], losses: set[str]) -> None:
     if "discopop_tau" in settings and "discopop" not in losses:
         raise UserError("training.discopop_tau: no effect without training.loss_type=discopop")
     if settings.get("use_weighting") and losses & {"aot", "aot_unpaired"}:
-        raise UserError("training.use_weighting: does not go with the losses aot and aot_unpaired")
+        raise UserError(
+            "training.use_weighting: does not work with the losses aot and aot_unpaired"
+        )
 
 
 def _check_optimizer(settings: dict[str, Any]) -> None:
@@ -299,18 +303,20 @@ def _check_optimizer(settings: dict[str, Any]) -> None:
             "read it"
         )
     if projected and settings.get("optim_target_modules") is None:
-        raise UserError(f"training.optim_target_modules: missing; {name} wants it (all-linear)")
+        raise UserError(
+            f"training.optim_target_modules: missing; {name} needs it (all-linear is usual)"
+        )
     text = settings.get("optim_args")
     if text is None:
         return
     for part in text.replace(" ", "").split(","):
         argument, equals, value = part.partition("=")
         if not argument or not equals or not value or "=" in value:
-            raise UserError(f"training.optim_args: wants name=value,name=value, got {text!r}")
+            raise UserError(f"training.optim_args: must be name=value,name=value, got {text!r}")
         if name in _OPTIM_ARGS:
             _check_optim_arg(name, argument, value)
     if "nesterov=true" in text.replace(" ", "").lower() and "momentum=" not in text:
-        raise UserError("training.optim_args: nesterov wants momentum, as in momentum=0.9")
+        raise UserError("training.optim_args: nesterov needs momentum, as in momentum=0.9")
 
 
 def _check_optim_arg(optimizer: str, argument: str, value: str) -> None:

@@ -19,9 +19,9 @@ VLLM_DECIDED_ELSEWHERE = {
     "override_generation_config": "generation",
     "tensor_parallel_size": "generation.tensor_parallel_size",
     "data_parallel_size": "generation.workers",
-    "pipeline_parallel_size": "nothing: a worker's GPUs are tensor-parallel",
-    "skip_tokenizer_init": "nothing: engines get token ids",
-    "hf_token": "nothing: it is taken from `hf auth login` or HF_TOKEN, and written nowhere",
+    "pipeline_parallel_size": "generation.workers: the GPUs of one worker are tensor-parallel",
+    "skip_tokenizer_init": "the stage: engines get token ids",
+    "hf_token": "`hf auth login` or HF_TOKEN; a token is never written to a file",
 }
 
 

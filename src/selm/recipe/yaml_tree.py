@@ -127,9 +127,11 @@ def _compose(text: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise UserError(f"not valid YAML: line {line}: the character U+{code:04X}") from error
+        raise UserError(
+            f"not valid YAML: line {line}: the character U+{code:04X} is not allowed"
+        ) from error
     except RecursionError as error:
-        raise UserError("not valid YAML: brackets within brackets without end") from error
+        raise UserError("not valid YAML: too many nested brackets") from error
 
 
 class _Builder:
@@ -141,28 +143,32 @@ class _Builder:
     def build(self, node: yaml.Node, depth: int) -> Any:
         self.nodes += 1
         if depth > DEEPEST:
-            raise UserError(f"{_line(node)}: over {DEEPEST} levels deep, or an alias of itself")
+            raise UserError(
+                f"{_line(node)}: more than {DEEPEST} levels deep, or an alias of itself"
+            )
         if self.nodes > MOST_NODES:
-            raise UserError(f"{_line(node)}: more than {MOST_NODES:,} values, aliases counted")
+            raise UserError(f"{_line(node)}: more than {MOST_NODES:,} values, including aliases")
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALAR_TAGS:
             return word(node.value) if node.style is None else node.value
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self.build(item, depth + 1) for item in node.value]
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, depth)
-        raise UserError(f"{_line(node)}: tags such as {node.tag.replace(_TAG, '!!')} are not taken")
+        raise UserError(
+            f"{_line(node)}: tags such as {node.tag.replace(_TAG, '!!')} are not allowed"
+        )
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{_line(key)}: a key is a word, not a list or a mapping")
+                raise UserError(f"{_line(key)}: a key must be a word, not a list or a mapping")
             if key.value == "<<" and key.style is None:
                 merged = self._merge(self.build(value, depth + 1), value) | merged
                 continue
             if key.value in own:
-                raise UserError(f"{_line(key)}: {key.value!r} stands here for the second time")
+                raise UserError(f"{_line(key)}: the key {key.value!r} is written twice")
             own[key.value] = self.build(value, depth + 1)
         return merged | own
 
@@ -170,7 +176,7 @@ class _Builder:
         merged: dict[str, Any] = {}
         for part in tree if isinstance(tree, list) else [tree]:
             if not isinstance(part, dict):
-                raise UserError(f"{_line(node)}: << wants a mapping, or several")
+                raise UserError(f"{_line(node)}: << needs a mapping or a list of mappings")
             merged = part | merged
         return merged
 
