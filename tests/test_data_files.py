@@ -359,8 +359,9 @@ def test_local_files_are_read_without_the_hubs_cache(tmp_path: Path, tiny_recipe
     """A disk that is full, or another user's, is no fault of the data."""
     source = folder_of(tmp_path, {"train.jsonl": rows("a"), "test.jsonl": rows("b")})
     overrides = [f"data.name_or_path={source}"]
-    program = "import sys; from selm import data; from selm.recipe import load_recipe; "
-    program += "print(len(data.training_portion(load_recipe(sys.argv[1], sys.argv[2:]), 1)[0]))"
+    program = "import sys; from selm.data.portions import training_portion as portion; "
+    program += "from selm.recipe.loading import load_recipe; "
+    program += "print(len(portion(load_recipe(sys.argv[1], sys.argv[2:]), 1)[0]))"
     done = subprocess.run(
         [sys.executable, "-c", program, tiny_recipe, *overrides],
         env=os.environ | {"HF_HOME": "/proc/no/cache"},
