@@ -43,8 +43,19 @@ def rows(head: Sequence[str], *body: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def spread(facts: Facts) -> str:
-    return f"**{facts['median']:.2f}**, {facts['lowest']:.2f} to {facts['highest']:.2f}"
+def spread(median: str, lowest: float, highest: float, digits: int = 2) -> str:
+    """The median and, unless there was one measurement only, the range of them all.
+
+    >>> spread("2.1", 1.93, 2.26, digits=1), spread("1.29", 1.29, 1.29)
+    ('2.1, 1.9 to 2.3', '1.29')
+    """
+    if lowest == highest:
+        return median
+    return f"{median}, {lowest:.{digits}f} to {highest:.{digits}f}"
+
+
+def ratio(facts: Facts) -> str:
+    return spread(f"**{facts['median']:.2f}**", facts["lowest"], facts["highest"])
 
 
 def train_step(facts: Facts) -> list[str]:
@@ -60,7 +71,7 @@ def train_step(facts: Facts) -> list[str]:
         "",
         *rows(
             ["faster than", "median, single steps"],
-            *([what, spread(facts["ratios"][key])] for key, what in named.items()),
+            *([what, ratio(facts["ratios"][key])] for key, what in named.items()),
         ),
     ]
 
@@ -70,7 +81,7 @@ def ablation(facts: Facts) -> list[str]:
     return [
         _setting(facts),
         "",
-        *rows(["", "times the seconds"], *([name, spread(ratio)] for name, ratio in ratios)),
+        *rows(["", "times the seconds"], *([name, ratio(found)] for name, found in ratios)),
     ]
 
 
@@ -100,6 +111,7 @@ def _ways(facts: Facts) -> list[str]:
 
 def pairrm(facts: Facts) -> list[str]:
     rates, rounds = facts["pairs_per_second"], facts["pairs_per_second_ratio_by_round"]
+    faster = f"**{facts['pairs_per_second_ratio']:.1f}**"
     memory = "kept" if facts["glibc_keeps_memory"] else "glibc's defaults"
     return rows(
         ["prompts", "memory", "original", "ours", "ratio, rounds"],
@@ -108,7 +120,7 @@ def pairrm(facts: Facts) -> list[str]:
             memory,
             f"{rates['original']:.1f}",
             f"{rates['ours']:.1f}",
-            f"**{facts['pairs_per_second_ratio']:.1f}**, {min(rounds):.1f} to {max(rounds):.1f}",
+            spread(faster, min(rounds), max(rounds), digits=1),
         ],
     )
 
@@ -120,7 +132,7 @@ def generate(facts: Facts) -> list[str]:
             [
                 name,
                 f"{way['tokens_per_second']:.0f}",
-                f"{way['seconds_to_engines']:.2f}, {way['lowest']:.2f} to {way['highest']:.2f}",
+                spread(f"{way['seconds_to_engines']:.2f}", way["lowest"], way["highest"]),
             ]
             for name, way in facts["ways"].items()
         ),

@@ -1,6 +1,7 @@
 """The report's arithmetic and text, on small values written by hand. No model, no run."""
 
 import re
+import runpy
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -114,9 +115,9 @@ def test_example_prompts_are_spread_and_none_is_shown_twice():
 
 
 def test_the_conclusion_depends_on_whether_the_interval_holds_zero():
-    assert "better" in statistics.conclusion(0.01, 0.2)
-    assert "worse" in statistics.conclusion(-0.2, -0.01)
-    assert "no difference" in statistics.conclusion(-0.1, 0.1)
+    assert "better" in statistics.conclusion([0.01, 0.2])
+    assert "worse" in statistics.conclusion([-0.2, -0.01])
+    assert "no difference" in statistics.conclusion([-0.1, 0.1])
 
 
 @pytest.fixture
@@ -196,6 +197,23 @@ def test_the_report_says_what_happened(recipe, results):
     assert "judge me: 12 verdicts, 0.25 flip_rate" in text
     assert "2 too_long" in text
     assert "> ask a" in text
+
+
+def test_one_prompt_has_no_interval_and_shows_nothing(recipe, results, tmp_path):
+    for t, rows in results.evaluations.items():
+        results.evaluations[t] = [row for row in rows if row["prompt_id"] == "a"]
+    found = metrics(recipe, results)
+    text = page(recipe, found, results)
+    assert [entry["reward_ci95"] for entry in found["iterations"]] == [None, None]
+    assert "paired difference +1.000, n = 1. A single prompt shows no difference" in text
+    assert " to 1.000" not in text and "better" not in text
+    figures.draw(found, results, tmp_path)
+
+
+def test_one_measurement_of_speed_has_no_range():
+    spread = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "tables.py"))["spread"]
+    assert spread("1.29", 1.29, 1.29) == "1.29"
+    assert spread("1.29", 1.2, 1.31) == "1.29, 1.20 to 1.31"
 
 
 PICTURES = ("reward_mean", "rewards", "lengths", "scores", "training")

@@ -85,7 +85,7 @@ def reward_mean(entries: Sequence[Metrics], run_name: str) -> Any:
     """Mean held-out reward and its 95% interval over iterations."""
     figure, axes = plt.subplots(figsize=(6.4, 4.0))
     means = np.array([entry["reward_mean"] for entry in entries])
-    low, high = np.array([entry["reward_ci95"] for entry in entries]).T
+    low, high = np.array([e["reward_ci95"] or [e["reward_mean"]] * 2 for e in entries]).T
     at = np.arange(len(entries))
     shades = colours([entry["iteration"] for entry in entries])
     axes.axhline(means[0], color=BASE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)

@@ -66,10 +66,10 @@ def _measures(
 def headline(metrics: Metrics) -> str:
     """One line: the base model's reward, the last iteration's, and what lies between them."""
     base, last = metrics["iterations"][0], metrics["iterations"][-1]
-    low, high = last["paired_difference_ci95"]
+    interval = last["paired_difference_ci95"]
+    interval = "" if interval is None else "95% interval [{:+.3f}, {:+.3f}], ".format(*interval)
     return (
         f"mean held-out reward {base['reward_mean']:.3f} (base) -> {last['reward_mean']:.3f} "
         f"(iteration {last['iteration']}), paired difference "
-        f"{last['paired_difference_vs_base']:+.3f}, 95% interval [{low:+.3f}, {high:+.3f}], "
-        f"n = {last['n']}"
+        f"{last['paired_difference_vs_base']:+.3f}, {interval}n = {last['n']}"
     )

@@ -13,7 +13,7 @@ from selm.recipe.loading import as_yaml
 from selm.recipe.schema import Recipe
 from selm.report.metrics import Metrics, headline
 from selm.report.results import Results
-from selm.report.statistics import conclusion
+from selm.report.statistics import Interval, conclusion
 from selm.run.stages import STAGES
 
 Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -23,7 +23,7 @@ def page(recipe: Recipe, metrics: Metrics, results: Results) -> str:
     """The text of report.md; the pictures lie beside it."""
     sections = [
         f"# {recipe.run_name}",
-        f"{headline(metrics)}. {conclusion(*metrics['iterations'][-1]['paired_difference_ci95'])}",
+        f"{headline(metrics)}. {conclusion(metrics['iterations'][-1]['paired_difference_ci95'])}",
         _picture("mean held-out reward over iterations", "reward_mean.png"),
         f"Model: {code(recipe.model.name_or_path)}. Data: {code(recipe.data.name_or_path)}. "
         f"Pairs ranked by: {metrics['ranker']}. Rewards given by: {metrics['judge']}.",
@@ -65,12 +65,16 @@ def _iteration_table(metrics: Metrics) -> str:
             against_base = [
                 f"{entry['win_rate_vs_base']:.1%}",
                 f"{entry['paired_difference_vs_base']:+.3f}",
-                "{:+.3f} to {:+.3f}".format(*entry["paired_difference_ci95"]),
+                _interval(entry["paired_difference_ci95"], "+"),
             ]
-        reward = [f"{entry['reward_mean']:.3f}", "{:.3f} to {:.3f}".format(*entry["reward_ci95"])]
+        reward = [f"{entry['reward_mean']:.3f}", _interval(entry["reward_ci95"])]
         size = [f"{entry['response_tokens_mean']:.1f}", str(entry["n"])]
         rows.append([label, *reward, *against_base, *size])
     return table(header, rows)
+
+
+def _interval(interval: Interval | None, sign: str = "") -> str:
+    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])
 
 
 def _ranking_sections(results: Results) -> list[str]:

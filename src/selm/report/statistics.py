@@ -6,15 +6,19 @@ import numpy as np
 
 from selm.data.schemas import EvaluationRow
 
+Interval = list[float]  # [low, high]
+
 
 def bootstrap_ci95(
     values_N: Sequence[float], resamples: int = 10_000, seed: int = 0
-) -> list[float]:
-    """95% percentile bootstrap interval of the mean.
+) -> Interval | None:
+    """95% percentile bootstrap interval of the mean; None of a single value, which has no spread.
 
     >>> bootstrap_ci95([0.5, 0.5, 0.5])
     [0.5, 0.5]
     """
+    if len(values_N) == 1:
+        return None
     values = np.asarray(values_N, dtype=float)
     generator = np.random.default_rng(seed)
     means = [
@@ -52,8 +56,11 @@ def paired_differences(
     ]
 
 
-def conclusion(low: float, high: float) -> str:
-    """What a 95% interval of the paired difference allows to say."""
+def conclusion(interval: Interval | None) -> str:
+    """What the 95% interval of the paired difference allows to say."""
+    if interval is None:
+        return "A single prompt shows no difference from the base model."
+    low, high = interval
     if low > 0:
         return "The policy is better than the base model."
     if high < 0:
