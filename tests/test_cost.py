@@ -199,6 +199,43 @@ def test_more_gpus_take_less_time_and_under_zero3_less_memory_each() -> None:
         assert (more.rows, more.tokens) == (fewer.rows, fewer.tokens)
 
 
+# Each save of the adapter or the model is weights, gradients' moments: 12 bytes of each parameter.
+# The run folder holds one of them, and the next until it is whole.
+@pytest.mark.parametrize(
+    ("settings", "saves"),
+    [
+        ((), 4),  # 15 steps: after 4, 8, 12, and at the end
+        (("training.save_steps=0.6",), 2),
+        (("training.save_steps=5",), 3),
+        (("training.save_strategy=epoch",), 1),
+        (("training.save_strategy=epoch", "training.num_train_epochs=3"), 3),
+        (("training.save_strategy=no",), 0),
+        (("training.save_strategy=no", "training.save_steps=2"), 0),
+    ],
+)
+def test_as_many_resume_points_are_written_as_the_trainer_saves(
+    settings: tuple[str, ...], saves: int
+) -> None:
+    never = [each for each in settings if "epochs" in each] + ["training.save_strategy=no"]
+    base, with_saves = (
+        stage_cost(load_recipe(QUICKSTART, ["training.save_steps=0.25", *given]), "checkpoint", 1)
+        for given in (never, settings)
+    )
+    size = 12 * SMOLLM2.parameters
+    assert base.scratch_bytes == 0
+    assert with_saves.scratch_bytes == min(saves, 2) * size
+    assert with_saves.seconds - base.seconds == pytest.approx(saves * size / 1e9)
+
+
+def test_max_steps_bounds_tokens_and_saves() -> None:
+    all_steps, some = (
+        stage_cost(load_recipe(QUICKSTART, overrides), "checkpoint", 1)
+        for overrides in ((), ("training.max_steps=5", "training.save_strategy=no"))
+    )
+    assert some.tokens == pytest.approx(all_steps.tokens / 3)
+    assert some.seconds < all_steps.seconds
+
+
 def test_the_longest_of_more_texts_is_longer() -> None:
     assert longest_of(100, 1) == 100
     assert longest_of(100, 8) == pytest.approx(204, abs=1)

@@ -34,15 +34,15 @@ def cost(recipe: Recipe, t: int) -> Cost:
 def answers_cost(recipe: Recipe, rows: int, samples: int) -> Cost:
     """Of so many answers to each of so many prompts."""
     response = min(recipe.estimate.response_tokens, recipe.generation.max_tokens)
-    answers = rows * samples
+    device, shape, answers = device_of(recipe), model_shape(recipe), rows * samples
     estimate = _vllm if recipe.generation.engine == "vllm" else _transformers
-    memory, seconds = estimate(recipe, model_shape(recipe), answers, response)
+    memory, seconds = estimate(recipe, device, shape, answers, response)
     return Cost(
         rows=rows,
         tokens=answers * (recipe.estimate.prompt_tokens + response),
         memory=memory,
         disk_bytes=text_bytes(recipe, rows, response),
-        seconds=seconds,
+        seconds=device.start_seconds + 2 * shape.parameters / DISK_BYTES_PER_SECOND + seconds,
     )
 
 
@@ -55,44 +55,39 @@ def _workers(recipe: Recipe) -> int:
     return max(1, num_processes(recipe) // recipe.generation.tensor_parallel_size)
 
 
-def _vllm(recipe: Recipe, shape: Shape, answers: int, response: float) -> tuple[Memory, float]:
-    device, parallel = device_of(recipe), recipe.generation.tensor_parallel_size
-    prompt, other_bytes = recipe.estimate.prompt_tokens, device.other_gb * GB
-    weights = 2 * shape.parameters / parallel
+def _vllm(
+    recipe: Recipe, device: Device, shape: Shape, answers: int, response: float
+) -> tuple[Memory, float]:
+    """As many sequences at a time as the cache holds."""
+    prompt, parallel = recipe.estimate.prompt_tokens, recipe.generation.tensor_parallel_size
+    weights, other = 2 * shape.parameters / parallel, device.other_gb * GB
     token_bytes = shape.cache_bytes / parallel
-    room = VLLM_SHARE * device.memory_gb * GB - other_bytes - weights
+    room = VLLM_SHARE * device.memory_gb * GB - other - weights
     cache = max(room, (prompt + recipe.generation.max_tokens) * token_bytes)
     mean_bytes = (prompt + response / 2) * token_bytes  # of a sequence's cache, half-way
     answers_each = answers / _workers(recipe)
     at_a_time = max(min(VLLM_SEQUENCES, cache / mean_bytes, answers_each), 1)
     step_seconds = device.read_seconds(weights + at_a_time * mean_bytes)
     step_seconds += device.decode_seconds(at_a_time * 2 * shape.multiplied) / parallel
-    seconds = _start_seconds(device, shape) + answers_each * response / at_a_time * step_seconds
-    seconds += device.seconds(answers_each * prompt * 2 * shape.multiplied) / parallel
-    return Memory(weights=weights, cache=cache, other=other_bytes), seconds
+    prefill_seconds = device.seconds(answers_each * prompt * 2 * shape.multiplied) / parallel
+    seconds = prefill_seconds + answers_each * response / at_a_time * step_seconds
+    return Memory(weights=weights, cache=cache, other=other), seconds
 
 
 def _transformers(
-    recipe: Recipe, shape: Shape, answers: int, response: float
+    recipe: Recipe, device: Device, shape: Shape, answers: int, response: float
 ) -> tuple[Memory, float]:
     """A batch goes on until its longest answer ends; rows leave it soon after they have ended."""
-    device, batch = device_of(recipe), min(recipe.generation.batch_size, max(answers, 1))
-    limit, prompt = recipe.generation.max_tokens, recipe.estimate.prompt_tokens
+    prompt, limit = recipe.estimate.prompt_tokens, recipe.generation.max_tokens
+    batch = min(recipe.generation.batch_size, max(answers, 1))
     weights = (4 if recipe.model.dtype == "float32" else 2) * shape.parameters
-    step_seconds = device.read_seconds(weights) + STEP_SECONDS
-    step_seconds += shape.layers * STEP_SECONDS_PER_LAYER
+    step_seconds = STEP_SECONDS + shape.layers * STEP_SECONDS_PER_LAYER
+    step_seconds += device.read_seconds(weights)
     longest = min(limit, longest_of(response, batch))
     computed = min(longest, response + TOKENS_AT_A_TIME / 2)
     batch_seconds = device.seconds(batch * prompt * 2 * shape.multiplied) + longest * step_seconds
     batch_seconds += computed * device.decode_seconds(batch * 2 * shape.multiplied)
-    memory = device.memory(
-        weights=weights,
-        activations=batch * shape.vocab * 4 * 3,  # logits in fp32, and two tensors of their size
-        cache=batch * (prompt + limit) * shape.cache_bytes,
-    )
-    return memory, answers / batch * batch_seconds + _start_seconds(device, shape)
-
-
-def _start_seconds(device: Device, shape: Shape) -> float:
-    """Until the weights are loaded."""
-    return device.start_seconds + 2 * shape.parameters / DISK_BYTES_PER_SECOND
+    logits = batch * shape.vocab * 4 * 3  # in fp32, and two tensors of their size
+    cache = batch * (prompt + limit) * shape.cache_bytes
+    memory = device.memory(weights=weights, activations=logits, cache=cache)
+    return memory, answers / batch * batch_seconds

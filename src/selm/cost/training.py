@@ -9,8 +9,8 @@ first step.
 
 Time: a forward takes 2 FLOPs per parameter and token, a backward 4, with LoRA 2 (Kaplan et al.,
 arXiv 2001.08361, section 2.1); gradient checkpointing 2 more. FLOPs of attention are left out: 2 %
-of a 7B model's at 1,024 tokens. Beside them: the start, moving weights between memory and
-processor, calls of kernels, and the disk.
+of a 7B model's at 1,024 tokens. Beside them: the start, calls of kernels, moving weights between
+memory and processor, and the disk.
 
 Half of the explored responses are taken to be neither chosen nor rejected, so that training reads
 them too (by chance it would be a third, in the quickstart it is three quarters).
@@ -32,6 +32,7 @@ from selm.cost.quantities import (
 from selm.model.shape import Shape
 from selm.recipe.schema import Recipe
 from selm.training.batch import accelerate_setting, gradient_accumulation_steps, num_processes
+from selm.training.steps import optimizer_steps
 
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
 HEAD_CHUNK_TOKENS = 512  # whose logits exist at one time (`training/head.py`)
@@ -45,65 +46,67 @@ MOST_GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one tim
 def cost(recipe: Recipe, t: int) -> Cost:
     """The estimate of `scripts/train.py`."""
     shape, rows, explores = model_shape(recipe), portion_rows(recipe, t), recipe.alpha(t) > 0
-    tokens = rows * tokens_per_row(recipe, explores) * _epochs(recipe)
-    steps = -(-rows // recipe.training.global_batch_size) * _epochs(recipe)
+    batch, settings = recipe.training.global_batch_size, recipe.training.trl_overrides()
+    steps = optimizer_steps(rows, batch, settings)
+    epochs = steps / max(optimizer_steps(rows, batch, {}), 1)
+    tokens = rows * tokens_per_row(recipe, explores)
+    saves = _saves(recipe, steps, epochs)
     saved_bytes = _trained(recipe, shape) * (14 if _distributed(recipe) == "DEEPSPEED" else 12)
-    moved_bytes = 4 * shape.parameters + _saves(recipe, steps) * saved_bytes
+    moved_bytes = 4 * shape.parameters + saves * saved_bytes  # weights are read and written
+    kept = (settings.get("save_total_limit", 1) or saves) + 1  # the next is written before
     return Cost(
         rows=rows,
-        tokens=tokens,
+        tokens=tokens * epochs,
         memory=memory(recipe, shape, explores),
         disk_bytes=2 * shape.parameters,
-        scratch_bytes=2 * saved_bytes,  # the last one is deleted when the next one is whole
-        seconds=_step_seconds(recipe, shape, tokens, steps) + moved_bytes / DISK_BYTES_PER_SECOND,
+        scratch_bytes=min(saves, kept) * saved_bytes,
+        seconds=device_of(recipe).start_seconds
+        + _forward_seconds(recipe, shape, tokens)  # of the reference
+        + _step_seconds(recipe, shape, tokens * epochs, steps)
+        + moved_bytes / DISK_BYTES_PER_SECOND,
     )
 
 
-def _step_seconds(recipe: Recipe, shape: Shape, tokens: float, steps: float) -> float:
-    """Of the start, all steps, and the reference's forward, which reads every row once."""
-    device, trained = device_of(recipe), _trained(recipe, shape)
+def _saves(recipe: Recipe, steps: int, epochs: float) -> int:
+    """How often a training is saved, to be resumed: `save_strategy` steps also saves at its end.
+
+    `save_steps` below 1 is a share of all steps, a quarter by default.
+    """
+    settings = recipe.training.trl_overrides()
+    how, every = settings.get("save_strategy", "steps"), settings.get("save_steps", 0.25)
+    if how == "steps" and steps:
+        return math.ceil(steps / math.ceil(every * steps if every < 1 else every))
+    return math.ceil(epochs) if how == "epoch" else 0
+
+
+def _forward_seconds(recipe: Recipe, shape: Shape, tokens: float) -> float:
     devices = 1 if recipe.estimate.device == "cpu" else num_processes(recipe)
-    flops = 2 * shape.multiplied * tokens * (_forwards(recipe) + 1 / _epochs(recipe))
-    flops *= 2 if recipe.model.dtype == "float32" else 1  # at half the speed
-    micro_batches = _micro_batches(recipe, tokens, steps)
-    moved_bytes = steps * OPTIMIZER_BYTES * trained / _shards(recipe)
-    moved_bytes += micro_batches * MICRO_BATCH_BYTES * trained
+    slower = 2 if recipe.model.dtype == "float32" else 1
+    return device_of(recipe).seconds(2 * shape.multiplied * tokens * slower / devices)
+
+
+def _step_seconds(recipe: Recipe, shape: Shape, tokens: float, steps: int) -> float:
+    """A step is 1 forward, 2 forwards' worth of backward (LoRA: 1), and 1 that is recomputed."""
+    training, processes, device = recipe.training, num_processes(recipe), device_of(recipe)
+    if training.lora is None:
+        forwards = 3 + _checkpoints(recipe)
+    else:
+        forwards = LORA_SLOWDOWN * (2 + _checkpoints(recipe))
+    if training.tokens_per_micro_batch is None:
+        micro_batches = steps * gradient_accumulation_steps(recipe, processes)
+    else:
+        micro_batches = max(tokens / processes / training.tokens_per_micro_batch, steps)
+    weight_bytes = steps * OPTIMIZER_BYTES / _shards(recipe) + micro_batches * MICRO_BATCH_BYTES
     return (
-        device.start_seconds
-        + device.seconds(flops / devices)
-        + device.read_seconds(moved_bytes)
+        forwards * _forward_seconds(recipe, shape, tokens)
+        + device.read_seconds(weight_bytes * _trained(recipe, shape))
         + micro_batches * shape.layers * device.layer_seconds
     )
-
-
-def _forwards(recipe: Recipe) -> float:
-    """Forwards' worth of a training step: 1 forward, 2 backward (LoRA: 1), 1 recomputed."""
-    if recipe.training.lora is not None:
-        return LORA_SLOWDOWN * (2 + _checkpoints(recipe))
-    return 3 + _checkpoints(recipe)
-
-
-def _micro_batches(recipe: Recipe, tokens: float, steps: float) -> float:
-    """Of one process, one after the other."""
-    training, processes = recipe.training, num_processes(recipe)
-    if training.tokens_per_micro_batch is not None:
-        return max(tokens / processes / training.tokens_per_micro_batch, steps)
-    return steps * gradient_accumulation_steps(recipe, processes)
-
-
-def _epochs(recipe: Recipe) -> float:
-    return float(recipe.training.trl_overrides().get("num_train_epochs") or 1)
 
 
 def _checkpoints(recipe: Recipe) -> bool:
     """Whether activations are computed anew in the backward; TRL's default is true."""
     return bool(recipe.training.trl_overrides().get("gradient_checkpointing", True))
-
-
-def _saves(recipe: Recipe, steps: float) -> int:
-    """How many resume points are written; `save_steps` below 1 is a share, a quarter by default."""
-    every = float(recipe.training.trl_overrides().get("save_steps", 0.25))
-    return int(steps // (every * steps if every < 1 else every)) if every * steps else 0
 
 
 def _distributed(recipe: Recipe) -> str:
@@ -121,9 +124,6 @@ def _trained(recipe: Recipe, shape: Shape) -> int:
     return shape.parameters if lora is None else shape.adapter_parameters(lora.r)
 
 
-# --- tokens ---
-
-
 def is_shared(recipe: Recipe) -> bool:
     """Whether the forward computes each prompt once (`training/forward.py`); `auto`: on a CPU."""
     forward = recipe.training.forward
@@ -137,7 +137,7 @@ def tokens_per_row(recipe: Recipe, explores: bool) -> float:
     if is_shared(recipe):
         response = max(min(given.response_tokens, limit - given.prompt_tokens), 1)
         return min(given.prompt_tokens, limit) + responses * response
-    rows = recipe.training.per_device_train_batch_size
+    rows: float = recipe.training.per_device_train_batch_size
     if recipe.training.tokens_per_micro_batch is not None:
         rows = max(1, round(recipe.training.tokens_per_micro_batch / _once(recipe, responses)))
     mean = given.prompt_tokens + given.response_tokens
@@ -151,29 +151,21 @@ def _once(recipe: Recipe, responses: float) -> float:
 
 
 def fullest_batch(recipe: Recipe, explores: bool) -> float:
-    """Tokens of the largest micro-batch: the budget if there is one, or a row that exceeds it."""
-    budget = recipe.training.tokens_per_micro_batch
-    if budget is None:
-        return _fullest(recipe, explores, recipe.training.per_device_train_batch_size)
-    if not is_shared(recipe):  # the budget counts a prompt once
-        given, responses = recipe.estimate, 3 if explores else 2
-        repeated = responses * (given.prompt_tokens + given.response_tokens)
-        budget *= repeated / _once(recipe, responses)
-    return max(budget, _fullest(recipe, explores, rows=1))
+    """Tokens of the largest micro-batch: its budget, if there is one and the longest row is in it.
 
-
-def _fullest(recipe: Recipe, explores: bool, rows: int) -> float:
-    """Tokens of so many rows, if all texts are at their longest; or on the shared path, where
-    lengths add up, two standard deviations above the mean. Of a row one is half its mean."""
+    Without a budget all texts are at their longest; on the shared path, where lengths add up, they
+    come to two standard deviations above the mean. The deviation of one row is half its mean.
+    """
+    given, training, responses = recipe.estimate, recipe.training, 3 if explores else 2
+    budget = training.tokens_per_micro_batch
+    rows = training.per_device_train_batch_size if budget is None else 1
     if is_shared(recipe):
-        return rows * tokens_per_row(recipe, explores) * (1 + 1 / math.sqrt(rows))
-    given = recipe.estimate
+        longest = rows * tokens_per_row(recipe, explores) * (1 + 1 / math.sqrt(rows))
+        return max(budget or 0, longest)
     response = max(recipe.generation.max_tokens, given.response_tokens)
-    width = min(recipe.training.max_length, 2 * given.prompt_tokens + response)
-    return rows * (3 if explores else 2) * width
-
-
-# --- memory ---
+    width = min(training.max_length, 2 * given.prompt_tokens + response)
+    repeated = responses * (given.prompt_tokens + given.response_tokens) / _once(recipe, responses)
+    return max((budget or 0) * repeated, rows * responses * width)
 
 
 def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:

@@ -85,18 +85,19 @@ def _config_path(name_or_path: str, revision: str) -> Path | None:
 
 def _shape(config: dict[str, Any]) -> Shape | None:
     """None for what is no dense decoder: mixtures of experts, and older layouts of the keys."""
-    wanted = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-    experts = ("num_experts", "num_local_experts", "n_routed_experts")
-    if any(key in config for key in experts) or any(key not in config for key in wanted):
+    if config.keys() & {"num_experts", "num_local_experts", "n_routed_experts"}:
         return None
-    layers, hidden, intermediate, heads = (config[key] for key in wanted)
-    return Shape(
-        layers=layers,
-        hidden=hidden,
-        intermediate=intermediate,
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
-        vocab=config["vocab_size"],
-        tied=config.get("tie_word_embeddings", False),
-    )
+    try:
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return Shape(
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            intermediate=config["intermediate_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            vocab=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", False),
+        )
+    except KeyError:
+        return None
