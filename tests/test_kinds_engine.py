@@ -1,12 +1,15 @@
 """An engine is one description: with that alone, plan, check and generation know it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from selm.check import results
 from selm.check.machine import packages
+from selm.cost.estimate import stage_cost
+from selm.cost.quantities import Memory
 from selm.data.portions import training_portion
 from selm.errors import UserError
 from selm.generation.base import EngineKind, Response
@@ -35,6 +38,7 @@ class Parrot:
 
 PARROT = EngineKind(
     load=lambda path, model, generation, longest: Parrot(path, model, longest),
+    cost=lambda recipe, device, shape, answers, tokens: (Memory(weights=3e9), 1000 * answers),
     options={"vllm": frozenset({"max_num_seqs"})},
     wants_longest_prompt=True,
 )
@@ -48,7 +52,10 @@ def run(tiny_recipe: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_the_plan_and_the_preflight_know_it(run: Run) -> None:
-    assert "scripts/generate.py" in script(run)
+    lines = [line for line in script(run).splitlines() if line.startswith("# generate: ")]
+    assert lines and all("; 3.0 GB (weights 3.0); " in line for line in lines)
+    takes = stage_cost(run.recipe, "responses", 1)
+    assert 0 < takes.seconds - 1000 * takes.rows < 100
     assert [well for _, well, _ in results(run, {"packages": packages})] == [True]
 
 
@@ -74,7 +81,7 @@ def test_its_own_options_make_stale_what_it_answered_unless_they_are_execution(r
 def test_a_package_that_it_lacks_is_said_by_the_preflight(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lacking = EngineKind(load=PARROT.load, packages=("no_parrot",), otherwise="take another one")
+    lacking = replace(PARROT, packages=("no_parrot",), otherwise="take another one")
     monkeypatch.setitem(KINDS, "parrot", lacking)
     ((_, well, found),) = results(run, {"packages": packages})
     assert not well

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from selm.recipe.schema import Generation, Model
+from selm.recipe.schema import Generation, Model, Recipe
 
 if TYPE_CHECKING:  # descriptions are read where nothing heavy is imported
+    from selm.cost.devices import Device
+    from selm.cost.quantities import Memory
     from selm.model.chat import Chat
+    from selm.model.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class EngineKind:
     Attributes:
         load: the policy at a path (a checkpoint folder or the base model) in this engine, by model,
             generation and the length of the longest prompt that will come, if it is known.
+        cost: estimate of the memory that it takes, and of its seconds for so many answers of so
+            many tokens: by recipe, device, the model's shape, answers and tokens.
         options: keys of `generation` that only this engine reads, each a mapping of options; and
             which of those say only how the engine runs, not what it answers.
         packages: that must be installed, beside those that every run needs.
@@ -51,6 +56,7 @@ class EngineKind:
     """
 
     load: Callable[[str, Model, Generation, int | None], Engine]
+    cost: "Callable[[Recipe, Device, Shape, float, float], tuple[Memory, float]]"
     options: Mapping[str, frozenset[str]] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     otherwise: str = ""

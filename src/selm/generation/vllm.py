@@ -1,8 +1,11 @@
 """The engine `vllm`, for GPUs; `vllm_engine.py` is it."""
 
+from selm.cost.devices import Device
+from selm.cost.quantities import GB, Memory
 from selm.errors import UserError
 from selm.generation.base import Engine, EngineKind
-from selm.recipe.schema import Generation, Model
+from selm.model.shape import Shape
+from selm.recipe.schema import Generation, Model, Recipe
 
 OTHERWISE = "run `make setup VLLM=1`, or set generation.engine=transformers"
 
@@ -17,6 +20,9 @@ EXECUTION_OPTIONS = frozenset(
     }
 )
 
+MEMORY_SHARE = 0.9  # of a GPU: `gpu_memory_utilization`, whatever the model needs
+SEQUENCES = 256  # that are decoded at a time, at most
+
 
 def _load(path: str, model: Model, generation: Generation, longest_prompt: int | None) -> Engine:
     try:
@@ -27,8 +33,31 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
     return VllmEngine(path, model, generation, longest_prompt)
 
 
+def _cost(
+    recipe: Recipe, device: Device, shape: Shape, answers: float, response: float
+) -> tuple[Memory, float]:
+    """As many sequences at a time as the cache holds: it fits if one whole context does.
+
+    Each token of all of them reads the weights and their caches once, and takes 2 FLOPs per
+    parameter (Pope et al., arXiv 2211.05102, section 2).
+    """
+    prompt, parallel = recipe.estimate.prompt_tokens, recipe.generation.tensor_parallel_size
+    weights, other = 2 * shape.parameters / parallel, device.other_gb * GB
+    token_bytes = shape.cache_bytes / parallel
+    room = MEMORY_SHARE * device.memory_gb * GB - other - weights
+    cache = max(room, (prompt + recipe.generation.max_tokens) * token_bytes)
+    mean_bytes = (prompt + response / 2) * token_bytes  # of a sequence's cache, half-way
+    at_a_time = max(min(SEQUENCES, cache / mean_bytes, answers), 1)
+    step_seconds = device.read_seconds(weights + at_a_time * mean_bytes)
+    step_seconds += device.decode_seconds(at_a_time * 2 * shape.multiplied) / parallel
+    prefill_seconds = device.seconds(answers * prompt * 2 * shape.multiplied) / parallel
+    seconds = prefill_seconds + answers * response / at_a_time * step_seconds
+    return Memory(weights=weights, cache=cache, other=other), seconds
+
+
 VLLM = EngineKind(
     load=_load,
+    cost=_cost,
     options={"vllm": EXECUTION_OPTIONS},
     packages=("vllm",),
     otherwise=OTHERWISE,
