@@ -56,7 +56,8 @@ from ways import (
 )
 
 from selm.data.prompts import as_messages
-from selm.model.chat import Chat, make_chat
+from selm.model.chat import Chat
+from selm.model.probe import make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, TokenRow, tokenize
 from selm.training.trainer import SELMTrainer

@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from selm.errors import UserError
-from selm.model.chat import Chat, TemplateRefusal, load_chat, make_chat
+from selm.model.chat import Chat, TemplateRefusal
+from selm.model.probe import load_chat, make_chat
 from selm.recipe.schema import Model
 
 Messages = list[dict[str, str]]
@@ -205,7 +206,7 @@ def test_prompt_and_response_are_the_finished_conversation_of_the_template(
     )
     end = FACTS[name][1]
     before, _, after = whole.rpartition("Paris it is.")
-    ids = chat._encode(before + "Paris it is." + after[: after.index(end)] + end)
+    ids = chat.encode(before + "Paris it is." + after[: after.index(end)] + end)
     assert chat.prompt_ids(messages) + chat.response_ids(messages, "Paris it is.") == ids
 
 

@@ -5,7 +5,8 @@ import tokenizer_zoo
 
 from selm.data.drops import in_words
 from selm.data.prompts import as_messages
-from selm.model.chat import TemplateRefusal, make_chat
+from selm.model.chat import TemplateRefusal
+from selm.model.probe import make_chat
 from selm.training.examples import tokenize
 
 TOOL = {"type": "function", "function": {"name": "look_out", "parameters": {"type": "object"}}}

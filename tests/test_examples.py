@@ -7,7 +7,8 @@ from typing import Any
 import tokenizer_zoo
 
 from selm.data.prompts import as_messages
-from selm.model.chat import Chat, make_chat
+from selm.model.chat import Chat
+from selm.model.probe import make_chat
 from selm.training.examples import ROLES, tokenize
 
 PROMPT = [{"role": "user", "content": "What is the sea?"}]

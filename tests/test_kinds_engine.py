@@ -15,7 +15,7 @@ from selm.errors import UserError
 from selm.generation.base import EngineKind, Response
 from selm.generation.kinds import KINDS
 from selm.generation.respond import respond
-from selm.model.chat import load_chat
+from selm.model.probe import load_chat
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Generation, Model
 from selm.run.lineage import recipe_part

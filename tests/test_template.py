@@ -10,7 +10,8 @@ from test_chat import CHATML, CHATML_TEMPLATE, LLAMA, said, with_template
 
 from selm.errors import UserError
 from selm.model import template
-from selm.model.chat import Chat, load_chat, make_chat
+from selm.model.chat import Chat
+from selm.model.probe import load_chat, make_chat
 from selm.recipe.schema import Model
 
 BAR = CHATML_TEMPLATE.replace("{{ m.role }}", "{{ m.role }}\uff5c")  # as DeepSeek's

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
 from selm.data.prompts import as_messages, as_text
-from selm.model.chat import Chat, make_chat
+from selm.model.chat import Chat
+from selm.model.probe import make_chat
 from selm.recipe.loading import load_recipe
 from selm.run import artifacts
 from selm.training.config import SELMConfig

@@ -10,7 +10,8 @@ from selm.data.portions import held_out_portion, sample_rows, training_portion
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model import loading
-from selm.model.chat import Chat, load_chat, prompt_ids_of
+from selm.model.chat import Chat, prompt_ids_of
+from selm.model.probe import load_chat
 from selm.recipe.schema import Recipe
 from selm.run.plan import Run
 

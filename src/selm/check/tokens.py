@@ -7,7 +7,8 @@ from selm.data.drops import in_words
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model import loading
-from selm.model.chat import Chat, load_chat
+from selm.model.chat import Chat
+from selm.model.probe import load_chat
 
 
 def template(preflight: Preflight) -> str:

@@ -12,7 +12,8 @@ from selm.data.schemas import DatasetRow, ResponseRow
 from selm.errors import UserError
 from selm.generation.base import Engine, sample_seed
 from selm.generation.kinds import KINDS, load_engine
-from selm.model.chat import load_chat, prompt_ids_of
+from selm.model.chat import prompt_ids_of
+from selm.model.probe import load_chat
 from selm.recipe.schema import Recipe
 from selm.run.shards import run_shards
 from selm.run.workers import Work, Workers

@@ -17,7 +17,7 @@ from transformers import (
 from selm.generation.base import Response
 from selm.generation.transformers import TOKENS_AT_A_TIME
 from selm.model import loading
-from selm.model.chat import load_chat
+from selm.model.probe import load_chat
 from selm.recipe.schema import Generation, Model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from selm.errors import UserError
 from selm.generation.base import Response
 from selm.model import loading
-from selm.model.chat import load_chat
+from selm.model.probe import load_chat
 from selm.recipe.schema import Generation, Model
 
 # Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends

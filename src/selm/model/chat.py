@@ -13,34 +13,18 @@ that belongs to the prompt; where its prompt goes on otherwise than its answers,
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from selm.data.prompts import tool_name
-from selm.data.schemas import Message
+from selm.data.schemas import Message, Prompted
 from selm.errors import UserError
 from selm.model import template
-from selm.model.template import Tools, render, takes_system, without_system
-from selm.recipe.schema import Model
-
-__all__ = [
-    "Chat",
-    "TemplateRefusal",
-    "load_chat",
-    "make_chat",
-    "render",
-    "takes_system",
-    "without_system",
-]
-
-_PROBE = "PROBE"
-_ASKED: list[Message] = [{"role": "user", "content": "Hi"}]
-_WITH_SYSTEM: list[Message] = [{"role": "system", "content": "Be brief."}, *_ASKED]
+from selm.model.template import Tools, render, without_system
 
 _CUT = "\ufffd"  # what bytes become that are no whole character
 _LONGEST_CUT = 3  # tokens: a character has four bytes at most
@@ -96,7 +80,7 @@ class Chat:
         Raises:
             TemplateRefusal: the template takes no such conversation, or writes no tools.
         """
-        return self._encode(self._prompt_text(messages, tools))
+        return self.encode(self._prompt_text(messages, tools))
 
     def response_ids(
         self,
@@ -121,7 +105,7 @@ class Chat:
         if self.opens_by_answer:
             self._check_answer(before, messages, response, tools)
         text = self.lead + response + (self.closing if finished else "")
-        ids = self._behind(before, text)
+        ids = self.behind(before, text)
         return [*ids, self.end_of_turn] if finished else ids
 
     def stop_ids(self, generation_config: GenerationConfig | None) -> list[int]:
@@ -210,7 +194,7 @@ class Chat:
     ) -> None:
         """Whether the finished conversation is the prompt and the response, but for white space."""
         asked, tools = self._prepared(messages, tools)
-        for answer in (response, _PROBE):
+        for answer in (response, template.PROBE):
             turn: Message = {"role": "assistant", "content": answer}
             whole = self._render([*asked, turn], tools, add_generation_prompt=False)
             behind = whole.removeprefix(before)
@@ -223,22 +207,23 @@ class Chat:
                 "response_not_behind_its_prompt",
             )
 
-    def _behind(self, before: str, text: str) -> list[int]:
+    def behind(self, before: str, text: str) -> list[int]:
         """Tokens of a text behind a prompt, whose last characters may decide on the first of them.
 
         Markers that swallow the white space behind them (Phi-3's) do so in a prompt, as the model
         knows it; what the policy says behind one keeps its own.
         """
-        prompt = self._encode(before)
-        if text[:1].isspace() and self._swallows(prompt):
+        prompt = self.encode(before)
+        if text[:1].isspace() and self.swallows(prompt):
             return self._encode_behind_marker(text)
-        whole = self._encode(before + text)
+        whole = self.encode(before + text)
         if whole[: len(prompt)] == prompt:
             return whole[len(prompt) :]
         # the response's first characters merge into the prompt's last token
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _swallows(self, prompt: list[int]) -> bool:
+    def swallows(self, prompt: list[int]) -> bool:
+        """Whether a prompt's last token takes the white space behind it away."""
         last = self.tokenizer.added_tokens_decoder.get(prompt[-1]) if prompt else None
         return last is not None and last.rstrip
 
@@ -266,19 +251,19 @@ class Chat:
 
     @cached_property
     def _written_specials(self) -> re.Pattern[str]:
-        return _any_of(_specials(self.tokenizer) | self.turn_markers)
+        return any_of(specials(self.tokenizer) | self.turn_markers)
 
     @cached_property
     def _turn_ids(self) -> frozenset[int]:
         return frozenset(self.tokenizer.convert_tokens_to_ids(list(self.turn_markers)))
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Exactly one BOS where the model knows one, whether or not its template writes it."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return [self.tokenizer.bos_token_id, *ids] if self.adds_bos else ids
 
 
-def prompt_ids_of(chat: Chat, row: Mapping[str, Any]) -> list[int] | str:
+def prompt_ids_of(chat: Chat, row: Prompted) -> list[int] | str:
     """The tokens of a row's prompt, or the reason why the template makes none of it."""
     try:
         return chat.prompt_ids(row["prompt"], row.get("tools"))
@@ -286,171 +271,14 @@ def prompt_ids_of(chat: Chat, row: Mapping[str, Any]) -> list[int] | str:
         return refusal.reason
 
 
-def load_chat(path: str, model: Model) -> Chat:
-    """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if any.
-
-    Raises:
-        UserError: nothing there, no chat template, or one that `make_chat` cannot use.
-    """
-    revision = model.revision if path == model.name_or_path else None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, revision=revision, trust_remote_code=model.trust_remote_code
-        )
-    except Exception as error:  # of a broken file, libraries raise what they like
-        raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
-    template.settle(tokenizer, model.chat_template, path)
-    return make_chat(tokenizer)
-
-
-def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Find out what the template does, by rendering a probe conversation.
-
-    Raises:
-        UserError: the template cannot write one (some vision models want content in parts), writes
-            prompts that its answers do not follow, or nothing could end a turn.
-    """
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            "the tokenizer has no EOS token: set eos_token in its tokenizer_config.json"
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    template.judge(tokenizer)
-    probe = _probe(tokenizer)
-    between = _between(probe)
-    ignores_flag = probe.prompt == probe.unprompted
-    header = "" if between.isspace() else between
-    closing, end_of_turn = _ending(tokenizer, probe.after)
-    chat = Chat(
-        tokenizer=tokenizer,
-        lead=between if between.isspace() else "",
-        space="",
-        header=header,
-        opens_by_answer=bool(header) and not ignores_flag,
-        closing=closing,
-        end_of_turn=end_of_turn,
-        turn_markers=_turn_markers(tokenizer, probe, header) | _names(tokenizer, [end_of_turn]),
-        adds_bos=_adds_bos(tokenizer, probe.prompt),
-        takes_system=takes_system(tokenizer),
-    )
-    if chat._swallows(chat._encode(probe.prompt)):
-        chat = replace(chat, lead="")
-    space = chat.text(chat._behind(probe.prompt + header, chat.lead + _PROBE))
-    space = space.removesuffix(_PROBE)
-    return replace(chat, space=space if space.isspace() else "")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What the template writes of a small conversation.
-
-    Attributes:
-        asked: messages up to the user's, which some templates want behind a system message.
-        prompt, unprompted: their text, with and without the generation prompt.
-        before, after: the text of the finished conversation around the answer.
-    """
-
-    asked: list[Message]
-    prompt: str
-    unprompted: str
-    before: str
-    after: str
-
-
-def _probe(tokenizer: PreTrainedTokenizerBase) -> Probe:
-    refusals = []
-    for asked in (_ASKED, _WITH_SYSTEM):
-        try:
-            prompt = render(tokenizer, asked, add_generation_prompt=True)
-            unprompted = render(tokenizer, asked, add_generation_prompt=False)
-            answered = [*asked, {"role": "assistant", "content": _PROBE}]
-            whole = render(tokenizer, answered, add_generation_prompt=False)
-        except TemplateError as error:
-            refusals.append(error)
-            continue
-        if _PROBE not in whole:
-            raise UserError("model.chat_template: it does not write the text of a message")
-        before, _, after = whole.rpartition(_PROBE)
-        return Probe(asked, prompt, unprompted, before, after)
-    raise UserError(f"model.chat_template: it refuses a conversation: {refusals[0]}")
-
-
-def _between(probe: Probe) -> str:
-    """What the finished conversation has between the prompt and the answer."""
-    if not probe.before.startswith(probe.prompt):
-        raise UserError(
-            f"model.chat_template: its prompts end in {probe.prompt[-40:]!r}, but what it writes "
-            f"before an answer ends in {probe.before[-40:]!r}, so the policy would be trained on "
-            "something else than it is asked; write a .jinja file whose generation prompt is what "
-            "stands before an answer, and set model.chat_template"
-        )
-    return probe.before.removeprefix(probe.prompt)
-
-
-def _turn_markers(tokenizer: PreTrainedTokenizerBase, probe: Probe, header: str) -> frozenset[str]:
-    """Added tokens around turns: what users type must not become one, and no answer goes past one.
-
-    Tokens that open an answer's own parts, as `<think>` does, are none, unless they are special.
-    """
-    added = _any_of(_added(tokenizer))
-    conversation = [*probe.asked, {"role": "assistant", "content": _PROBE}, *_ASKED]
-    try:
-        text = render(tokenizer, conversation, add_generation_prompt=False)
-    except TemplateError:
-        text = ""
-    between_turns = added.findall(text.rpartition(_PROBE)[2] if _PROBE in text else "")
-    opened = _opened(added, probe, header)
-    specials = _specials(tokenizer)
-    own = [marker for i, marker in enumerate(opened) if i == 0 or marker in specials]
-    return frozenset([*between_turns, *own])
-
-
-def _opened(added: re.Pattern[str], probe: Probe, header: str) -> list[str]:
-    """Markers of what the generation prompt adds to a conversation."""
-    prompted, unprompted = added.findall(probe.prompt + header), added.findall(probe.unprompted)
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(prompted, unprompted, strict=False))
-    return prompted[len(list(same)) :]
-
-
-def _specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+def specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     return frozenset([*tokenizer.all_special_tokens, *added])
 
 
-def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """Tokens with a text of their own, special or not; runs of white space, which some
-    vocabularies add, say nothing about turns."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    return frozenset(t for t in [*tokenizer.all_special_tokens, *added] if t.strip())
-
-
-def _any_of(tokens: frozenset[str]) -> re.Pattern[str]:
+def any_of(tokens: frozenset[str]) -> re.Pattern[str]:
     """Where one token is the start of another, the longer one is found."""
     return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)))
-
-
-def _names(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> frozenset[str]:
-    return frozenset(tokenizer.convert_ids_to_tokens(ids))
-
-
-def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
-    """Whether the tokenizer puts BOS before a text, and the template does not write it itself."""
-    bos = tokenizer.bos_token_id
-    if bos is None or tokenizer("x")["input_ids"][:1] != [bos]:
-        return False
-    return bos not in tokenizer.encode(prompt, add_special_tokens=False)
-
-
-def _ending(tokenizer: PreTrainedTokenizerBase, after: str) -> tuple[str, int]:
-    """The first added token that the template writes after a response, else EOS; the text before.
-
-    It need not be special: some end-of-turn tokens are not marked as such.
-    """
-    found = _any_of(_added(tokenizer)).search(after)
-    if found is None:
-        return "", tokenizer.eos_token_id
-    return after[: found.start()], tokenizer.convert_tokens_to_ids(found.group())
 
 
 def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -> None:
@@ -462,9 +290,3 @@ def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -
             f"model.chat_template: it does not write the tool {lost[0]!r} of a prompt",
             "tools_not_in_template",
         )
-
-
-def _first_line(error: Exception) -> str:
-    """Where it says nothing, or a name alone (KeyError), what kind of error it is."""
-    said = (str(error).strip() or "nothing said").splitlines()[0]
-    return said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"

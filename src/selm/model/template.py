@@ -22,7 +22,7 @@ Tools = Sequence[Mapping[str, Any]]
 TODAY = datetime(2024, 7, 26)
 
 _MARK = "\ufeff"  # the byte order mark that some editors write in front of a file
-_PROBE = "PROBE"
+PROBE = "PROBE"
 
 # What a template may raise besides TemplateError: sums of text and nothing, keys and items that
 # are not there, divisions by zero, macros without an end.
@@ -138,12 +138,12 @@ def render(
 
 def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template writes a system message; some refuse them, some drop them."""
-    probe = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "Hi"}]
+    probe = [{"role": "system", "content": PROBE}, {"role": "user", "content": "Hi"}]
     try:
         text = render(tokenizer, probe, add_generation_prompt=True)
     except TemplateError:
         return False
-    return _PROBE in text
+    return PROBE in text
 
 
 def without_system(messages: Sequence[Message]) -> Sequence[Message]:

@@ -25,7 +25,7 @@ from transformers.utils import find_adapter_config_file, logging
 
 from selm.errors import UserError
 from selm.escape import one_line, well_formed
-from selm.model.chat import render, takes_system, without_system
+from selm.model.template import render, takes_system, without_system
 from selm.ranking.base import Columns, Prompt
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
 from selm.ranking.refused import PromptRefused

@@ -20,7 +20,7 @@ from selm.data.portions import training_portion
 from selm.errors import UserError
 from selm.files import write_text
 from selm.model import loading
-from selm.model.chat import load_chat
+from selm.model.probe import load_chat
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
 from selm.run.plan import Run

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
-from selm.model.chat import make_chat
+from selm.model.probe import make_chat
 from selm.training.config import SELMConfig
 from selm.training.examples import length, tokenize
 from selm.training.finite import (
