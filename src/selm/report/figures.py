@@ -16,6 +16,7 @@ from selm.report.metrics import Metrics
 from selm.report.results import Results
 
 BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
+NOTE = "#5f6b76"
 ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
 SOURCES = {
     "chosen": (ROLES["chosen"], "dataset's chosen"),
@@ -47,22 +48,23 @@ Steps = Sequence[Mapping[str, float]]
 
 def draw(metrics: Metrics, results: Results, folder: Path) -> None:
     """Write rewards, reward_mean, lengths, training and, where ranked, scores.png to `folder`."""
-    entries, rows = metrics["iterations"], results.evaluations
+    entries, rows, name = metrics["iterations"], results.evaluations, metrics["run_name"]
     rewards = {t: [row["reward"] for row in rows[t]] for t in rows}
     lengths = {t: [float(row["num_tokens"]) for row in rows[t]] for t in rows}
-    name = metrics["run_name"]
-    with plt.rc_context(STYLE):
-        _save(reward_mean(entries, name), folder / "reward_mean.png")
-        _save(distributions(entries, rewards, "reward", name), folder / "rewards.png")
-        _save(distributions(entries, lengths, "response tokens", name), folder / "lengths.png")
-        _save(training(results.logs), folder / "training.png")
+    grid = {"axes.grid": True, "axes.grid.axis": "y", "axes.spines.left": False}
+    with plt.rc_context(STYLE | grid):
+        figures = {
+            "reward_mean": reward_mean(entries, name),
+            "rewards": distributions(entries, rewards, "reward", name),
+            "lengths": distributions(entries, lengths, "response tokens", name),
+            "training": training(results.logs),
+        }
         if results.summaries:
-            _save(scores(results.summaries, name), folder / "scores.png")
-
-
-def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, bbox_inches="tight", pad_inches=0.15, facecolor="white")
-    plt.close(figure)
+            figures["scores"] = scores(results.summaries, name)
+        for file, figure in figures.items():
+            path = folder / f"{file}.png"
+            figure.savefig(path, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+            plt.close(figure)
 
 
 def colours(iterations: Sequence[int]) -> dict[int, Any]:
@@ -77,7 +79,7 @@ def _titled(figure: Any, title: str, subtitle: str) -> None:
     height = figure.get_size_inches()[1]
     plain = {"va": "top", "parse_math": False}  # a name with two $ is no formula
     figure.text(0.02, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", **plain)
-    figure.text(0.02, 1 - 0.38 / height, subtitle, fontsize=9.5, color="#5f6b76", **plain)
+    figure.text(0.02, 1 - 0.38 / height, subtitle, fontsize=9.5, color=NOTE, **plain)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.62 / height))
 
 
@@ -104,8 +106,6 @@ def reward_mean(entries: Sequence[Metrics], run_name: str) -> Any:
     axes.set_xlim(-0.35, len(entries) - 0.65)
     axes.set_xticks(at, [_tick(entry) for entry in entries])
     axes.set_ylabel("mean held-out reward")
-    axes.grid(axis="y")
-    axes.spines["left"].set_visible(False)
     prompts = f"{entries[0]['n']} held-out prompts, greedy answers; bars: 95% bootstrap interval"
     _titled(figure, run_name, prompts)
     return figure
@@ -119,8 +119,7 @@ def distributions(
     entries: Sequence[Metrics], values: Mapping[int, Sequence[float]], what: str, run_name: str
 ) -> Any:
     """One histogram per iteration, in the same bins, each over the outline of the base model's."""
-    pooled = np.concatenate([np.asarray(v) for v in values.values()])
-    low, high = pooled.min(), pooled.max()
+    low, high = min(map(min, values.values())), max(map(max, values.values()))
     bins = np.linspace(low, high if high > low else low + 1, 25)
     figure, panels = plt.subplots(
         len(entries), 1, sharex=True, sharey=True, figsize=(6.4, 0.95 * len(entries) + 1.3)
@@ -128,17 +127,14 @@ def distributions(
     shades = colours(list(values))
     for axes, entry in zip(np.atleast_1d(panels), entries, strict=True):
         t = entry["iteration"]
-        weights = np.full(len(values[t]), 100 / len(values[t]))
-        axes.hist(values[t], bins, weights=weights, color=shades[t], alpha=0.85)
+        axes.hist(values[t], bins, weights=_percent(values[t]), color=shades[t], alpha=0.85)
         if t > 0:
-            weights = np.full(len(values[0]), 100 / len(values[0]))
-            axes.hist(values[0], bins, weights=weights, histtype="step", color="#6b747c")
+            outline = {"histtype": "step", "color": "#6b747c"}
+            axes.hist(values[0], bins, weights=_percent(values[0]), **outline)
         mean = float(np.mean(values[t]))
         axes.axvline(mean, color=INK, linewidth=1.2, linestyle=(0, (2, 2)))
         label = f"{_tick(entry)}\nmean {mean:.{1 if mean > 10 else 3}f}"
         axes.text(1.02, 0.5, label, transform=axes.transAxes, va="center", fontsize=10)
-        axes.grid(axis="y")
-        axes.spines["left"].set_visible(False)
         axes.yaxis.set_major_formatter("{x:.0f}%")
     np.atleast_1d(panels)[-1].set_xlabel(what)
     subtitle = f"{what}: share of held-out prompts; outline: the base model; dashes: mean"
@@ -146,30 +142,31 @@ def distributions(
     return figure
 
 
+def _percent(values_N: Sequence[float]) -> np.ndarray:
+    return np.full(len(values_N), 100 / len(values_N))
+
+
 def scores(summaries: Mapping[int, Mapping[str, Any]], run_name: str) -> Any:
     """Where the ranker's scores lie, by iteration and by who wrote the response."""
     sources = [s for s in SOURCES if any(s in found["scores"] for found in summaries.values())]
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    names = ("whislo", "q1", "med", "q3", "whishi")
     for k, source in enumerate(sources):
-        at = {x: found["scores"] for x, found in enumerate(summaries.values())}
         offset = 0.26 * (k - (len(sources) - 1) / 2)
-        names = ("whislo", "q1", "med", "q3", "whishi")
-        boxes = [
-            {**dict(zip(names, found[source], strict=True)), "fliers": []}
-            for found in at.values()
-            if source in found
-        ]
-        where = [x + offset for x, found in at.items() if source in found]
+        boxes = {
+            x + offset: dict(zip(names, found["scores"][source], strict=True))
+            for x, found in enumerate(summaries.values())
+            if source in found["scores"]
+        }
         colour, label = SOURCES[source]
         axes.bxp(
-            boxes, where, widths=0.2, showfliers=False, showcaps=False, patch_artist=True,
-            label=label, boxprops={"facecolor": colour, "edgecolor": "none", "alpha": 0.85},
+            list(boxes.values()), list(boxes), label=label, widths=0.2,
+            showfliers=False, showcaps=False, patch_artist=True,
+            boxprops={"facecolor": colour, "edgecolor": "none", "alpha": 0.85},
             medianprops={"color": INK, "linewidth": 1.6}, whiskerprops={"color": colour},
         )  # fmt: skip
     axes.set_xticks(range(len(summaries)), [f"iteration {t}" for t in summaries])
     axes.set_ylabel("score")
-    axes.grid(axis="y")
-    axes.spines["left"].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
     rows = sum(found["rows"] for found in summaries.values())
     subtitle = f"the ranker's scores in {rows} pools; boxes: half of the scores, whiskers: 90%"
@@ -183,9 +180,8 @@ def one_after_another(logs: Mapping[int, Steps], key: str) -> list[list[tuple[fl
     >>> one_after_another({1: [{"step": 1, "loss": 0.7}], 2: [{"step": 1, "loss": 0.6}]}, "loss")
     [[(1, 0.7)], [(2, 0.6)]]
     """
-    curves = []
-    for t, (start, _) in _spans(logs).items():
-        curves.append([(start + s["step"], s[key]) for s in logs[t] if key in s])
+    spans = _spans(logs).items()
+    curves = ([(start + s["step"], s[key]) for s in logs[t] if key in s] for t, (start, _) in spans)
     return [curve for curve in curves if curve]
 
 
@@ -215,7 +211,7 @@ def training(logs: Mapping[int, Steps]) -> Any:
     rewards.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
     for axes in (loss, optimism, rewards):
         axes.set_xlabel("optimizer step, all iterations")
-        axes.grid(axis="y")
+        axes.spines["left"].set_visible(True)
         _mark_iterations(axes, logs)
     _say_where_alpha_is_0(optimism, logs)
     figure.tight_layout(w_pad=2)
@@ -244,23 +240,24 @@ def _spans(logs: Mapping[int, Steps]) -> dict[int, tuple[float, float]]:
 def _mark_iterations(axes: Axes, logs: Mapping[int, Steps]) -> None:
     """A thin line where an iteration ends, its number at the top."""
     spans = _spans(logs)
-    across = axes.get_xaxis_transform()
     for t, (start, end) in spans.items():
         if start > 0:
             axes.axvline(start + 0.5, color="#b4bbc1", linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.text((start + end + 1) / 2, 0.97, f"iteration {t}", transform=across,
-                  ha="center", va="top", fontsize=8, color="#5f6b76",
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        _note(axes, (start, end), 0.97, f"iteration {t}", va="top", fontsize=8, bbox=box)
     axes.set_xlim(0.5, max(end for _, end in spans.values()) + 0.5)
     axes.margins(y=0.18)
 
 
 def _say_where_alpha_is_0(axes: Axes, logs: Mapping[int, Steps]) -> None:
     without = [t for t, steps in logs.items() if not any("loss/optimism" in s for s in steps)]
-    across = axes.get_xaxis_transform()
     for t in without:
-        start, end = _spans(logs)[t]
-        axes.text((start + end + 1) / 2, 0.5, "$\\alpha$ = 0:\nno term", transform=across,
-                  ha="center", va="center", fontsize=9, color="#5f6b76")  # fmt: skip
+        _note(axes, _spans(logs)[t], 0.5, "$\\alpha$ = 0:\nno term", va="center", fontsize=9)
     if len(without) == len(logs):
         axes.set_yticks([])
+
+
+def _note(axes: Axes, span: tuple[float, float], height: float, text: str, **style: Any) -> None:
+    """In the middle of an iteration's steps, at a share of the picture's height."""
+    across = axes.get_xaxis_transform()
+    axes.text((sum(span) + 1) / 2, height, text, transform=across, ha="center", color=NOTE, **style)
