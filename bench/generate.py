@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tables import spread
+
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
 
@@ -91,10 +93,8 @@ def report(found: dict[str, list[dict[str, float]]], arguments: argparse.Namespa
             "lowest": round(min(ratios), 3),
             "highest": round(max(ratios), 3),
         }
-        print(
-            f"{way:18}: {rate:8.1f} tokens/s, {median(ratios):.2f} times the engine's seconds "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        times = spread(f"{median(ratios):.2f}", min(ratios), max(ratios))
+        print(f"{way:18}: {rate:8.1f} tokens/s, {times} times the engine's seconds")
     if arguments.json:
         machine = {"machine": platform.machine(), "cores": os.cpu_count()}
         what = {"ways": facts, "prompts": arguments.prompts, "overrides": arguments.overrides}

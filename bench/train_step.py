@@ -41,6 +41,7 @@ import original
 import torch
 from ablation import ABLATIONS
 from datasets import Dataset
+from tables import spread
 from texts import QUICKSTART, Row, load
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
@@ -272,8 +273,8 @@ def report(
         )
     ratios = all_ratios(found)
     for name, facts in ratios.items():
-        spread = f"{facts['lowest']:.2f} to {facts['highest']:.2f}"
-        print(f"{name:40}{facts['median']:12.2f}   {spread} in single steps")
+        steps_took = spread(f"{facts['median']:.2f}", facts["lowest"], facts["highest"])
+        print(f"{name:48}{steps_took} in single steps")
     if arguments.json:
         text = json.dumps(as_json(found, ratios, steps, arguments), indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")
