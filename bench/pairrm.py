@@ -34,8 +34,8 @@ from safetensors.torch import save_file
 from texts import QUICKSTART, Row, load
 from transformers import DebertaV2Config
 
-from selm.ranking.pairrm import Pair, PairRMRanker, cut
-from selm.ranking.pairrm_model import DEBERTA_V3, MARKERS, PairRM
+from selm.ranking.pairrm import MARKERS, Comparison, PairRMRanker, cut
+from selm.ranking.pairrm_model import DEBERTA_V3, PairRM
 
 SHAPES = {  # hidden, intermediate, layers, heads
     "small": (256, 1024, 2, 4),
@@ -96,7 +96,7 @@ def original_way(ranker: PairRMRanker, rows: Sequence[Row], batch_size: int = 8)
     return logits
 
 
-def original_pairs(ranker: PairRMRanker, batch: Sequence[Row], i: int, j: int) -> list[Pair]:
+def original_pairs(ranker: PairRMRanker, batch: Sequence[Row], i: int, j: int) -> list[Comparison]:
     source_limit, candidate_limit = (
         ranker.published.source_limit,
         ranker.published.candidate_limit,
@@ -106,7 +106,7 @@ def original_pairs(ranker: PairRMRanker, batch: Sequence[Row], i: int, j: int) -
     first = encode(ranker, [row[1][i] for row in batch], 1)
     second = encode(ranker, [row[1][j] for row in batch], 2)
     return [
-        Pair(source, cut(a, limit), cut(b, limit))
+        Comparison(source, cut(a, limit), cut(b, limit))
         for source, a, b in zip(sources, first, second, strict=True)
     ]
 

@@ -26,13 +26,11 @@ def main() -> None:
         without_reward,
     )
     from selm.generation.respond import respond
-    from selm.ranking import preflight
-    from selm.ranking.kinds import in_words, load_ranker
+    from selm.ranking.kinds import in_words, load_ranker, look
     from selm.run import artifacts
 
     rows, dropped = held_out_portion(run.recipe)
-    section = "evaluation.ranking" if run.recipe.evaluation.ranking else "ranking"
-    preflight.check_whole(section, run.recipe.held_out_ranking(), rows[:1])
+    look(run.recipe.held_out_ranking(), rows[:1])
     policy = artifacts.policy_path(run.recipe, t)
     partial = artifacts.partial_folder(run, "evaluation", t)
     answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")

@@ -87,10 +87,6 @@ TABLE = {
     "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
     "ranking.shard_size=2": set(),
     "ranking.tokens_per_batch=7": set(),
-    "ranking.dtype=bfloat16": set(),  # of models: nothing to a function
-    "ranking.output_key=score": set(),
-    "ranking.judge.max_tokens=7": set(),
-    "ranking.rankers=[{ranker: random}]": set(),
     "training.alpha=0.5": AFTER_CHECKPOINT_1,
     "training.beta=0.5": AFTER_CHECKPOINT_1,
     "training.max_length=60": AFTER_CHECKPOINT_1,
@@ -331,16 +327,12 @@ def test_files_that_are_not_read_make_nothing_stale(run_with, tmp_path: Path) ->
     shutil.copytree(run_with().recipe.model.name_or_path, model)
     own = f"model.name_or_path={model}"
     write_all(run_with(own))
-    unfinished = partial_folder(run_with(own), "responses", 1) / "shard.parquet"
-    unfinished.write_text("rows", encoding="utf-8")
     for file in (".cache/huggingface/x.metadata", ".git/index", ".DS_Store", "notes.txt", "a.py"):
         (model / file).parent.mkdir(parents=True, exist_ok=True)
         (model / file).write_text("anything", encoding="utf-8")
     os.utime(model / "config.json")
     for file in (".DS_Store", "notes.txt"):
         (tmp_path / "data" / file).write_text("anything", encoding="utf-8")
-    assert partial_folder(run_with(own), "responses", 1) == unfinished.parent
-    assert unfinished.is_file(), "what is unfinished goes on"
     assert stale(run_with(own)) == set()
     (model / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     assert stale(run_with(own)) == EVERYTHING

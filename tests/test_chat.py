@@ -504,7 +504,6 @@ def test_an_answer_ends_where_another_turn_begins() -> None:
     for name, marker in (
         ("smollm2", "<|im_start|>"),
         ("gptoss", "<|start|>"),
-        ("gptoss", "<|channel|>"),
         ("phi3", "<|user|>"),
     ):
         chat = chat_of(name)

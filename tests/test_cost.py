@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from selm.cost import training
 from selm.cost.devices import device_of
 from selm.cost.estimate import fits, stage_cost, unknown
-from selm.cost.quantities import longest_of
+from selm.cost.quantities import Cost, longest_of
 from selm.model.shape import SHAPES, Shape, shape_of
 from selm.recipe.loading import load_recipe
-from selm.recipe.schema import Recipe
+from selm.recipe.schema import Ranking, Recipe
 from selm.run.plan import Run, script, warnings
 from selm.run.stages import stages
 from selm.training.layout import lay_out
@@ -342,3 +342,22 @@ MEASURED_SECONDS = {"checkpoint": 113, "responses": 36, "preferences": 3.6, "eva
 def test_the_quickstart_takes_the_estimated_time(kind: str) -> None:
     recipe = load_recipe(QUICKSTART, ["estimate.tflops=0.16"])
     assert stage_cost(recipe, kind, 2).seconds == pytest.approx(MEASURED_SECONDS[kind], rel=0.25)
+
+
+def test_an_ensemble_takes_what_its_members_take_together() -> None:
+    base = zephyr()
+    pairrm = base.ranking
+    reward = Ranking(ranker="reward_model", name_or_path="Qwen/Qwen3-8B")
+    function = Ranking(ranker="function", name_or_path="reward.py:f")
+
+    def estimate(*members: Ranking) -> Cost:
+        many = Ranking(ranker="ensemble", rankers=members)
+        ranking = members[0] if len(members) == 1 else many
+        return stage_cost(base.model_copy(update={"ranking": ranking}), "preferences", 2)
+
+    start = estimate(function).seconds
+    alone = [estimate(member).seconds - start for member in (pairrm, reward)]
+    assert all(seconds > 1 for seconds in alone)
+    together = estimate(pairrm, reward, function)
+    assert together.seconds - start == pytest.approx(sum(alone))
+    assert together.tokens == estimate(pairrm).tokens + estimate(reward).tokens

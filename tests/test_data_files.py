@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -353,23 +351,6 @@ def test_where_nothing_is_held_out_the_last_tenth_is(
     limited = recipe_of(path, "data.limit=4", "evaluation.limit=2", "data.train_rows=22")
     assert prompts(training_portion(limited, 1)) == [f"a {i}" for i in range(4)]
     assert prompts(held_out_portion(limited)) == ["a 22", "a 23"]
-
-
-def test_local_files_are_read_without_the_hubs_cache(tmp_path: Path, tiny_recipe: str) -> None:
-    """A disk that is full, or another user's, is no fault of the data."""
-    source = folder_of(tmp_path, {"train.jsonl": rows("a"), "test.jsonl": rows("b")})
-    overrides = [f"data.name_or_path={source}"]
-    program = "import sys; from selm.data.portions import training_portion as portion; "
-    program += "from selm.recipe.loading import load_recipe; "
-    program += "print(len(portion(load_recipe(sys.argv[1], sys.argv[2:]), 1)[0]))"
-    done = subprocess.run(
-        [sys.executable, "-c", program, tiny_recipe, *overrides],
-        env=os.environ | {"HF_HOME": "/proc/no/cache"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["10"]), done.stderr
 
 
 def test_shards_are_one_split_in_their_order(tmp_path: Path, recipe_of) -> None:

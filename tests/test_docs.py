@@ -3,7 +3,6 @@
 import ast
 import os
 import re
-import shutil
 import subprocess
 from itertools import product
 from pathlib import Path
@@ -127,28 +126,6 @@ def test_overrides_beside_ARGS_are_said_and_not_printed() -> None:
         assert done.returncode == 2
         assert f'make {target} ARGS="seed=... training.alpha=..."' in done.stderr
         assert "0.5" not in done.stderr
-
-
-def test_commands_keep_their_line_ends_where_git_changes_them(tmp_path: Path) -> None:
-    """As it does on Windows; bash takes a carriage return for part of a word."""
-    if shutil.which("git") is None:
-        pytest.skip("there is no git")
-    git = ["git", "-C", str(tmp_path), "-c", "core.autocrlf=true", "-c", "core.safecrlf=false"]
-    subprocess.run([*git, "init", "--quiet"], check=True)
-    commands = [
-        *(REPOSITORY / "scripts").rglob("*.sh"),
-        *(REPOSITORY / "scripts/launcher").iterdir(),
-    ]
-    commands += [REPOSITORY / "scripts/launch.slurm", REPOSITORY / "Makefile"]
-    for path in (REPOSITORY / ".gitattributes", REPOSITORY / "README.md", *commands):
-        copy = tmp_path / path.relative_to(REPOSITORY)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "checkout-index", "--all", "--prefix=there/"], check=True)
-    assert b"\r\n" in (tmp_path / "there/README.md").read_bytes(), "git changes nothing here"
-    for path in commands:
-        assert b"\r" not in (tmp_path / "there" / path.relative_to(REPOSITORY)).read_bytes()
 
 
 def test_every_target_of_a_recipe_sets_up_first() -> None:

@@ -31,7 +31,8 @@ def member(tmp_path: Path):
 
 
 def ensemble(*members: Ranking) -> EnsembleRanker:
-    return EnsembleRanker(members, seed=1, verdicts=None)
+    section = Ranking(ranker="ensemble", rankers=members)
+    return EnsembleRanker(section, seed=1, verdicts=None)
 
 
 def test_normalised_scores_by_hand() -> None:
@@ -86,7 +87,7 @@ def test_a_members_error_names_it(member) -> None:
     with pytest.raises(UserError, match=r"^ranking.rankers.1 \(function\): .*broken.py:reward: 1"):
         ensemble(fine, broken).score(["p"], [HI], [["a", "b"]])
     missing = Ranking(ranker="function", name_or_path=f"{broken.name_or_path}er")
-    with pytest.raises(UserError, match=r"^ranking.rankers.0 \(function\): .*no function 'reward"):
+    with pytest.raises(UserError, match=r"^ranking.rankers.0.name_or_path: .*no function 'reward"):
         ensemble(missing, fine)
 
 

@@ -123,37 +123,6 @@ def test_shared_is_padded(family: str) -> None:
     assert_same(*padded_and_shared(make(family)))
 
 
-def rope(kind: str, **settings: Any) -> dict[str, Any]:
-    """Of a model that was made for 32 tokens: some rows are longer, some are not."""
-    known = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
-    return {"rope_parameters": {"rope_type": kind, **known, **settings}}
-
-
-FACTORS = {"short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 5.0]}
-PHI = {"sliding_window": None, "eos_token_id": 1, "bos_token_id": 2}
-VARIANTS: dict[str, PretrainedConfig] = {
-    "linear": LlamaConfig(**SHAPE, **rope("linear")),
-    "dynamic": LlamaConfig(**SHAPE, **rope("dynamic")),  # plain within its 128 positions
-    "yarn": LlamaConfig(**SHAPE, **rope("yarn")),
-    "llama3": LlamaConfig(**SHAPE, **rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0)),
-    "longrope": LlamaConfig(**SHAPE, **rope("longrope", **FACTORS)),
-    "phi3's longrope": Phi3Config(
-        **SHAPE, **PHI, original_max_position_embeddings=32, **rope("longrope", **FACTORS)
-    ),
-    "half rotated": Phi3Config(**SHAPE, **PHI, **rope("default", partial_rotary_factor=0.5)),
-    "biases": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True, head_dim=16),
-    "no window": MistralConfig(**SHAPE, sliding_window=None),
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_shared_is_padded_with_positions_of_every_kind(variant: str) -> None:
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(VARIANTS[variant], attn_implementation="sdpa")
-    assert choose(arguments(), model)[0]
-    assert_same(*padded_and_shared(model))
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_gradient_checkpointing(family: str) -> None:
     padded, shared = padded_and_shared(make(family))

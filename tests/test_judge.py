@@ -18,16 +18,10 @@ from patience import PATIENCE
 from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.ranking.endpoint import Answer, Pace
-from selm.ranking.judge import (
-    JudgeRanker,
-    VerdictLog,
-    fill,
-    parse_outcome,
-    read_verdict,
-    win_shares,
-)
+from selm.ranking.judge import JudgeRanker, fill, win_shares
 from selm.ranking.kinds import in_words, load_ranker, ranking_facts
 from selm.ranking.prefer import prefer
+from selm.ranking.verdicts import VerdictLog, parse_outcome, read_verdict
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Judge, Ranking
 

@@ -23,8 +23,8 @@ from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards
 from selm.ranking.base import scores_of
 from selm.ranking.kinds import load_ranker
-from selm.ranking.pairrm import PairRMRanker, cut, rendered
-from selm.ranking.pairrm_model import MARKERS, load
+from selm.ranking.pairrm import MARKERS, PairRMRanker, cut, rendered
+from selm.ranking.pairrm_model import load
 from selm.recipe.schema import Ranking
 
 TOLERANCE = 1e-4  # some hundred roundings of fp32 values of up to 10, on any processor

@@ -37,7 +37,7 @@ WANTED = {
     "model.chat_template": "t.jinja",
     "training.accelerate_config": "acc.yaml",
     "ranking.name_or_path": "r.py:reward",
-    "evaluation.ranking.judge.template": "judge.txt",
+    "evaluation.ranking.rankers.1.judge.template": "judge.txt",
     "evaluation.ranking.rankers.0.name_or_path": "r.py:reward",
 }
 
@@ -57,7 +57,8 @@ def test_every_path_of_a_recipe_is_expanded_once(
     overrides = [f"{key}={start}/{file}" for key, file in WANTED.items() if "rankers" not in key]
     member = f"{{ranker: function, name_or_path: '{start}/r.py:reward'}}"
     overrides += ["ranking.ranker=function", "evaluation.ranking.ranker=ensemble"]
-    overrides += [f"evaluation.ranking.rankers=[{member}, {member}]"]
+    judge = f"{{ranker: judge, name_or_path: m, judge: {{template: '{start}/judge.txt'}}}}"
+    overrides += [f"evaluation.ranking.rankers=[{member}, {judge}]"]
     recipe = load_recipe(tiny_recipe, overrides)
     for key, file in WANTED.items():
         assert value_at(recipe, key) == f"{home}/{file}", key

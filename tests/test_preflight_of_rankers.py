@@ -15,8 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from selm.errors import UserError
-from selm.ranking.kinds import load_ranker
-from selm.ranking.preflight import check, check_whole
+from selm.ranking.kinds import load_ranker, look
 from selm.recipe.schema import Judge, Ranking
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -30,7 +29,7 @@ PROMPTS_ONLY = [row | {"chosen": None, "rejected": None, "columns": {}} for row 
 
 def refusal(ranking: Ranking, section: str = "ranking", rows: Any = ROWS) -> str:
     with pytest.raises(UserError) as caught:
-        check(section, ranking, rows)
+        look(ranking.at(section), rows)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -44,8 +43,8 @@ def test_a_function_is_called_with_the_first_row(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     body = f"open({str(seen)!r}, 'a').write(repr((prompt, candidates, columns)) + '\\n')"
     ranking = function(tmp_path, f"{body}; return [1, 2]")
-    check("ranking", ranking, ROWS)
-    check("ranking", ranking, PROMPTS_ONLY)
+    look(ranking, ROWS)
+    look(ranking, PROMPTS_ONLY)
     pair = {"chosen": "Good.", "rejected": "Bad."}
     one, other = seen.read_text(encoding="utf-8").splitlines()
     assert one == repr((HI, ["Good.", "Bad."], {"prompt_id": "p0", **pair, "level": 0}))
@@ -79,8 +78,8 @@ def test_members_of_an_ensemble_are_named(tmp_path: Path) -> None:
         ranker="ensemble", rankers=(Ranking(ranker="random"), function(tmp_path, "1 / 0"))
     )
     with pytest.raises(UserError, match=r"^ranking.rankers.1 \(function\): .*ZeroDivisionError"):
-        check_whole("ranking", whole, ROWS)
-    check("ranking", Ranking(ranker="random"), ROWS)
+        look(whole, ROWS)
+    look(Ranking(ranker="random"), ROWS)
 
 
 @pytest.mark.parametrize("key", [None, "", "  "])
@@ -91,7 +90,7 @@ def test_a_judge_without_its_key_is_found(monkeypatch, key: str | None) -> None:
     ranking = Ranking(ranker="judge", name_or_path="m", judge=Judge(api_key_env="SOME_KEY"))
     assert "ranking.judge.api_key_env: SOME_KEY is not set" in refusal(ranking)
     monkeypatch.setenv("SOME_KEY", "x")
-    check("ranking", ranking, ROWS)
+    look(ranking, ROWS)
 
 
 # Reward models
@@ -211,8 +210,8 @@ def test_a_reward_model_that_is_wrong_is_found_without_its_weights(
 def test_a_sound_reward_model_passes(reward_model: Path, capsys) -> None:
     """What a language model leaves behind changes no score."""
     change_weights(reward_model, **{"lm_head.weight": torch.zeros(3, 3)})
-    check("ranking", Ranking(ranker="reward_model", name_or_path=str(reward_model)), ROWS)
-    check("ranking", Ranking(ranker="reward_model", name_or_path=str(reward_model)), PROMPTS_ONLY)
+    look(Ranking(ranker="reward_model", name_or_path=str(reward_model)), ROWS)
+    look(Ranking(ranker="reward_model", name_or_path=str(reward_model)), PROMPTS_ONLY)
 
 
 def test_a_prompt_that_the_template_refuses_is_no_reason_to_stop(reward_model: Path) -> None:
@@ -223,7 +222,7 @@ def test_a_prompt_that_the_template_refuses_is_no_reason_to_stop(reward_model: P
     )
     odd = ROWS[0] | {"prompt": [{"role": "tool", "content": "3"}, *HI]}
     ranking = Ranking(ranker="reward_model", name_or_path=str(reward_model))
-    check("ranking", ranking, [odd, *ROWS[1:]])
+    look(ranking, [odd, *ROWS[1:]])
     assert "no tools" in refusal(ranking, rows=[odd])
 
 
@@ -313,6 +312,6 @@ def test_a_sound_pairrm_passes_and_prompts_that_it_reads_none_of_do_not(tmp_path
     folder = small.write_transformers(tmp_path / "hf")
     ranking = Ranking(ranker="pairrm", name_or_path=str(folder))
     odd = ROWS[0] | {"prompt": [{"role": "tool", "content": "3"}, *HI]}
-    check("ranking", ranking, [odd, *ROWS[1:]])
+    look(ranking, [odd, *ROWS[1:]])
     assert "has a turn of 'tool'" in refusal(ranking, rows=[odd])
     shutil.rmtree(folder)

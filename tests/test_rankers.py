@@ -16,6 +16,7 @@ from selm.data.schemas import PreferenceRow, ResponseRow
 from selm.errors import UserError
 from selm.evaluation.held_out import with_rewards, without_reward
 from selm.generation.respond import respond
+from selm.ranking.base import Ranker
 from selm.ranking.ensemble import EnsembleRanker
 from selm.ranking.function import FunctionRanker
 from selm.ranking.kinds import load_ranker
@@ -375,10 +376,8 @@ def test_preferences_do_not_depend_on_the_shard_size(recipe_with, tmp_path: Path
 # Prompts that a ranker cannot read
 
 
-class Picky:
+class Picky(Ranker):
     """Refuses prompts whose id begins with "no"; a longer text is better."""
-
-    pairwise = False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -426,7 +425,9 @@ def test_held_out_rows_that_cannot_be_scored_are_left_out_and_counted() -> None:
 
 
 def test_a_member_that_refuses_a_prompt_is_named(recipe_with) -> None:
-    ensemble = EnsembleRanker((Ranking(ranker="random"),) * 2, 1, None)
+    ensemble = EnsembleRanker(
+        Ranking(ranker="ensemble", rankers=(Ranking(ranker="random"),) * 2), 1, None
+    )
     ensemble.rankers[1] = Picky()
     with pytest.raises(PromptRefused, match=r"ranking.rankers.1 \(random\): no is not") as caught:
         ensemble.score(["yes", "no"], [HI, HI], [["a"], ["b"]])

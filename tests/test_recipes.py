@@ -301,7 +301,7 @@ def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
     changing = {"run_name", "ranking", "evaluation"}
     assert selm.model_dump(exclude=changing) == control.model_dump(exclude=changing)
     assert control.ranking.ranker == "random"
-    assert control.held_out_ranking() == selm.held_out_ranking()
+    assert control.held_out_ranking().model_dump() == selm.held_out_ranking().model_dump()
     assert control.evaluation.limit == selm.evaluation.limit
     assert control.ranking.update_rule == selm.ranking.update_rule
 

@@ -94,11 +94,6 @@ def fail_over_quota() -> None:
     raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "some/file")
 
 
-def fail_at_a_limit_of_file_sizes() -> None:
-    """`ulimit -f`, as some clusters have it."""
-    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), "some/file")
-
-
 def fail_as_torch_does() -> None:
     raise RuntimeError("[enforce fail at inline_container.cc:783] . unexpected pos 9 vs 8")
 
@@ -111,7 +106,6 @@ def fail_as_torch_does() -> None:
         fail_in_safetensors,
         fail_behind_another_error,
         fail_over_quota,
-        fail_at_a_limit_of_file_sizes,
         fail_as_torch_does,
     ],
 )

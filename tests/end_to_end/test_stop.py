@@ -97,25 +97,6 @@ def test_a_stage_ends_with_run_sh(
         assert said.splitlines()[-1].startswith("go on with: bash scripts/run.sh")
 
 
-def test_workers_end_with_run_sh(project, start, tmp_path: Path) -> None:
-    """And Ray with them, whose processes are in sessions of their own."""
-    slow = project.with_overrides(
-        "generation.workers=2", "generation.max_tokens=250", "generation.shard_size=1"
-    )
-    partial = slow.folder / "iter-0" / ".evaluation.partial"
-    process = start(slow, lambda: any(partial.glob("shard-*.parquet")))
-    everything = psutil.Process(process.pid).children(recursive=True)
-    assert any("raylet" in each.name() for each in everything)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    await_end(process.pid)
-    assert not psutil.wait_procs(everything, timeout=20)[1]
-    said = said_in(tmp_path)
-    assert "Traceback" not in said
-    assert said.count("stopped by Ctrl-C: ") == 1, said
-    assert f"kept in {partial}; go on with: python scripts/evaluate.py" in said
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_training_ends_with_run_sh(project_copy, start, tmp_path: Path, processes: int) -> None:
     """Nor does the launcher add a word to what the training says."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from selm.check.preflight import Preflight
 from selm.errors import UserError
+from selm.ranking.kinds import kind_of
 from selm.recipe.places import is_local_path
-from selm.recipe.schema import PAIRRM, Recipe
+from selm.recipe.schema import Recipe
 from selm.run.artifacts import run_folder
 
 
@@ -62,10 +63,8 @@ def _try_to_write(folder: Path) -> bool:
 def _check_cache(recipe: Recipe) -> None:
     """What is downloaded lies in the Hub's cache; its trouble is not that of the data."""
     names = [recipe.model.name_or_path, recipe.data.name_or_path]
-    for _, ranking in recipe.rankings():
-        if ranking.ranker in ("pairrm", "reward_model"):
-            names.append(ranking.name_or_path or PAIRRM)
-    if all(is_local_path(name) for name in names):
+    models = [kind_of(ranking).model(ranking) for ranking in recipe.rankings()]
+    if all(is_local_path(name) for name in (*names, *filter(None, models))):
         return
     from huggingface_hub import constants
 

@@ -1,9 +1,15 @@
-"""What every ranker is: prompts and candidates in, scores out (higher is better)."""
+"""What every ranker is, prompts and candidates in, scores out; and what describes a kind of them.
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+Importing it, and a kind's description, imports no torch.
+"""
 
-from selm.data.schemas import Message
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selm.data.schemas import DatasetRow, Message
+from selm.recipe.schema import Ranking
 
 Prompt = Sequence[Message]
 
@@ -11,15 +17,22 @@ Columns = Mapping[str, Any]
 
 Matrix = list[list[float]]
 
+Facts = dict[str, int | float]
 
-class Ranker(Protocol):
-    """Judges candidates of the same prompt against each other.
+Scores = tuple[list[float], list[list[float]]]  # of a pool: the ranker's, and by member
 
-    `pairwise` is True if a score has a meaning only beside the other candidates of its prompt
-    (PairRM), False if it stands alone (a reward).
+
+class Ranker:
+    """Scores the candidates of each prompt; higher is better.
+
+    Attributes:
+        pairwise: a score has a meaning only beside the other candidates of its prompt (PairRM);
+            otherwise it stands alone (a reward).
+        tie: the score of a candidate beside none but its like, where `pairwise`.
     """
 
-    pairwise: bool
+    pairwise = False
+    tie = 0.0
 
     def score(
         self,
@@ -33,26 +46,67 @@ class Ranker(Protocol):
         Args:
             columns: what else the rows hold (`data.columns`), by prompt; most rankers ignore it.
         """
-        ...
+        raise NotImplementedError
 
-
-class PairwiseRanker(Ranker, Protocol):
-    """A ranker with `pairwise` True, which scores by comparing candidates two by two.
-
-    `tie` is the score of a candidate beside none but its like.
-    """
-
-    tie: float
-
-    def compare(
+    def score_by_member(
         self,
         prompt_ids: Sequence[str],
         prompts: Sequence[Prompt],
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
-    ) -> list[Matrix]:
-        """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j."""
-        ...
+    ) -> list[Scores]:
+        """The scores of each prompt, and `[r][n]`, what its member r gave candidate n.
+
+        A ranker that is made of no others is its own and only member.
+        """
+        scores_P_N = self.score(prompt_ids, prompts, candidates, columns)
+        return [(scores_N, [scores_N]) for scores_N in scores_P_N]
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _zero(*_: Any) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True)
+class RankerKind:
+    """What the rest of the code knows of a kind of ranker.
+
+    Attributes:
+        load: the ranker of a section, by the recipe's seed and the folder of kept verdicts.
+        pairwise: as of `Ranker`.
+        keys: of the section, beside those that every ranker has, that decide its scores. A recipe
+            that sets another one is refused: it would have no effect.
+        model: name or path of the model that it loads, if it loads one.
+        on_gpu: it is faster there, so that `workers: auto` is one for each GPU.
+        files: key of the section -> path of a file that is read, beside the model's folder.
+        check: UserError for a section that cannot work; it looks at no model.
+        look: UserError if the ranker cannot score the dataset's rows, a few of them; before the
+            hours that its prompts take, so it loads no weights from the Hub.
+        facts: what scoring prompts and candidates came to, for the manifest.
+        parameters: of its model; 0 where it has none, or its size is unknown.
+        tokens: that its model reads for a pool of n candidates: by n, and the mean tokens of a
+            prompt and of a response.
+        limited: it has limits, which hold for each worker, so that `auto` is one.
+    """
+
+    load: Callable[[Ranking, int, Path | None], Ranker]
+    pairwise: bool
+    keys: frozenset[str] = frozenset()
+    model: Callable[[Ranking], str | None] = _nothing
+    on_gpu: bool = False
+    files: Callable[[Ranking], dict[str, str]] = lambda ranking: {}
+    check: Callable[[Ranking], None] = _nothing
+    look: Callable[[Ranking, Sequence[DatasetRow]], None] = _nothing
+    facts: Callable[[Ranking, Sequence[Prompt], Sequence[list[str]], Path | None], Facts] | None = (
+        None
+    )
+    parameters: Callable[[Ranking], float] = _zero
+    tokens: Callable[[int, float, float], float] = _zero
+    limited: bool = False
 
 
 def scores_of(comparisons_N_N: Matrix) -> list[float]:

@@ -20,11 +20,11 @@ from selm.errors import UserError
 from selm.escape import one_line, well_formed
 from selm.ranking import server_error
 from selm.ranking.server_error import ServerError
-from selm.recipe.schema import Judge
+from selm.ranking.verdicts import MOST_TOKENS
+from selm.recipe.schema import Ranking
 
 ATTEMPTS = 8  # of one request, before a server that fails is given up; 429 does not count
 LONGEST_PAUSE_SECONDS = 60.0  # between two attempts, unless the server names another time
-MOST_TOKENS = 2**31  # of one question: a larger number is none of tokens
 PATIENCE_SECONDS = 600.0  # for a time that the server names, or while there are rate limits alone
 
 _RETRIED = {408, 409, 425}  # beside 429 and 5xx
@@ -60,19 +60,16 @@ class Endpoint:
     """Sends one user message per request and returns the answer. Safe to use from many threads.
 
     Args:
-        model: its name at the endpoint.
+        ranking: the section of the recipe, whose model is asked.
         schema: JSON schema of the wanted answer, or None; left out once the server refuses it.
         pause_seconds: before the second attempt; doubled for each further one.
     """
 
     def __init__(
-        self,
-        model: str,
-        settings: Judge,
-        schema: dict[str, Any] | None,
-        pause_seconds: float = 1.0,
+        self, ranking: Ranking, schema: dict[str, Any] | None, pause_seconds: float = 1.0
     ) -> None:
-        self.model, self.settings = model, settings
+        self.ranking, self.model, self.settings = ranking, ranking.name_or_path, ranking.judge
+        self.section, settings = f"{ranking.section}.judge", ranking.judge
         self.url = f"{settings.base_url.rstrip('/')}/chat/completions"
         self.pause_seconds = pause_seconds
         self.pace = Pace(settings.requests_per_minute)
@@ -80,7 +77,7 @@ class Endpoint:
         self.last_answer = time.monotonic()
         self._schema = schema
         self._limit_key: str | None = _LIMIT_KEYS[0]
-        self._key = _api_key(settings.api_key_env)
+        self._key = _api_key(f"{self.section}.api_key_env", settings.api_key_env)
         self._client = self._connected()
 
     def _connected(self) -> httpx2.Client:
@@ -123,7 +120,7 @@ class Endpoint:
                 response = self._client.post(self.url, json=body)
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError) as error:
                 reason = _line(error)
-                raise UserError(f"ranking.judge.base_url: {self.url}: {reason}") from error
+                raise self.ranking.error("judge.base_url", f"{self.url}: {reason}") from error
             except httpx2.RequestError as error:
                 found = self._unreached(error)
             else:
@@ -154,9 +151,10 @@ class Endpoint:
 
     def _unreached(self, error: httpx2.RequestError) -> "Failure":
         if isinstance(error, httpx2.ConnectError) and not self.reached:
-            raise UserError(
-                f"ranking.judge.base_url: nothing answers at {self.url} ({_line(error)}); "
-                "start the server there, or mend the URL"
+            raise self.ranking.error(
+                "judge.base_url",
+                f"nothing answers at {self.url} ({_line(error)}); "
+                "start the server there, or mend the URL",
             ) from error
         return Failure(self._shown(f"{type(error).__name__} {error}"))
 
@@ -204,17 +202,18 @@ class Endpoint:
         """What to do about an error that another attempt would not change."""
         if error.status in (401, 403):
             env = self.settings.api_key_env
-            return f"the key in {env} is not accepted" if env else "set ranking.judge.api_key_env"
+            return f"the key in {env} is not accepted" if env else f"set {self.section}.api_key_env"
         if error.status in _HINTS:
             return _HINTS[error.status].format(model=self.model)
         if 300 <= error.status < 400:
             there = self._shown(response.headers.get("Location", "")) or "elsewhere"
-            return f"see ranking.judge.base_url: this one sends on to {there}"
+            return f"see {self.section}.base_url: this one sends on to {there}"
         if "temperature" in error.all and self.settings.temperature is not None:
-            return "see ranking.judge.temperature; set ranking.judge.temperature=null to send none"
+            key = f"{self.section}.temperature"
+            return f"see {key}; set {key}=null to send none"
         if "max_tokens" in error.all or "max_completion_tokens" in error.all:
-            return f"see ranking.judge.max_tokens, which is {self.settings.max_tokens}"
-        return "see ranking.judge"
+            return f"see {self.section}.max_tokens, which is {self.settings.max_tokens}"
+        return f"see {self.section}"
 
     def _shown(self, text: str) -> str:
         """The start of the server's own words, on one line, without the key."""
@@ -291,15 +290,15 @@ class Pace:
             raise Stopped
 
 
-def _api_key(env: str | None) -> str | None:
+def _api_key(key: str, env: str | None) -> str | None:
     if env is None:
         return None
-    key = os.environ.get(env, "").strip()
-    if not key:
-        raise UserError(f"ranking.judge.api_key_env: the environment variable {env} is not set")
-    if not key.isascii() or not key.isprintable():
-        raise UserError(f"ranking.judge.api_key_env: what {env} holds is not a key")
-    return key
+    found = os.environ.get(env, "").strip()
+    if not found:
+        raise UserError(f"{key}: the environment variable {env} is not set")
+    if not found.isascii() or not found.isprintable():
+        raise UserError(f"{key}: what {env} holds is not a key")
+    return found
 
 
 def _line(error: Exception) -> str:

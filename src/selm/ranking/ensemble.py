@@ -4,27 +4,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from selm.errors import UserError
-from selm.ranking.base import Columns, Matrix, Prompt, Ranker
-from selm.ranking.kinds import load_ranker
-from selm.ranking.refused import PromptRefused
-from selm.recipe.schema import Ranking
+from selm.ranking.base import Columns, Matrix, Prompt, Ranker, RankerKind, Scores
+from selm.recipe.schema import SELECTION_KEYS, Ranking
 
 
-class EnsembleRanker:
+class EnsembleRanker(Ranker):
     """Every member has an equal say in every prompt, whatever the unit of its scores."""
 
     pairwise = True  # normalised scores have a meaning within their pool alone
-    tie = 0.0
 
-    def __init__(self, members: Sequence[Ranking], seed: int, verdicts: Path | None) -> None:
-        self.members = members
-        self.rankers: list[Ranker] = []
-        for i, member in enumerate(members):
-            try:
-                self.rankers.append(load_ranker(member, seed, verdicts))
-            except UserError as error:
-                raise self._named(i, error) from error
+    def __init__(self, ranking: Ranking, seed: int, verdicts: Path | None) -> None:
+        from selm.ranking.kinds import load_ranker, naming  # which import this file
+
+        self.members, self._naming = ranking.rankers, naming
+        self.rankers = [load_ranker(member, seed, verdicts) for member in self.members]
 
     def score(
         self,
@@ -34,8 +27,8 @@ class EnsembleRanker:
         columns: Sequence[Columns] | None = None,
     ) -> list[list[float]]:
         """See `Ranker`."""
-        scores_P_R_N = self.score_by_member(prompt_ids, prompts, candidates, columns)
-        return [combined(scores_R_N) for scores_R_N in scores_P_R_N]
+        by_member = self.score_by_member(prompt_ids, prompts, candidates, columns)
+        return [scores_N for scores_N, _ in by_member]
 
     def score_by_member(
         self,
@@ -43,19 +36,16 @@ class EnsembleRanker:
         prompts: Sequence[Prompt],
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
-    ) -> list[list[list[float]]]:
-        """`scores_P_R_N[p][r][n]`: what member r gave candidate n of prompt p, in its own unit.
-
-        Raises:
-            UserError: what a member raises, with the member's key before it.
-        """
+    ) -> list[Scores]:
+        """See `Ranker`; a member's scores are in its own unit."""
         scores_R_P_N: list[list[list[float]]] = []
-        for i, ranker in enumerate(self.rankers):
-            try:
+        for member, ranker in zip(self.members, self.rankers, strict=True):
+            with self._naming(member):
                 scores_R_P_N.append(ranker.score(prompt_ids, prompts, candidates, columns))
-            except UserError as error:
-                raise self._named(i, error) from error
-        return [list(scores_R_N) for scores_R_N in zip(*scores_R_P_N, strict=True)]
+        return [
+            (combined(scores_R_N), list(scores_R_N))
+            for scores_R_N in zip(*scores_R_P_N, strict=True)
+        ]
 
     def compare(
         self,
@@ -64,15 +54,9 @@ class EnsembleRanker:
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
     ) -> list[Matrix]:
-        """See `PairwiseRanker`: half the difference of the scores, in both orders."""
+        """Half the difference of the scores, in both orders."""
         scores_P_N = self.score(prompt_ids, prompts, candidates, columns)
         return [[[(a - b) / 2 for b in scores] for a in scores] for scores in scores_P_N]
-
-    def _named(self, i: int, error: UserError) -> UserError:
-        message = f"ranking.rankers.{i} ({self.members[i].ranker}): {error}"
-        if isinstance(error, PromptRefused):
-            return PromptRefused(message, error.prompt_id)
-        return UserError(message)
 
 
 def combined(scores_R_N: Sequence[Sequence[float]]) -> list[float]:
@@ -104,3 +88,20 @@ def normalise(scores_N: Sequence[float]) -> list[float]:
     mean = sum(scores_N) / len(scores_N)
     deviation = math.sqrt(sum((score - mean) ** 2 for score in scores_N) / len(scores_N))
     return [(score - mean) / deviation for score in scores_N]
+
+
+def _check(ensemble: Ranking) -> None:
+    if len(ensemble.rankers) < 2:
+        raise ensemble.error("rankers", "an ensemble needs two rankers or more")
+    for member in ensemble.rankers:
+        if member.ranker == ensemble.ranker:
+            raise member.error("ranker", "an ensemble cannot be a member of an ensemble")
+        for key in sorted({*SELECTION_KEYS, "workers", "shard_size"}):
+            if getattr(member, key) != Ranking.model_fields[key].default:
+                there = f"{ensemble.section}.{key}"
+                raise member.error(key, f"cannot be set for a member; set {there}")
+
+
+ENSEMBLE = RankerKind(
+    load=EnsembleRanker, pairwise=EnsembleRanker.pairwise, keys=frozenset({"rankers"}), check=_check
+)

@@ -11,26 +11,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from selm.data.columns import as_json, columns_of
+from selm.data.prompts import as_messages
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
-from selm.ranking.base import Columns, Prompt
+from selm.ranking.base import Columns, Prompt, Ranker, RankerKind
+from selm.ranking.preflight import dataset_texts
 from selm.ranking.reward_file import blame, load
+from selm.recipe.schema import Ranking
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class FunctionRanker:
+class FunctionRanker(Ranker):
     """Calls `function(prompt, candidates, **columns) -> one number per candidate`.
 
     `prompt` is the list of messages, `columns` are the row's other columns, as far as the function
     takes them. Higher is better. Example: recipes/smollm2-135m-instruct/reward.py.
     """
 
-    pairwise = False
-
-    def __init__(self, name_or_path: str) -> None:
+    def __init__(self, name_or_path: str, section: str = "ranking") -> None:
         self.name = name_or_path
         self.file = Path(name_or_path.rpartition(":")[0])
-        self.function = load("ranking.name_or_path", name_or_path)
+        self.function = load(f"{section}.name_or_path", name_or_path)
         _check_signature(name_or_path, self.function)
         self.takes = _columns_taken(self.function)
 
@@ -183,3 +186,39 @@ def _takes_two_by_position(parameters: Sequence[Parameter]) -> bool:
     further = [p for p in positional[2:] if p.kind == Parameter.POSITIONAL_ONLY]
     unnamed = [p for p in further if p.default is Parameter.empty]
     return (len(positional) >= 2 or takes_any) and not unnamed
+
+
+def _load(ranking: Ranking, seed: int = 0, verdicts: Path | None = None) -> FunctionRanker:
+    return FunctionRanker(ranking.name_or_path or "", ranking.section)
+
+
+def _file(ranking: Ranking) -> str:
+    return (ranking.name_or_path or "").rpartition(":")[0]
+
+
+def _check(ranking: Ranking) -> None:
+    if not _file(ranking) or (ranking.name_or_path or "").endswith(":"):
+        raise ranking.error(
+            "name_or_path",
+            f"the function ranker needs path/to/file.py:function, got {ranking.name_or_path!r}",
+        )
+
+
+def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+    """Calls the function with the first row."""
+    ranker = _load(ranking)
+    for row in rows[:1]:
+        stored = {"columns": as_json(row["columns"])}
+        pair = {which: as_messages(row[which]) for which in ("chosen", "rejected")}
+        ranker.score(
+            [row["prompt_id"]], [row["prompt"]], [dataset_texts(row)], [columns_of(stored | pair)]
+        )
+
+
+FUNCTION = RankerKind(
+    load=_load,
+    pairwise=FunctionRanker.pairwise,
+    files=lambda ranking: {"name_or_path": _file(ranking)},
+    check=_check,
+    look=_look,
+)

@@ -6,32 +6,34 @@ what was answered once is not asked again, whatever happens to the run.
 
 import hashlib
 import json
+import os
 import re
-import threading
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.escape import one_line
-from selm.ranking.base import Columns, Matrix, Prompt
-from selm.ranking.endpoint import MOST_TOKENS, Answer, Endpoint, Stopped
-from selm.recipe.rules import TEMPLATE_FIELDS, read_template
+from selm.ranking.base import Columns, Facts, Matrix, Prompt, Ranker, RankerKind
+from selm.ranking.verdicts import KEPT, Outcome, Verdict, VerdictLog, read_verdict
+from selm.recipe.places import check_file
 from selm.recipe.schema import Ranking
 
-# Who won: the candidate shown first, the one shown second, or nobody, and why nobody.
-Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]
+if TYPE_CHECKING:  # it imports what speaks HTTP
+    from selm.ranking.endpoint import Endpoint
+
+# What a template must hold, each in braces.
+TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
 
 _WORTH: dict[Outcome, float] = {"first": 1.0, "second": -1.0}  # to the first; all others are ties
-_WINNERS: dict[str, Outcome] = {"a": "first", "b": "second", "tie": "tie", "c": "tie"}
 _SCHEMA = {
     "type": "object",
     "properties": {"winner": {"type": "string", "enum": ["A", "B", "tie"]}},
@@ -39,30 +41,10 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 _PLACEHOLDER = re.compile("|".join(f"{{{name}}}" for name in TEMPLATE_FIELDS))
-_KEPT = 1000  # characters of an answer
 _SHOWN = 120
-_READ = 20_000  # characters at an answer's end in which the verdict is looked for
-_MARKS = " \t\n*_`\"'()[].:"
-_THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
-_REFUSAL = re.compile(
-    r"\W*(i'?m sorry|i am sorry|sorry|i can'?t|i cannot|i'?m (not able|unable)|as an ai)\b", re.I
-)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One answer of the judge, read; `answer` is the start of what it said."""
-
-    outcome: Outcome
-    prompt_tokens: int
-    completion_tokens: int
-    answer: str
-
-
-_FIELDS = [field.name for field in fields(Verdict)]
-
-
-class JudgeRanker:
+class JudgeRanker(Ranker):
     """Asks for every pair of different candidates of a prompt, in both orders.
 
     Args:
@@ -74,9 +56,9 @@ class JudgeRanker:
     tie = 0.5
 
     def __init__(self, ranking: Ranking, verdicts: Path | None, pause_seconds: float = 1.0) -> None:
+        self.ranking, self.settings = ranking, ranking.judge
         self.model = ranking.name_or_path or ""
-        self.settings = ranking.judge
-        self.template = read_template("ranking.judge.template", ranking.judge.template)
+        self.template = read_template(ranking)
         self.verdicts = VerdictLog(verdicts)
         self.pause_seconds = pause_seconds
         self._endpoint: Endpoint | None = None
@@ -102,7 +84,7 @@ class JudgeRanker:
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
     ) -> list[Matrix]:
-        """See `PairwiseRanker`: 1 if i won when shown before j, -1 if j did, else 0.
+        """`comparisons_P_N_N[p][i][j]`: 1 if i won when shown before j, -1 if j did, else 0.
 
         Identical candidates, the diagonal among them, have 0 without being asked about.
         """
@@ -181,18 +163,20 @@ class JudgeRanker:
 
         Answers that are under way by then are waited for and kept.
         """
+        from selm.ranking.endpoint import Endpoint, Stopped
+
         if not questions:
             return
         if self._endpoint is None:
             schema = _SCHEMA if self.settings.json_schema else None
-            self._endpoint = Endpoint(self.model, self.settings, schema, self.pause_seconds)
+            self._endpoint = Endpoint(self.ranking, schema, self.pause_seconds)
         endpoint = self._endpoint
         endpoint.pace.stopped.clear()
 
         def answer(key: str, question: str) -> None:
             try:
                 answer = endpoint.ask(question)
-                said = endpoint.without_key(answer.text)[:_KEPT]
+                said = endpoint.without_key(answer.text)[:KEPT]
                 self.verdicts.add(key, replace(read_verdict(answer), answer=said))
             except UserError:
                 endpoint.stop()  # here, before this thread takes the next question
@@ -216,73 +200,6 @@ class JudgeRanker:
                 raise
 
 
-class VerdictLog(Mapping[str, Verdict]):
-    """Verdicts by key, on disk: a folder of JSONL files, each appended to by one process alone."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._found: dict[str, Verdict] = {}
-        self._lock = threading.Lock()
-        self._path = None if folder is None else folder / f"verdicts-{uuid.uuid4().hex}.jsonl"
-        if folder is not None:
-            for path in sorted(folder.glob("verdicts-*.jsonl")):
-                self._found |= _read_log(path)
-
-    def __getitem__(self, key: str) -> Verdict:
-        return self._found[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def add(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict. It is in the file when this returns; a kill cannot take it away."""
-        line = json.dumps({"key": key, **asdict(verdict)}) + "\n"
-        with self._lock:
-            if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            self._found[key] = verdict
-
-
-def _read_log(path: Path) -> dict[str, Verdict]:
-    """A kill cuts the last line short, a disk may do worse: what is no verdict is asked again."""
-    found, damaged = {}, 0
-    for line in path.read_bytes().split(b"\n"):
-        entry = _entry(line)
-        if entry is not None:
-            found[entry[0]] = entry[1]
-        else:
-            damaged += bool(line)
-    if damaged:
-        _say_damaged(path, damaged)
-    return found
-
-
-def _entry(line: bytes) -> tuple[str, Verdict] | None:
-    """Key and verdict of a line, or None where it holds anything else."""
-    try:
-        entry = json.loads(line)
-        verdict = Verdict(**{name: entry[name] for name in _FIELDS})
-        key = entry["key"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    counts = (verdict.prompt_tokens, verdict.completion_tokens)
-    are_counts = all(type(count) is int and 0 <= count < MOST_TOKENS for count in counts)
-    are_texts = isinstance(key, str) and isinstance(verdict.answer, str)
-    is_known = isinstance(verdict.outcome, str) and verdict.outcome in get_args(Outcome)
-    return (key, verdict) if are_counts and are_texts and is_known else None
-
-
-@cache  # a stage reads the files several times
-def _say_damaged(path: Path, count: int) -> None:
-    lines = "1 line is" if count == 1 else f"{count} lines are"
-    tqdm.write(one_line(f"{path}: {lines} no verdict; asked again where it is wanted"))
-
-
 def fill(template: str, values: Sequence[str]) -> str:
     """The template with prompt, response A and response B in place, whatever they contain.
 
@@ -291,54 +208,6 @@ def fill(template: str, values: Sequence[str]) -> str:
     """
     of = {f"{{{name}}}": value for name, value in zip(TEMPLATE_FIELDS, values, strict=True)}
     return _PLACEHOLDER.sub(lambda found: of[found.group()], template)
-
-
-def read_verdict(answer: Answer) -> Verdict:
-    """Who won, by the answer's text: JSON as asked for, else the plain forms that models write."""
-    outcome: Outcome | None
-    if answer.finish_reason == "too_long":
-        outcome = "too_long"
-    elif answer.finish_reason == "content_filter":
-        outcome = "refusal"
-    else:
-        outcome = parse_outcome(answer.text)
-        if outcome is None:
-            outcome = "refusal" if _REFUSAL.match(answer.text) else "unparsable"
-    return Verdict(outcome, answer.prompt_tokens, answer.completion_tokens, answer.text[:_KEPT])
-
-
-def parse_outcome(text: str) -> Outcome | None:
-    """The last verdict in a text, or None. What stands between <think> tags is not read.
-
-    >>> parse_outcome('A is short. {"winner": "B"}'), parse_outcome("[[A]]"), parse_outcome("Both?")
-    ('second', 'first', None)
-    """
-    text = _THOUGHT.sub("", text)[-_READ:].strip()
-    for readings in (_json_winners(text), re.findall(r"\[\[([^\[\]]{0,40})\]\]", text), [text]):
-        known = [outcome for outcome in map(_outcome, readings) if outcome is not None]
-        if known:
-            return known[-1]
-    return None
-
-
-def _outcome(reading: str) -> Outcome | None:
-    """From a single word, and what models put around it: **A**, "Answer A", `Winner: A`, (A)."""
-    word = re.sub(r"^(winner\s*[:=]|answer\b|response\b)", "", reading.strip(_MARKS).lower())
-    return _WINNERS.get(word.strip(_MARKS))
-
-
-def _json_winners(text: str) -> list[str]:
-    """The value of "winner" in each JSON object that the text contains."""
-    decoder = json.JSONDecoder()
-    found = []
-    for start in re.finditer(r"\{", text):
-        try:
-            value, _ = decoder.raw_decode(text, start.start())
-        except (ValueError, RecursionError):
-            continue  # a brace that opens no JSON
-        if isinstance(value, dict) and isinstance(value.get("winner"), str):
-            found.append(value["winner"].strip())
-    return found
 
 
 def win_shares(matrix_N_N: Matrix) -> list[float]:
@@ -398,3 +267,67 @@ def _words(message: Mapping[str, Any]) -> str:
     """A message's content, and the calls of tools in it as JSON."""
     calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or []]
     return "\n".join(filter(None, [message["content"], *calls]))
+
+
+def read_template(ranking: Ranking) -> str:
+    """What the judge is asked: text in UTF-8 that says where prompt and responses shall stand."""
+    key, path = "judge.template", ranking.judge.template
+    check_file(f"{ranking.section}.{key}", path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ranking.error(key, f"{path} cannot be read as text in UTF-8: {error}") from error
+    missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
+    if missing:
+        raise ranking.error(key, f"{path} must contain {' and '.join(missing)}")
+    return text
+
+
+def _check(ranking: Ranking) -> None:
+    """No value is printed: where a secret does not belong, there it may stand."""
+    settings = ranking.judge
+    if not ranking.name_or_path:
+        raise ranking.error(
+            "name_or_path", f"missing (the model's name at {ranking.section}.judge.base_url)"
+        )
+    url = urlsplit(settings.base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ranking.error("judge.base_url", "wanted a URL such as http://localhost:8000/v1")
+    if "@" in url.netloc:
+        raise ranking.error(
+            "judge.base_url", "a URL here must not hold a user or password; see api_key_env"
+        )
+    if settings.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", settings.api_key_env):
+        raise ranking.error(
+            "judge.api_key_env",
+            "wanted the name of an environment variable, in "
+            "capitals, such as OPENAI_API_KEY; not the key itself",
+        )
+    read_template(ranking)
+
+
+def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+    key = ranking.judge.api_key_env
+    if key and not os.environ.get(key, "").strip():
+        raise ranking.error("judge.api_key_env", f"{key} is not set in this environment")
+
+
+def _facts(
+    ranking: Ranking,
+    prompts: Sequence[Prompt],
+    candidates: Sequence[list[str]],
+    verdicts: Path | None,
+) -> Facts:
+    return JudgeRanker(ranking, verdicts).facts(prompts, candidates)
+
+
+JUDGE = RankerKind(
+    load=lambda ranking, seed, verdicts: JudgeRanker(ranking, verdicts),
+    pairwise=JudgeRanker.pairwise,
+    keys=frozenset({"judge"}),
+    files=lambda ranking: {"judge.template": ranking.judge.template},
+    check=_check,
+    look=_look,
+    facts=_facts,
+    limited=True,
+)

@@ -1,10 +1,71 @@
-"""The kinds of rankers, and what is asked of any of them."""
+"""The kinds of rankers, a line here and a file beside it each; and what is asked of any ranking."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from selm.ranking.base import Prompt, Ranker
-from selm.recipe.schema import PAIRRM, Ranking
+from selm.data.schemas import DatasetRow
+from selm.errors import UserError
+from selm.ranking.base import Facts, Prompt, Ranker, RankerKind
+from selm.ranking.ensemble import ENSEMBLE
+from selm.ranking.function import FUNCTION
+from selm.ranking.judge import JUDGE
+from selm.ranking.pairrm import PAIRRM
+from selm.ranking.random import RANDOM
+from selm.ranking.refused import PromptRefused
+from selm.ranking.reward_model import REWARD_MODEL
+from selm.recipe.names import not_one_of
+from selm.recipe.places import check_file, check_name, is_local_path
+from selm.recipe.roles import EXECUTION, keys_with
+from selm.recipe.schema import SELECTION_KEYS, Ranking
+
+KINDS: dict[str, RankerKind] = {
+    "pairrm": PAIRRM,
+    "reward_model": REWARD_MODEL,
+    "judge": JUDGE,
+    "function": FUNCTION,
+    "random": RANDOM,
+    "ensemble": ENSEMBLE,
+}
+
+
+def kind_of(ranking: Ranking) -> RankerKind:
+    return KINDS[ranking.ranker]
+
+
+def deciding_keys(ranking: Ranking) -> set[str]:
+    """Keys of the section that decide what becomes of its prompts."""
+    return {"ranker", "name_or_path", "revision", *SELECTION_KEYS, *kind_of(ranking).keys}
+
+
+def check_ranking(ranking: Ranking) -> None:
+    """UserError for a section of a recipe that no ranker can be made of."""
+    section = ranking.section
+    if ranking.ranker not in KINDS:
+        raise UserError(not_one_of(f"{section}.ranker", ranking.ranker, list(KINDS)))
+    kind = kind_of(ranking)
+    read = deciding_keys(ranking) | keys_with(EXECUTION, Ranking)
+    for key, field in Ranking.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if key not in read and getattr(ranking, key) != default:
+            others = ", ".join(name for name, other in KINDS.items() if key in other.keys)
+            raise ranking.error(
+                key, f"the ranker {ranking.ranker} does not read it ({others} would); take it out"
+            )
+    kind.check(ranking)
+    model = kind.model(ranking)
+    if model is not None:
+        check_name(f"{section}.name_or_path", model)
+    for key, path in files(ranking).items():
+        check_file(f"{section}.{key}", path)
+
+
+def files(ranking: Ranking) -> dict[str, str]:
+    """Key of the section -> path on this disk of what it reads; not those of its members."""
+    kind = kind_of(ranking)
+    model = kind.model(ranking)
+    folder = {"name_or_path": model} if model is not None and is_local_path(model) else {}
+    return folder | kind.files(ranking)
 
 
 def load_ranker(ranking: Ranking, seed: int, verdicts: Path | None = None) -> Ranker:
@@ -13,7 +74,33 @@ def load_ranker(ranking: Ranking, seed: int, verdicts: Path | None = None) -> Ra
     Args:
         verdicts: folder in which a judge keeps its verdicts (`artifacts.verdicts_folder`).
     """
-    return _RANKERS[ranking.ranker](ranking, seed, verdicts)
+    with naming(ranking):
+        return kind_of(ranking).load(ranking, seed, verdicts)
+
+
+def look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+    """UserError if this ranker, or one that it is made of, cannot score these rows.
+
+    Args:
+        rows: the dataset's, a few of them (`portions.sample`).
+    """
+    for member in ranking.members:
+        with naming(member):
+            kind_of(member).look(member, rows)
+
+
+@contextmanager
+def naming(ranking: Ranking) -> Iterator[None]:
+    """Errors name the section that the ranker stands in, where that is not the recipe's own."""
+    try:
+        yield
+    except UserError as error:
+        if ranking.section == "ranking" or str(error).startswith(ranking.section):
+            raise
+        message = f"{ranking.section} ({ranking.ranker}): {error}"
+        if isinstance(error, PromptRefused):
+            raise PromptRefused(message, error.prompt_id) from error
+        raise UserError(message) from error
 
 
 def ranking_facts(
@@ -21,19 +108,17 @@ def ranking_facts(
     prompts: Sequence[Prompt],
     candidates: Sequence[list[str]],
     verdicts: Path | None,
-) -> dict[str, dict[str, int | float]]:
+) -> dict[str, Facts]:
     """What scoring these pools came to, by ranker: verdicts, tokens, texts cut; for the manifest.
 
     It is found out afterwards, from the pools and the verdicts, so that it is the same for a stage
     that was killed and resumed. Rankers without anything to say have no entry.
     """
-    if ranking.ranker == "ensemble":
-        members = [ranking_facts(m, prompts, candidates, verdicts) for m in ranking.rankers]
-        return {f"{i} {k}": facts for i, found in enumerate(members) for k, facts in found.items()}
-    if ranking.ranker not in _FACTS or (ranking.ranker == "judge" and verdicts is None):
-        return {}
-    found = _FACTS[ranking.ranker](ranking, prompts, candidates, verdicts)
-    return {label(ranking): found}
+    return {
+        label: facts(member, prompts, candidates, verdicts)
+        for label, member in zip(member_labels(ranking), ranking.members, strict=True)
+        if (facts := kind_of(member).facts) is not None
+    }
 
 
 def label(ranking: Ranking) -> str:
@@ -43,12 +128,12 @@ def label(ranking: Ranking) -> str:
 
 def member_labels(ranking: Ranking) -> list[str]:
     """The rankers whose scores a ranking is made of: an ensemble's members, or the one there is."""
-    if ranking.ranker != "ensemble":
+    if not ranking.rankers:
         return [label(ranking)]
     return [f"{i} {label(member)}" for i, member in enumerate(ranking.rankers)]
 
 
-def in_words(facts: Mapping[str, Mapping[str, int | float]]) -> str:
+def in_words(facts: Mapping[str, Facts]) -> str:
     """For a stage's last line.
 
     >>> in_words({"judge gpt": {"verdicts": 12, "refusal": 0, "flip_rate": 0.25}})
@@ -58,75 +143,3 @@ def in_words(facts: Mapping[str, Mapping[str, int | float]]) -> str:
         f"{label}: " + ", ".join(f"{value:,} {key}" for key, value in found.items() if value)
         for label, found in facts.items()
     )
-
-
-def _judge(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.judge import JudgeRanker
-
-    return JudgeRanker(ranking, verdicts)
-
-
-def _reward_model(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.reward_model import RewardModelRanker
-
-    return RewardModelRanker(ranking)
-
-
-def _ensemble(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.ensemble import EnsembleRanker
-
-    return EnsembleRanker(ranking.rankers, seed, verdicts)
-
-
-def _function(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.function import FunctionRanker
-
-    return FunctionRanker(ranking.name_or_path or "")
-
-
-def _random(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.random import RandomRanker
-
-    return RandomRanker(seed)
-
-
-def _pairrm(ranking: Ranking, seed: int, verdicts: Path | None) -> Ranker:
-    from selm.ranking.pairrm import PairRMRanker
-
-    name = ranking.name_or_path or PAIRRM
-    return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch)
-
-
-_RANKERS: dict[str, Callable[[Ranking, int, Path | None], Ranker]] = {
-    "pairrm": _pairrm,
-    "reward_model": _reward_model,
-    "judge": _judge,
-    "function": _function,
-    "random": _random,
-    "ensemble": _ensemble,
-}
-
-
-def _judge_facts(
-    ranking: Ranking,
-    prompts: Sequence[Prompt],
-    candidates: Sequence[list[str]],
-    verdicts: Path | None,
-) -> dict[str, int | float]:
-    from selm.ranking.judge import JudgeRanker
-
-    return JudgeRanker(ranking, verdicts).facts(prompts, candidates)
-
-
-def _reward_model_facts(
-    ranking: Ranking,
-    prompts: Sequence[Prompt],
-    candidates: Sequence[list[str]],
-    verdicts: Path | None,
-) -> dict[str, int | float]:
-    from selm.ranking.reward_model import load_encoder
-
-    return load_encoder(ranking).facts(prompts, candidates)
-
-
-_FACTS = {"judge": _judge_facts, "reward_model": _reward_model_facts}

@@ -10,18 +10,32 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, permutations
+from pathlib import Path
 
-import torch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from selm.data.schemas import Message
+from selm.data.schemas import DatasetRow, Message
 from selm.errors import UserError
 from selm.escape import well_formed
-from selm.ranking.base import Columns, Matrix, Prompt, scores_of
+from selm.ranking.base import (
+    Columns,
+    Matrix,
+    Prompt,
+    Ranker,
+    RankerKind,
+    scores_of,
+)
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
-from selm.ranking.pairrm_model import MARKERS, load
+from selm.ranking.preflight import check_hub, dataset_texts, readable
 from selm.ranking.refused import PromptRefused
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import Ranking
+
+DEFAULT = "llm-blender/PairRM"  # where the recipe names none
+
+# The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
+# behind the last one, which then becomes candidate1 or candidate2.
+MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 # The instruction that PairRM was trained with for conversations, to the letter.
 _CONVERSATION = (
@@ -31,7 +45,7 @@ _CONVERSATION = (
 
 
 @dataclass(frozen=True)
-class Pair:
+class Comparison:
     """Token ids of one comparison; each part starts with [CLS] and its marker."""
 
     source: list[int]
@@ -47,11 +61,10 @@ class Pair:
         return 1, len(self.source) + 1, len(self.source) + len(self.first) + 1
 
 
-class PairRMRanker:
+class PairRMRanker(Ranker):
     """Compares all ordered pairs of a prompt's candidates: 6 for three of them."""
 
     pairwise = True
-    tie = 0.0
 
     def __init__(
         self,
@@ -59,6 +72,7 @@ class PairRMRanker:
         revision: str = "main",
         dtype: str = "auto",
         tokens_per_batch: int | str = "auto",
+        section: str = "ranking",
     ) -> None:
         """Load PairRM, on the GPU if there is one.
 
@@ -67,12 +81,18 @@ class PairRMRanker:
                 float32 always.
             tokens_per_batch: padding included; a longer pair is a batch of its own. It decides
                 the speed and the memory, not the result.
+            section: of the recipe, for errors.
 
         Raises:
             UserError: see `pairrm_model.load`.
         """
+        import torch
+
+        from selm.ranking.pairrm_model import load
+
+        self.section = section
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.published = load(name_or_path, revision)
+        self.published = load(name_or_path, revision, section)
         self.model = self.published.model.to(self.device)
         self.dtype = DTYPES[self.device] if dtype == "auto" else dtype
         self.model.pretrained_model.to(getattr(torch, self.dtype))
@@ -97,7 +117,9 @@ class PairRMRanker:
         candidates: Sequence[list[str]],
         columns: Sequence[Columns] | None = None,
     ) -> list[Matrix]:
-        """See `PairwiseRanker`. Both orders of a pair are computed: they are different inputs.
+        """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j.
+
+        Both orders of a pair are computed: they are different inputs.
 
         Raises:
             UserError: a turn is neither the user's nor the assistant's, or a logit is no number.
@@ -114,13 +136,13 @@ class PairRMRanker:
         for (p, i, j), key in keys.items():
             if not math.isfinite(logits[key]):
                 raise UserError(
-                    f"ranking.dtype: PairRM compares the candidates of {prompt_ids[p]} with "
+                    f"{self.section}.dtype: PairRM compares the candidates of {prompt_ids[p]} with "
                     f"{logits[key]}: too large a number for {self.dtype}, or in the weights"
                 )
             matrices[p][i][j] = logits[key]
         return matrices
 
-    def _pairs(self, keys: Sequence[tuple[str, str, str]]) -> list[Pair]:
+    def _pairs(self, keys: Sequence[tuple[str, str, str]]) -> list[Comparison]:
         """Tokenise each distinct text once, then cut to the limits.
 
         What the prompt leaves of its limit goes to the candidates, half to each.
@@ -135,7 +157,8 @@ class PairRMRanker:
             spare = source_limit - len(prompt_ids)
             limit = self.published.candidate_limit + spare // 2
             first_ids = self._marked(cut(texts[a], limit), first)
-            pairs.append(Pair(prompt_ids, first_ids, self._marked(cut(texts[b], limit), second)))
+            second_ids = self._marked(cut(texts[b], limit), second)
+            pairs.append(Comparison(prompt_ids, first_ids, second_ids))
         return pairs
 
     def _encoded(
@@ -162,7 +185,7 @@ class PairRMRanker:
     def _marked(self, ids: list[int], marker: str) -> list[int]:
         return [ids[0], self.published.tokenizer.token_to_id(marker), *ids[2:]]
 
-    def _compared(self, pairs: Sequence[Pair]) -> list[float]:
+    def _compared(self, pairs: Sequence[Comparison]) -> list[float]:
         """One logit per pair, batch by batch."""
         found: dict[int, float] = {}
         made = batches([len(pair) for pair in pairs], self.tokens_per_batch)
@@ -176,18 +199,21 @@ class PairRMRanker:
                 progress.update(len(batch))
         return [found[i] for i in range(len(pairs))]
 
-    @torch.inference_mode()
-    def logits(self, pairs: Sequence[Pair]) -> list[float]:
+    def logits(self, pairs: Sequence[Comparison]) -> list[float]:
         """One batch, padded at its end: above 0 where the first candidate is better."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
         sequences = [torch.tensor(pair.source + pair.first + pair.second) for pair in pairs]
         pad = self.model.pretrained_model.config.pad_token_id
         input_ids = pad_sequence(sequences, batch_first=True, padding_value=pad)
         lengths = torch.tensor([[len(pair)] for pair in pairs])
-        logits = self.model(
-            input_ids.to(self.device),
-            (torch.arange(input_ids.shape[1]) < lengths).to(self.device),
-            torch.tensor([pair.markers for pair in pairs]).to(self.device),
-        )
+        with torch.inference_mode():
+            logits = self.model(
+                input_ids.to(self.device),
+                (torch.arange(input_ids.shape[1]) < lengths).to(self.device),
+                torch.tensor([pair.markers for pair in pairs]).to(self.device),
+            )
         return logits.tolist()
 
 
@@ -235,7 +261,7 @@ def _turns(prompt_id: str, prompt: Prompt) -> tuple[list[str], list[str]]:
     strange = {who for who, _ in turns} - {"user", "assistant"}
     if strange:
         raise PromptRefused(
-            f"ranking.ranker: prompt {prompt_id} has a turn of {min(strange)!r}; pairrm reads "
+            f"prompt {prompt_id} has a turn of {min(strange)!r}; pairrm reads "
             "those of user and assistant",
             prompt_id,
         )
@@ -259,3 +285,36 @@ def _cells(rows: Sequence[tuple[str, list[str]]]) -> Iterable[tuple[int, int, in
     for p, (_, texts) in enumerate(rows):
         for i, j in permutations(range(len(texts)), 2):
             yield p, i, j
+
+
+def _load(ranking: Ranking, seed: int, verdicts: Path | None) -> PairRMRanker:
+    name, section = ranking.name_or_path or DEFAULT, ranking.section
+    return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch, section)
+
+
+def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+    """Loads it from a folder, for it is small."""
+    name = ranking.name_or_path or DEFAULT
+    if not is_local_path(name):
+        check_hub(ranking, name)
+        return
+    from selm.ranking.pairrm_model import load
+
+    load(name, ranking.revision, ranking.section)
+    readable(rows, lambda row: rendered(row["prompt_id"], row["prompt"], dataset_texts(row)))
+
+
+def _tokens(candidates: int, prompt: float, response: float) -> float:
+    return candidates * (candidates - 1) * min(prompt + 2 * response, 2048)
+
+
+PAIRRM = RankerKind(
+    load=_load,
+    pairwise=PairRMRanker.pairwise,
+    keys=frozenset({"dtype"}),
+    model=lambda ranking: ranking.name_or_path or DEFAULT,
+    on_gpu=True,
+    look=_look,
+    parameters=lambda ranking: 435e6,
+    tokens=_tokens,
+)

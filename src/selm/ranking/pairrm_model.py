@@ -28,11 +28,8 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from selm.errors import UserError
 from selm.escape import one_line
+from selm.ranking.pairrm import MARKERS
 from selm.recipe.places import is_local_path
-
-# The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
-# behind the last one, which then becomes candidate1 or candidate2.
-MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 _TOKENIZER_FILES = ("tokenizer.json", "spm.model")
 
@@ -104,16 +101,24 @@ class Published:
     candidate_limit: int = 412
 
 
-def load(name_or_path: str, revision: str) -> Published:
+def load(name_or_path: str, revision: str, section: str = "ranking") -> Published:
     """Load either layout in float32, in evaluation mode, on the CPU.
 
     Args:
         name_or_path: a folder or a Hub id.
         revision: of the Hub id.
+        section: of the recipe, for errors.
 
     Raises:
         UserError: a file or a weight is missing or of another shape, or it is no PairRM.
     """
+    try:
+        return _published(name_or_path, revision)
+    except UserError as error:
+        raise UserError(f"{section}.name_or_path: {error}") from error
+
+
+def _published(name_or_path: str, revision: str) -> Published:
     folder = _folder(name_or_path, revision)
     config = _config(folder)
     weights_file = _file(folder, ("model.safetensors", "pytorch_model.bin"))
@@ -176,7 +181,7 @@ def _download(name: str, revision: str, patterns: list[str]) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"ranking.name_or_path: {name}, revision {revision}, is no folder here and cannot be "
+            f"{name}, revision {revision}, is no folder here and cannot be "
             f"had from the Hub: {reason}"
         ) from error
 
@@ -185,7 +190,7 @@ def _file(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"ranking.name_or_path: {folder} has no {' or '.join(names)}")
+    raise UserError(f"{folder} has no {' or '.join(names)}")
 
 
 def _config(folder: Path) -> dict[str, Any]:

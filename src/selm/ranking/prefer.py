@@ -11,19 +11,14 @@ from selm.data.drops import Drops, row_name
 from selm.data.prompts import as_messages
 from selm.data.schemas import PreferenceRow, ResponseRow, ScoreRow
 from selm.errors import UserError
-from selm.ranking.base import Ranker
-from selm.ranking.ensemble import EnsembleRanker, combined
-from selm.ranking.kinds import in_words, load_ranker, member_labels, ranking_facts
+from selm.ranking.base import Ranker, Scores
+from selm.ranking.kinds import in_words, kind_of, load_ranker, member_labels, ranking_facts
 from selm.ranking.refused import REASON, of_the_others
 from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
 from selm.ranking.summary import Ranked, summary
 from selm.recipe.schema import Ranking, Recipe
 from selm.run.shards import run_shards
 from selm.run.workers import Work, Workers
-
-Scores = tuple[list[float], list[list[float]]]  # of a pool: the ranker's, and by member
-
-_ON_GPU = {"pairrm", "reward_model"}
 
 
 @dataclass(frozen=True)
@@ -115,10 +110,11 @@ def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work[ResponseRow, Scor
 
 
 def _workers(ranking: Ranking) -> Workers:
-    """Where `auto` means one per GPU: not for a judge, whose limits hold for each worker."""
-    kinds = {member.ranker for member in ranking.rankers or (ranking,)}
-    one = ranking.workers == "auto" and ("judge" in kinds or not kinds & _ON_GPU)
-    return Workers(1 if one else ranking.workers, gpus=1, key="ranking.workers")
+    """`auto` means one per GPU, where that is of use and no limits hold for each worker."""
+    kinds = [kind_of(member) for member in ranking.members]
+    several = any(kind.on_gpu for kind in kinds) and not any(kind.limited for kind in kinds)
+    one = ranking.workers == "auto" and not several
+    return Workers(1 if one else ranking.workers, gpus=1, key=f"{ranking.section}.workers")
 
 
 def _score(shard: list[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[ScoreRow]:
@@ -134,15 +130,12 @@ def _score(shard: list[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[S
 
 
 def _scores(rows: Sequence[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[Scores]:
-    asked = (
+    return ranker.score_by_member(
         [row["prompt_id"] for row in rows],
         [row["prompt"] for row in rows],
         [[candidate.text for candidate in pool(row, ranking.pool)] for row in rows],
         [columns_of(row) for row in rows],
     )
-    if isinstance(ranker, EnsembleRanker):
-        return [(combined(by_member), by_member) for by_member in ranker.score_by_member(*asked)]
-    return [(scores_N, [scores_N]) for scores_N in ranker.score(*asked)]
 
 
 def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:

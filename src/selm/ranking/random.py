@@ -3,13 +3,11 @@
 import random
 from collections.abc import Sequence
 
-from selm.ranking.base import Columns, Prompt
+from selm.ranking.base import Columns, Prompt, Ranker, RankerKind
 
 
-class RandomRanker:
+class RandomRanker(Ranker):
     """Uniform scores, seeded by recipe seed and prompt, so that a repeated run ranks alike."""
-
-    pairwise = False
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -26,3 +24,6 @@ class RandomRanker:
             [random.Random(f"{self.seed}/{prompt_id}/{n}").random() for n in range(len(texts))]
             for prompt_id, texts in zip(prompt_ids, candidates, strict=True)
         ]
+
+
+RANDOM = RankerKind(load=lambda ranking, seed, verdicts: RandomRanker(seed), pairwise=False)

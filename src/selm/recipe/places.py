@@ -4,49 +4,28 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from selm.recipe.schema import (
-    Ranking,
-    Recipe,
-)
+from selm.errors import UserError
+from selm.recipe.roles import PATH
 from selm.recipe.section import Section
 
+T = TypeVar("T", bound=Section)
 
-def with_paths(recipe: Recipe, change: Callable[[str, str], str]) -> Recipe:
-    """The recipe with every path of it changed by `change(key, path)`."""
 
-    def changed(key: str, section: Section, *names: str) -> dict[str, Any]:
-        values = {name: getattr(section, name) for name in names}
-        return {
-            name: change(f"{key}{name}", value)
-            for name, value in values.items()
-            if value is not None
-        }
-
-    def with_changes(key: str, section: Any, *names: str) -> Any:
-        return section.model_copy(update=changed(f"{key}.", section, *names))
-
-    def ranking(key: str, section: Ranking) -> Ranking:
-        names = [] if section.ranker == "judge" else ["name_or_path"]
-        update = changed(f"{key}.", section, *names)
-        update["judge"] = with_changes(f"{key}.judge", section.judge, "template")
-        members = enumerate(section.rankers)
-        update["rankers"] = tuple(ranking(f"{key}.rankers.{i}", each) for i, each in members)
-        return section.model_copy(update=update)
-
-    judged = recipe.evaluation.ranking
-    evaluation = {} if judged is None else {"ranking": ranking("evaluation.ranking", judged)}
-    return recipe.model_copy(
-        update={
-            **changed("", recipe, "output_dir"),
-            "model": with_changes("model", recipe.model, "name_or_path", "chat_template"),
-            "data": with_changes("data", recipe.data, "name_or_path"),
-            "training": with_changes("training", recipe.training, "accelerate_config"),
-            "ranking": ranking("ranking", recipe.ranking),
-            "evaluation": recipe.evaluation.model_copy(update=evaluation),
-        }
-    )
+def with_paths(section: T, change: Callable[[str, str], str], prefix: str = "") -> T:
+    """The recipe, or a section of it, with every path in it changed by `change(key, path)`."""
+    update: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        key, value = prefix + name, getattr(section, name)
+        if isinstance(value, Section):
+            update[name] = with_paths(value, change, f"{key}.")
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            parts = enumerate(value)
+            update[name] = tuple(with_paths(each, change, f"{key}.{i}.") for i, each in parts)
+        elif PATH in field.metadata and value is not None:
+            update[name] = change(key, value)
+    return section.model_copy(update=update)
 
 
 _DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet", ".arrow"}
@@ -69,3 +48,17 @@ def is_hub_id(name: str) -> bool:
 
 
 _HUB_ID = re.compile(r"(\b[\w.-]+\b/)?\b[\w.-]{1,96}\b", re.ASCII)
+
+
+def check_file(key: str, path: str) -> None:
+    """UserError if there is no such file or folder."""
+    if not os.path.exists(path):
+        raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
+
+
+def check_name(key: str, name: str) -> None:
+    """UserError for what is no path and no name that the Hub can have."""
+    if not is_hub_id(name) and not is_local_path(name):
+        raise UserError(
+            f"{key}: neither an existing path nor a name on the Hub (owner/name): {name!r}"
+        )

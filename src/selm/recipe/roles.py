@@ -12,13 +12,15 @@ from pydantic import BaseModel
 
 
 class Role(Enum):
-    """Execution: how a stage runs, not what it writes. Argument: TRL's trainer takes it as is."""
+    """Execution: how a stage runs, not what it writes. Argument: TRL's trainer takes it as is.
+    Path: a place on this disk, in which `~` and `$VAR` are expanded; or a name of the Hub."""
 
     EXECUTION = "execution"
     ARGUMENT = "argument"
+    PATH = "path"
 
 
-EXECUTION, ARGUMENT = Role.EXECUTION, Role.ARGUMENT
+EXECUTION, ARGUMENT, PATH = Role.EXECUTION, Role.ARGUMENT, Role.PATH
 
 
 def keys_with(role: Role, section: type[BaseModel]) -> set[str]:

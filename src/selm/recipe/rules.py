@@ -1,15 +1,13 @@
 """What must fit together in a recipe, and the files that it names."""
 
-import os
-from pathlib import Path
-
 from selm.data.counting import portion, train_rows
 from selm.errors import UserError
 from selm.generation.kinds import KINDS
+from selm.ranking.kinds import check_ranking
 from selm.recipe import accelerate_config
 from selm.recipe.names import not_one_of
-from selm.recipe.places import is_hub_id, is_local_path
-from selm.recipe.schema import SELECTION_KEYS, Model, Ranking, Recipe, Training
+from selm.recipe.places import check_file, check_name, is_hub_id, is_local_path
+from selm.recipe.schema import Model, Recipe, Training
 from selm.training.batch import (
     accelerate_setting,
     gradient_accumulation_steps,
@@ -18,106 +16,26 @@ from selm.training.batch import (
 )
 from selm.training.steps import untrained
 
-# What a judge's template must hold, each in braces.
-TEMPLATE_FIELDS = ("prompt", "response_a", "response_b")
-
 
 def check(recipe: Recipe) -> None:
     """Raises UserError for what no single key can refuse."""
     if recipe.generation.engine not in KINDS:
         raise UserError(not_one_of("generation.engine", recipe.generation.engine, list(KINDS)))
     _check_files(recipe)
+    for ranking in recipe.rankings():
+        check_ranking(ranking)
     _check_sense(recipe)
 
 
 def _check_files(recipe: Recipe) -> None:
     """Every file that the recipe names is there before the first stage starts."""
-    wanted = {
-        "training.accelerate_config": recipe.training.accelerate_config,
-        "model.chat_template": recipe.model.chat_template,
-    }
+    check_name("model.name_or_path", recipe.model.name_or_path)
+    check_name("data.name_or_path", recipe.data.name_or_path)
+    check_file("training.accelerate_config", recipe.training.accelerate_config)
+    if recipe.model.chat_template is not None:
+        check_file("model.chat_template", recipe.model.chat_template)
     if is_local_path(recipe.data.name_or_path):
-        wanted["data.name_or_path"] = recipe.data.name_or_path
-    for section, ranking in recipe.rankings():
-        if ranking.ranker == "ensemble":
-            _check_members(section, ranking)
-        if ranking.ranker == "function":
-            wanted[f"{section}.name_or_path"] = _function_file(section, ranking)
-        if ranking.ranker in _NAME_WANTED and not ranking.name_or_path:
-            raise UserError(f"{section}.name_or_path: missing ({_NAME_WANTED[ranking.ranker]})")
-        name = ranking.name_or_path or ""
-        if ranking.ranker in ("pairrm", "reward_model") and name and is_local_path(name):
-            wanted[f"{section}.name_or_path"] = name
-        if ranking.ranker == "judge":
-            wanted[f"{section}.judge.template"] = ranking.judge.template
-    _check_hub_ids(recipe)
-    for key, path in wanted.items():
-        if path is not None and not os.path.exists(path):
-            raise UserError(f"{key}: no such file: {path} (looked from {Path.cwd().name}/)")
-    for section, ranking in recipe.rankings():
-        if ranking.ranker == "judge":
-            read_template(f"{section}.judge.template", ranking.judge.template)
-
-
-def _check_hub_ids(recipe: Recipe) -> None:
-    """What is no path must be a name that the Hub can have."""
-    names = {"model.name_or_path": recipe.model.name_or_path}
-    names["data.name_or_path"] = recipe.data.name_or_path
-    for section, ranking in recipe.rankings():
-        if ranking.ranker in ("pairrm", "reward_model") and ranking.name_or_path:
-            names[f"{section}.name_or_path"] = ranking.name_or_path
-    for key, name in names.items():
-        if not is_hub_id(name) and not is_local_path(name):
-            raise UserError(
-                f"{key}: neither an existing path nor a name on the Hub (owner/name): {name!r}"
-            )
-
-
-def read_template(key: str, path: str) -> str:
-    """What a judge is asked: text in UTF-8 that says where prompt and responses shall stand."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}: {path} cannot be read as text in UTF-8: {error}") from error
-    missing = [f"{{{name}}}" for name in TEMPLATE_FIELDS if f"{{{name}}}" not in text]
-    if missing:
-        raise UserError(f"{key}: {path} must contain {' and '.join(missing)}")
-    return text
-
-
-_NAME_WANTED = {
-    "reward_model": "a model with one output, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B",
-    "judge": "the model's name at ranking.judge.base_url",
-}
-
-
-def _check_members(section: str, ensemble: Ranking) -> None:
-    if len(ensemble.rankers) < 2:
-        raise UserError(f"{section}.rankers: an ensemble needs two rankers or more")
-    for i, member in enumerate(ensemble.rankers):
-        if member.ranker == "ensemble":
-            raise UserError(
-                f"{section}.rankers.{i}.ranker: an ensemble cannot be a member of an ensemble"
-            )
-        keys = {*SELECTION_KEYS, "workers", "shard_size"}
-        misplaced = {
-            key for key in keys if getattr(member, key) != Ranking.model_fields[key].default
-        }
-        if misplaced:
-            key = min(misplaced)
-            raise UserError(
-                f"{section}.rankers.{i}.{key}: cannot be set for a member; set {section}.{key}"
-            )
-
-
-def _function_file(section: str, ranking: Ranking) -> str:
-    file, colon, function = (ranking.name_or_path or "").rpartition(":")
-    if not colon or not file or not function:
-        raise UserError(
-            f"{section}.name_or_path: the function ranker needs path/to/file.py:function, "
-            f"got {ranking.name_or_path!r}"
-        )
-    return file
+        check_file("data.name_or_path", recipe.data.name_or_path)
 
 
 def _check_batch(recipe: Recipe) -> None:

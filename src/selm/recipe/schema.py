@@ -3,21 +3,17 @@
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     ConfigDict,
     Field,
+    PrivateAttr,
     field_validator,
-    model_validator,
 )
 
 from selm.errors import UserError
-from selm.recipe.roles import ARGUMENT, EXECUTION
+from selm.recipe.roles import ARGUMENT, EXECUTION, PATH
 from selm.recipe.section import Section
-
-# What the ranker pairrm loads if `ranking.name_or_path` is null.
-PAIRRM = "llm-blender/PairRM"
 
 # Keys of `ranking` that turn scores into a pair; the others are about the ranker.
 SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
@@ -37,11 +33,11 @@ AutoOrCount = Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ROWS)]
 class Model(Section):
     """The base model: where iteration 1 starts."""
 
-    name_or_path: str
+    name_or_path: Annotated[str, PATH]
     revision: str = "main"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     attn_implementation: str = "sdpa"
-    chat_template: str | None = None
+    chat_template: Annotated[str | None, PATH] = None
     trust_remote_code: bool = False
 
 
@@ -51,7 +47,7 @@ class Data(Section):
     `subset` is what `datasets` calls a config's name.
     """
 
-    name_or_path: str
+    name_or_path: Annotated[str, PATH]
     revision: str = "main"
     subset: str | None = None
     train_split: str = "train"
@@ -90,7 +86,7 @@ class Judge(Section):
 
     base_url: Annotated[str, EXECUTION] = "http://localhost:8000/v1"
     api_key_env: Annotated[str | None, EXECUTION] = None
-    template: str = "recipes/judge.txt"
+    template: Annotated[str, PATH] = "recipes/judge.txt"
     json_schema: bool = True
     max_tokens: Count = 64
     temperature: float | None = Field(default=0.0, ge=0, le=1000)
@@ -98,30 +94,13 @@ class Judge(Section):
     requests_per_minute: Annotated[Count | None, EXECUTION] = None
     timeout_seconds: Annotated[float, EXECUTION] = Field(default=120.0, gt=0, le=1_000_000)
 
-    @model_validator(mode="after")
-    def _no_secrets(self) -> "Judge":
-        """UserErrors, because pydantic's own would print the value."""
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise UserError("ranking.judge.base_url: wanted a URL such as http://localhost:8000/v1")
-        if "@" in url.netloc:
-            raise UserError(
-                "ranking.judge.base_url: a URL here must not hold a user or password; see "
-                "api_key_env"
-            )
-        if self.api_key_env and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
-            raise UserError(
-                "ranking.judge.api_key_env: wanted the name of an environment variable, in "
-                "capitals, such as OPENAI_API_KEY; not the key itself"
-            )
-        return self
-
 
 class Ranking(Section):
-    """Who judges the responses, and how the judgement becomes a pair."""
+    """Who ranks the responses (`ranker` is one of `ranking.kinds.KINDS`), and how that becomes a
+    pair. It knows where in the recipe it stands, `section`, for what is said of its keys."""
 
-    ranker: Literal["pairrm", "reward_model", "judge", "function", "random", "ensemble"] = "pairrm"
-    name_or_path: str | None = None
+    ranker: str = "pairrm"
+    name_or_path: Annotated[str | None, PATH] = None
     revision: str = "main"
     output_key: str | None = None
     trust_remote_code: bool = False
@@ -134,6 +113,33 @@ class Ranking(Section):
     tokens_per_batch: Annotated[AutoOrCount, EXECUTION] = "auto"
     workers: Annotated[AutoOrCount, EXECUTION] = "auto"
     shard_size: Annotated[RowCount, EXECUTION] = 256
+    _section: str = PrivateAttr("ranking")
+
+    @property
+    def section(self) -> str:
+        """`ranking`, `evaluation.ranking` or `ranking.rankers.0`."""
+        return self._section
+
+    @property
+    def members(self) -> tuple["Ranking", ...]:
+        """The rankers whose scores this one's are made of: itself, where it has no others."""
+        return self.rankers or (self,)
+
+    def error(self, key: str, what: str) -> UserError:
+        """For a key of this section."""
+        return UserError(f"{self.section}.{key}: {what}")
+
+    def at(self, section: str) -> "Ranking":
+        """The same, standing there."""
+        members = tuple(each.at(f"{section}.rankers.{i}") for i, each in enumerate(self.rankers))
+        there = self.model_copy(update={"rankers": members})
+        there._section = section
+        return there
+
+    @field_validator("rankers", mode="after")
+    @classmethod
+    def _members_know_where_they_stand(cls, rankers: tuple["Ranking", ...]) -> Any:
+        return tuple(each.at(f"ranking.rankers.{i}") for i, each in enumerate(rankers))
 
 
 class Lora(Section):
@@ -168,7 +174,7 @@ class Training(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    accelerate_config: Annotated[str, EXECUTION] = "accelerate_configs/single.yaml"
+    accelerate_config: Annotated[str, EXECUTION, PATH] = "accelerate_configs/single.yaml"
     num_processes: Annotated[Annotated[int, Field(ge=1, le=100_000)] | None, EXECUTION] = None
     global_batch_size: RowCount = 256
     per_device_train_batch_size: Annotated[RowCount, EXECUTION] = 8
@@ -191,6 +197,11 @@ class Evaluation(Section):
     every_iteration: bool = True
     limit: Count | None = 500
     ranking: Ranking | None = None
+
+    @field_validator("ranking", mode="after")
+    @classmethod
+    def _it_knows_where_it_stands(cls, ranking: Ranking | None) -> Ranking | None:
+        return ranking and ranking.at("evaluation.ranking")
 
 
 class Estimate(Section):
@@ -232,7 +243,7 @@ class Recipe(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     hub: Hub = Field(default_factory=Hub)
     estimate: Estimate = Field(default_factory=Estimate)
-    output_dir: str = "runs"
+    output_dir: Annotated[str, PATH] = "runs"
 
     def iteration(self, t: int) -> Iteration:
         """Iteration t = 1..T (0 is the base model and has no settings)."""
@@ -246,12 +257,7 @@ class Recipe(Section):
         """The section that scores held-out responses."""
         return self.evaluation.ranking or self.ranking
 
-    def rankings(self) -> Iterator[tuple[str, Ranking]]:
-        """Every ranker that the recipe names, with its key: the members of ensembles too."""
-        named = {"ranking": self.ranking, "evaluation.ranking": self.evaluation.ranking}
-        for section, ranking in named.items():
-            if ranking is None:
-                continue
-            yield section, ranking
-            for i, member in enumerate(ranking.rankers):
-                yield f"{section}.rankers.{i}", member
+    def rankings(self) -> Iterator[Ranking]:
+        """Every ranker that the recipe names: the members of others too."""
+        for ranking in filter(None, (self.ranking, self.evaluation.ranking)):
+            yield from (ranking, *ranking.rankers)

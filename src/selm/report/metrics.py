@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from selm.data.schemas import EvaluationRow
+from selm.ranking.kinds import kind_of
 from selm.recipe.schema import Recipe
 from selm.report.results import Results
 from selm.report.statistics import bootstrap_ci95, paired_differences, win_rate
@@ -14,16 +15,13 @@ from selm.run.stages import STAGES
 
 Metrics = dict[str, Any]
 
-# Their scores have a meaning only beside the base model's response to the same prompt.
-PAIRWISE_RANKERS = {"pairrm", "judge", "ensemble"}
-
 
 def metrics(recipe: Recipe, results: Results) -> Metrics:
     """What metrics.json holds; `seconds` are totals by stage, `judge` is who gave the rewards."""
     seconds: Counter[str] = Counter()
     for (stage, _), manifest in results.manifests.items():
         seconds[STAGES[stage].script] += manifest["seconds"]
-    pairwise = recipe.held_out_ranking().ranker in PAIRWISE_RANKERS
+    pairwise = kind_of(recipe.held_out_ranking()).pairwise
     base = results.evaluations[0]
     entries = [
         {"iteration": t, "objective": "base" if t == 0 else recipe.iteration(t).objective}

@@ -27,8 +27,9 @@ from selm.errors import OutsideError, UserError
 from selm.escape import one_line
 from selm.files import rename, write_text
 from selm.generation.kinds import KINDS
+from selm.ranking.kinds import kind_of
 from selm.recipe.places import is_local_path
-from selm.recipe.schema import PAIRRM, Recipe
+from selm.recipe.schema import Recipe
 from selm.run import manifest
 from selm.run.commit import code_commit
 from selm.run.hashes import hashes_in, sha256
@@ -508,9 +509,10 @@ def _revisions(recipe: Recipe) -> dict[str, str]:
     found = {}
     named = [("model", recipe.model.name_or_path, recipe.model.revision, "model")]
     named.append(("data", recipe.data.name_or_path, recipe.data.revision, "dataset"))
-    for key, ranking in recipe.rankings():
-        if ranking.ranker in ("pairrm", "reward_model"):
-            named.append((key, ranking.name_or_path or PAIRRM, ranking.revision, "model"))
+    for ranking in recipe.rankings():
+        model = kind_of(ranking).model(ranking)
+        if model is not None:
+            named.append((ranking.section, model, ranking.revision, "model"))
     for key, repo, revision, repo_type in named:
         if is_local_path(repo):
             continue

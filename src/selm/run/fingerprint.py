@@ -75,6 +75,13 @@ def of_data(data: Data, which: str) -> str | None:
     return found if whole else f"{found}, a tenth held out"
 
 
+def of_path(path: str, code: bool) -> str | None:
+    """Of what a ranker reads: a model's folder, Python, or another file. `code` as of a model."""
+    if Path(path).is_dir():
+        return of_model(path, code)
+    return of_code(path) if path.endswith(".py") else of_file(path)
+
+
 def of_file(path: str) -> str | None:
     """Of a chat template or a judge's template; None where there is no such file."""
     file = Path(path)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from selm.generation.kinds import KINDS
+from selm.ranking.kinds import deciding_keys, files
 from selm.recipe.roles import deciding
 from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
 from selm.recipe.trl_keys import is_execution
@@ -15,23 +16,6 @@ from selm.run.stages import stages
 
 # Raise it when the content of artifacts changes meaning: all older ones become stale.
 FORMAT = 3
-
-# Keys that change how fast a stage runs, not what it writes.
-EXECUTION_KEYS = {
-    "ranking": {"workers", "shard_size", "tokens_per_batch"},
-    "judge": {
-        *("base_url", "api_key_env", "concurrency", "requests_per_minute", "timeout_seconds"),
-    },
-}
-
-# Keys of `ranking` that some rankers read: they are nothing to artifacts of the others.
-READ_BY = {
-    "dtype": {"pairrm", "reward_model"},
-    "output_key": {"reward_model"},
-    "trust_remote_code": {"reward_model"},
-    "judge": {"judge"},
-    "rankers": {"ensemble"},
-}
 
 
 def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
@@ -93,10 +77,6 @@ def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     return part
 
 
-def _settings(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in EXECUTION_KEYS[section]}
-
-
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:
     settings = deciding(recipe.training) | {"alpha": recipe.alpha(t)}
     of_trl = recipe.training.trl_overrides()
@@ -124,19 +104,16 @@ def _data(recipe: Recipe, which: str) -> dict[str, Any]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    settings = _settings("ranking", ranking.model_dump())
-    kind = ranking.ranker
-    part = {key: value for key, value in settings.items() if kind in READ_BY.get(key, {kind})}
-    if kind == "function" and ranking.name_or_path:
-        part["content"] = fingerprint.of_code(ranking.name_or_path.rpartition(":")[0])
-    if kind in ("pairrm", "reward_model") and ranking.name_or_path:
-        code = ranking.trust_remote_code
-        part["content"] = fingerprint.of_model(ranking.name_or_path, code)
-    if kind == "judge":
-        part["judge"] = _settings("judge", part["judge"])
-        part["judge"]["template.content"] = fingerprint.of_file(ranking.judge.template)
-    if kind == "ensemble":
+    """The keys that its kind reads, and the content of its files."""
+    read = deciding_keys(ranking)
+    part = {key: value for key, value in deciding(ranking).items() if key in read}
+    if ranking.rankers:
         part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
+    for key, path in files(ranking).items():
+        section, _, name = key.rpartition(".")
+        content = "content" if name == "name_or_path" else f"{name}.content"
+        found = fingerprint.of_path(path, ranking.trust_remote_code)
+        (part[section] if section else part)[content] = found
     return part
 
 

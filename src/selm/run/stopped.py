@@ -19,7 +19,7 @@ from selm.run.stages import STAGES
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: a limit on file sizes (ulimit -f)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 # What libraries say that write by themselves, in lower case.
 _FULL_SAYINGS = (
     "no space left on device",
