@@ -38,7 +38,7 @@ def _local_rows(data: Data, which: str) -> int | None:
     ):
         return None
     splits = on_disk.local_splits(data)
-    whole = on_disk.root(data).is_file()
+    whole = Path(data.name_or_path).is_file()
     test = None if whole else splits.get(data.test_split)
     if which == "test" and test is not None:
         return _lines_of(test)

@@ -33,15 +33,6 @@ class Drops(Counter[str]):
         both.first = {**getattr(other, "first", {}), **self.first}
         return both
 
-    def __reduce__(self) -> Any:
-        return _made, (dict(self), self.first)
-
-
-def _made(counts: Mapping[str, int], first: dict[str, str]) -> Drops:
-    drops = Drops(counts)
-    drops.first = first
-    return drops
-
 
 def in_words(dropped: Mapping[str, int]) -> str:
     """`2 empty_prompt (train.jsonl row 7), 1 tie`; empty if nothing was dropped."""

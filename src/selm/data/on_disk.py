@@ -65,7 +65,7 @@ def files_read(data: Data, which: str) -> list[Path]:
     """
     if not is_local_path(data.name_or_path):
         return []
-    path = root(data)
+    path = Path(data.name_or_path)
     if not path.is_dir():
         return [path]
     found = local_splits(data)
@@ -79,11 +79,6 @@ def files_read(data: Data, which: str) -> list[Path]:
 def has_test(data: Data, splits: Collection[str]) -> bool:
     """Whether the recipe's test split is among a dataset's splits, or must be."""
     return data.test_split != TEST or data.test_split in splits
-
-
-def root(data: Data) -> Path:
-    """The local file or folder."""
-    return Path(data.name_or_path)
 
 
 def wanted_splits(data: Data) -> list[str]:
@@ -102,13 +97,14 @@ def names_in(spec: str) -> list[str]:
 
 def local_splits(data: Data) -> dict[str, list[Path]]:
     """The splits of a local file or folder; what the recipe wants and is not there, is missing."""
-    path = root(data)
+    path = Path(data.name_or_path)
     if path.is_file():
         if data.subset is not None:
             raise UserError(f"data.subset: {path} is a single file: it has none; leave it out")
         return {"train": [path]}
     try:
-        names, readme = _names(path), _text(path / "README.md")
+        names = [file.relative_to(path).as_posix() for file in _walk(path)]
+        readme = _text(path / "README.md")
     except OSError as error:
         raise UserError(f"data.name_or_path: {path} cannot be read: {error.strerror}") from error
     found = splits(names, readme, data)
@@ -157,22 +153,15 @@ def _is_data(name: str) -> bool:
     return not hidden and not cached and file not in _NO_DATA and Path(bare).suffix in KINDS
 
 
-def _names(folder: Path) -> list[str]:
-    """Files below a folder; hidden folders are not entered."""
-    return [
-        str(PurePosixPath(path.relative_to(folder)))
-        for path in _walk(folder)
-        if not path.name.startswith(".")
-    ]
-
-
 def _walk(folder: Path) -> Iterable[Path]:
+    """Files below a folder, but for hidden ones; links to folders are not entered."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if not path.name.startswith((".", "__")) and not path.is_symlink():
-                yield from _walk(path)
-        elif path.is_file():
+        if path.name.startswith("."):
+            continue
+        if path.is_file():
             yield path
+        elif path.is_dir() and not path.name.startswith("__") and not path.is_symlink():
+            yield from _walk(path)
 
 
 def _text(readme: Path) -> str:
@@ -187,9 +176,7 @@ def _configs(readme: str, where: str) -> dict[str, dict[str, Any]]:
     try:
         tree = yaml.safe_load(head[1]) if head else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"data.name_or_path: {where}/README.md: its head is not valid YAML; mend or remove it"
-        ) from error
+        raise _bad_readme(where, ": its head is not valid YAML; correct or remove it") from error
     configs = tree.get("configs") if isinstance(tree, dict) else None
     if configs is None:
         return {}
@@ -197,11 +184,13 @@ def _configs(readme: str, where: str) -> dict[str, dict[str, Any]]:
         isinstance(config, dict) and isinstance(config.get("config_name"), str)
         for config in configs
     ):
-        raise UserError(
-            f"data.name_or_path: {where}/README.md: its `configs` are no list of config_name and "
-            "data_files; mend or remove them"
-        )
+        said = ": its `configs` are no list of config_name and data_files; correct or remove them"
+        raise _bad_readme(where, said)
     return {config["config_name"]: config for config in configs}
+
+
+def _bad_readme(where: str, said: str) -> UserError:
+    return UserError(f"data.name_or_path: {where}/README.md{said}")
 
 
 def _subset(data: Data, known: list[str], default: str | None = None) -> str:
@@ -256,9 +245,7 @@ def _declared(declared: Any, folder: str, names: Sequence[str], where: str) -> S
         pattern = f"{folder}/{_checked(pattern, where)}".strip("/").removeprefix("./")
         matching = _matching(names, pattern)
         if not matching:
-            raise UserError(
-                f"data.name_or_path: {where}/README.md names {pattern}: no such data file there"
-            )
+            raise _bad_readme(where, f" names {pattern}: no such data file there")
         found.setdefault(split, []).extend(n for n in matching if n not in found.get(split, []))
     return found
 
@@ -274,10 +261,8 @@ def _patterns(declared: Any, where: str) -> list[tuple[str, str]]:
         paths = entry.get("path")
         for path in paths if isinstance(paths, list) else [paths]:
             if not isinstance(path, str) or not isinstance(entry.get("split"), str):
-                raise UserError(
-                    f"data.name_or_path: {where}/README.md: its `data_files` are no list of split "
-                    "and path; mend or remove them"
-                )
+                said = ": its `data_files` are no list of split and path; correct or remove them"
+                raise _bad_readme(where, said)
             found.append((entry["split"], path))
     return found
 
@@ -287,10 +272,8 @@ def _checked(pattern: str, where: str) -> str:
     parts = re.split(r"[/\\]", pattern)
     outside = "://" in pattern or "::" in pattern or ".." in parts
     if outside or pattern.startswith(("/", "\\", "~")) or re.match("[A-Za-z]:", pattern):
-        raise UserError(
-            f"data.name_or_path: {where}/README.md names {pattern!r}, which is not in its folder; "
-            "only files beside it are read"
-        )
+        said = f" names {pattern!r}, which is not in its folder; only files beside it are read"
+        raise _bad_readme(where, said)
     return pattern
 
 

@@ -106,7 +106,7 @@ def _splits(recipe: Recipe) -> dict[str, list[Path]]:
 
 
 def _is_file(recipe: Recipe) -> bool:
-    return on_disk.root(recipe.data).is_file()
+    return Path(recipe.data.name_or_path).is_file()
 
 
 def _has_test(recipe: Recipe, splits: dict[str, list[Path]]) -> bool:

@@ -10,11 +10,11 @@ import json
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -84,8 +84,12 @@ def table(files: Sequence[Path]) -> Table:
     """
     found = Table(tuple((file, range(count(file))) for file in files))
     if not found.num_rows:
-        raise UserError(f"data.name_or_path: {files[0]} cannot be read: it is empty")
+        raise _unreadable(files[0], "it is empty")
     return found
+
+
+def _unreadable(path: Path, why: object) -> UserError:
+    return UserError(f"data.name_or_path: {path} cannot be read: {why}")
 
 
 def count(path: Path) -> int:
@@ -98,7 +102,16 @@ def count(path: Path) -> int:
 def _count(path: Path, time: int, size: int) -> int:
     if kind(path) == "arrow":
         _check_arrow(path)
-    return _reading(path, lambda: _COUNTS[kind(path)](path))
+    return _reading(path, lambda: _rows_in(path))
+
+
+def _rows_in(path: Path) -> int:
+    if kind(path) == "parquet":
+        return parquet.read_metadata(path).num_rows
+    if kind(path) == "arrow":
+        with pyarrow.memory_map(str(path)) as source:
+            return sum(batch.num_rows for batch in batches(source))
+    return sum(1 for _ in _READERS[kind(path)](path))
 
 
 def _read(path: Path, rows: range) -> Iterator[Raw]:
@@ -114,7 +127,7 @@ def _reading(path: Path, call: Callable[[], T]) -> T:
         return call()
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException, csv.Error) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"data.name_or_path: {path} cannot be read: {reason}") from error
+        raise _unreadable(path, reason) from error
 
 
 # A reader yields, row by row, what is then parsed: rows that are not wanted cost little.
@@ -131,9 +144,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         if encoding is None:
             encoding = _BY_NULS.get(head.count(0))
         if encoding is not None:
-            raise UserError(
-                f"data.name_or_path: {path} cannot be read: it is {encoding}; save it as UTF-8"
-            )
+            raise _unreadable(path, f"it is {encoding}; save it as UTF-8")
         file.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
         yield file
 
@@ -141,30 +152,30 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 def _lines(path: Path) -> Iterator[_Parse]:
     """JSON lines; a file that begins with a bracket is one list, whatever its name says."""
     with _open(path) as file:
-        numbered = ((n, line) for n, line in enumerate(file, start=1) if line.strip())
-        for first, (number, line) in enumerate(numbered):
-            if first == 0 and line.lstrip().startswith(b"["):
-                yield from _json(path)
-                return
-            yield _LineParser(number, line)
+        lines = _numbered(file)
+        first = next(lines, None)
+        if first is None:
+            return
+        if first[1].lstrip().startswith(b"["):
+            yield from _json(path)
+            return
+        for number, line in chain([first], lines):
+            yield partial(_of_line, number=number, line=line)
 
 
-@dataclass(frozen=True)
-class _LineParser:
-    number: int
-    line: bytes
+def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
-    def __call__(self, place: str) -> Raw:
-        try:
-            text = self.line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            return Raw(place, None, NOT_UTF8, f"line {self.number}: {_byte(error)}")
-        try:
-            return _row(place, json.loads(text))
-        except RecursionError:
-            return Raw(place, None, TOO_DEEP)
-        except ValueError as error:  # broken JSON, and numbers of thousands of digits
-            return Raw(place, None, NO_JSON, f"line {self.number}: {error}")
+
+def _of_line(place: str, number: int, line: bytes) -> Raw:
+    try:
+        return _row(place, json.loads(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return Raw(place, None, NOT_UTF8, f"line {number}: {_byte(error)}")
+    except RecursionError:
+        return Raw(place, None, TOO_DEEP)
+    except ValueError as error:  # broken JSON, and numbers of thousands of digits
+        return Raw(place, None, NO_JSON, f"line {number}: {error}")
 
 
 def _byte(error: UnicodeDecodeError) -> str:
@@ -189,30 +200,27 @@ def _json(path: Path) -> Iterator[_Parse]:
     if not content.strip():
         return
     try:
-        tree = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        if content.lstrip()[:1] != b"[" and b"\n{" in content:
-            yield from _split(content)
-            return
-        raise UserError(f"data.name_or_path: {path} cannot be read: {_byte(error)}") from error
+        rows = _rows_of(path, json.loads(content.decode("utf-8")))
     except RecursionError as error:
-        raise UserError(
-            f"data.name_or_path: {path} cannot be read: it is nested too deep"
-        ) from error
+        raise _unreadable(path, "it is nested too deep") from error
     except ValueError as error:
-        lines = [line for line in content.splitlines() if line.strip()]
-        if content.lstrip()[:1] == b"{" and len(lines) > 1 and _is_json(lines[0]):
-            yield from _split(content)
-            return
-        raise UserError(f"data.name_or_path: {path} cannot be read: {error}") from error
-    for values in _rows_of(path, tree):
+        if not _has_a_row_per_line(content, error):
+            why = _byte(error) if isinstance(error, UnicodeDecodeError) else error
+            raise _unreadable(path, why) from error
+        for number, line in _numbered(content.split(b"\n")):
+            yield partial(_of_line, number=number, line=line)
+        return
+    for values in rows:
         yield partial(_row, values=values)
 
 
-def _split(content: bytes) -> Iterator[_Parse]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            yield _LineParser(number, line)
+def _has_a_row_per_line(content: bytes, error: ValueError) -> bool:
+    """Whether what is no JSON as a whole is JSON lines."""
+    begin = content.lstrip()[:1]
+    if isinstance(error, UnicodeDecodeError):
+        return begin != b"[" and b"\n{" in content
+    lines = [line for line in content.splitlines() if line.strip()]
+    return begin == b"{" and len(lines) > 1 and _is_json(lines[0])
 
 
 def _is_json(line: bytes) -> bool:
@@ -258,32 +266,21 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[_Parse]:
         rows = csv.reader(chain([first], text), delimiter=delimiter)
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
-            raise UserError(f"data.name_or_path: {path} cannot be read: two columns of one name")
+            raise _unreadable(path, "two columns of one name")
         for cells in rows:
             if cells:
-                yield _CellParser(header, cells, rows.line_num)
+                yield partial(_of_cells, header=header, cells=cells, line=rows.line_num)
 
 
-@dataclass(frozen=True)
-class _CellParser:
-    header: list[str]
-    cells: list[str]
-    line: int
-
-    def __call__(self, place: str) -> Raw:
-        cells = self.cells + [""] * (len(self.header) - len(self.cells))
-        if len(cells) > len(self.header):
-            return Raw(place, None, WIDER, f"line {self.line}: {len(cells)} cells")
-        for cell in cells:
-            try:
-                cell.encode("utf-8", "surrogateescape").decode("utf-8")
-            except UnicodeDecodeError as error:
-                return Raw(place, None, NOT_UTF8, f"line {self.line}: {_byte(error)}")
-        return Raw(place, dict(zip(self.header, cells, strict=True)))
-
-
-def _tsv(path: Path) -> Iterator[_Parse]:
-    return _csv(path, "\t")
+def _of_cells(place: str, header: list[str], cells: list[str], line: int) -> Raw:
+    if len(cells) > len(header):
+        return Raw(place, None, WIDER, f"line {line}: {len(cells)} cells")
+    for cell in cells:
+        try:
+            cell.encode("utf-8", "surrogateescape").decode("utf-8")
+        except UnicodeDecodeError as error:
+            return Raw(place, None, NOT_UTF8, f"line {line}: {_byte(error)}")
+    return Raw(place, dict(zip_longest(header, cells, fillvalue="")))
 
 
 def _parquet(path: Path) -> Iterator[_Parse]:
@@ -303,7 +300,7 @@ def _check_arrow(path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _VALIDATE, path], capture_output=True)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
-        raise UserError(f"data.name_or_path: {path} cannot be read: {said[-1][:300]}")
+        raise _unreadable(path, said[-1][:300])
 
 
 _VALIDATE = """
@@ -368,26 +365,11 @@ def _value(column: pyarrow.Array, n: int) -> Any:
         return None
 
 
-def _counted(read: Callable[[Path], Iterator[_Parse]]) -> Callable[[Path], int]:
-    return lambda path: sum(1 for _ in read(path))
-
-
-def _parquet_rows(path: Path) -> int:
-    return parquet.read_metadata(path).num_rows
-
-
-def _arrow_rows(path: Path) -> int:
-    with pyarrow.memory_map(str(path)) as source:
-        return sum(batch.num_rows for batch in batches(source))
-
-
 _READERS: dict[str, Callable[[Path], Iterator[_Parse]]] = {
     "lines": _lines,
     "json": _json,
     "csv": _csv,
-    "tsv": _tsv,
+    "tsv": partial(_csv, delimiter="\t"),
     "parquet": _parquet,
     "arrow": _arrow,
 }
-_COUNTS = {name: _counted(read) for name, read in _READERS.items()}
-_COUNTS |= {"parquet": _parquet_rows, "arrow": _arrow_rows}

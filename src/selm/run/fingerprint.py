@@ -67,7 +67,7 @@ def of_data(data: Data, which: str) -> str | None:
     files = on_disk.files_read(data, which)
     if not files:
         return None
-    root = on_disk.root(data)
+    root = Path(data.name_or_path)
     if root.is_file():
         return _digest(root.parent, [root.name])
     found = _digest(root, [str(file.relative_to(root)) for file in files])
