@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from selm.data.schemas import Prompted
+
 
 class Dropped(Exception):
     """Raised where a row turns out to be unusable; its text is the reason, as it is counted."""
@@ -44,7 +46,7 @@ def in_words(dropped: Mapping[str, int]) -> str:
     )
 
 
-def row_name(row: Mapping[str, Any]) -> str:
+def row_name(row: Prompted) -> str:
     """A prompt by its id and its first words, for rows that are no longer a file's.
 
     >>> row_name({"prompt_id": "p7", "prompt": [{"role": "user", "content": "Why is it?"}]})

@@ -142,14 +142,11 @@ def _prompt(
         raise Dropped("response_to_another_prompt")
     prompt = prompts[0]
     if not prompt or not prompt[-1]["content"].strip():
-        raise Dropped("empty_prompt" if _has_prompt(raw) else "no_prompt")
+        given = raw.keys() & {*_PROMPT_COLUMNS, "question"}
+        raise Dropped("empty_prompt" if given else "no_prompt")
     if prompt[-1]["role"] not in ("user", "tool"):
         raise Dropped("prompt_does_not_end_with_user")
     return with_system(prompt, raw.get("system"))
-
-
-def _has_prompt(raw: dict[str, Any]) -> bool:
-    return any(column in raw for column in (*_PROMPT_COLUMNS, "question"))
 
 
 def _of_other_columns(raw: dict[str, Any]) -> list[Message]:

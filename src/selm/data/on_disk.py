@@ -77,7 +77,9 @@ def files_read(data: Data, which: str) -> list[Path]:
 
 
 def has_test(data: Data, splits: Collection[str]) -> bool:
-    """Whether the recipe's test split is among a dataset's splits, or must be."""
+    """Whether the recipe's test split is there, or must be. A file knows only parts of `train`."""
+    if Path(data.name_or_path).is_file():
+        return names_in(data.test_split) == ["train"]
     return data.test_split != TEST or data.test_split in splits
 
 

@@ -44,29 +44,19 @@ def splits(data: Data) -> dict[str, list[Path]]:
 
 def _downloaded(data: Data) -> dict[str, list[Path]]:
     repo, what = data.name_or_path, f"dataset {data.name_or_path}"
+    at = {"repo_type": "dataset", "revision": data.revision}
     info = patiently(what, lambda: API.dataset_info(repo, revision=data.revision))
     names = [file.rfilename for file in info.siblings or []]
     readme = ""
     if "README.md" in names:
-        path = patiently(what, lambda: _file(data, "README.md"))
-        readme = path.read_text(encoding="utf-8-sig", errors="replace")
+        path = patiently(what, lambda: hf_hub_download(repo, "README.md", **at))
+        readme = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     found = on_disk.splits(names, readme, data)
-    wanted = [name for split in on_disk.wanted_splits(data) for name in found.get(split, [])]
-    folder = Path(patiently(what, lambda: _snapshot(data, wanted)))
+    wanted = [
+        glob.escape(name) for split in on_disk.wanted_splits(data) for name in found.get(split, [])
+    ]
+    folder = Path(patiently(what, lambda: snapshot_download(repo, **at, allow_patterns=wanted)))
     return {split: [folder / name for name in files] for split, files in found.items()}
-
-
-def _file(data: Data, name: str) -> Path:
-    return Path(
-        hf_hub_download(data.name_or_path, name, repo_type="dataset", revision=data.revision)
-    )
-
-
-def _snapshot(data: Data, names: list[str]) -> str:
-    patterns = [glob.escape(name) for name in names]
-    return snapshot_download(
-        data.name_or_path, repo_type="dataset", revision=data.revision, allow_patterns=patterns
-    )
 
 
 def _cached(data: Data, reason: Exception) -> dict[str, list[Path]]:

@@ -79,7 +79,7 @@ def _split(recipe: Recipe, which: str) -> Table:
     """The rows of `train` or `test`. Where nothing is held out, the last tenth of train is."""
     splits = _splits(recipe)
     train = _selected(recipe, "train", splits)
-    if _has_test(recipe, splits):
+    if on_disk.has_test(recipe.data, splits):
         test = _selected(recipe, "test", splits)
         _check_apart(recipe, train, test)
     else:
@@ -105,22 +105,11 @@ def _splits(recipe: Recipe) -> dict[str, list[Path]]:
     return on_hub.splits(recipe.data)
 
 
-def _is_file(recipe: Recipe) -> bool:
-    return Path(recipe.data.name_or_path).is_file()
-
-
-def _has_test(recipe: Recipe, splits: dict[str, list[Path]]) -> bool:
-    """Whether the recipe's test split is there. A file knows only `train`, and parts of it."""
-    if _is_file(recipe):
-        return on_disk.names_in(recipe.data.test_split) == ["train"]
-    return on_disk.has_test(recipe.data, splits)
-
-
 def _selected(recipe: Recipe, which: str, splits: dict[str, list[Path]]) -> Table:
     """The rows that `data.train_split` or `data.test_split` names: train, train[:90%], a+b."""
     spec = recipe.data.train_split if which == "train" else recipe.data.test_split
     names = on_disk.names_in(spec)
-    if _is_file(recipe) and names != ["train"]:
+    if Path(_where(recipe)).is_file() and names != ["train"]:
         spec, names = "train", ["train"]  # a recipe for a dataset with splits, tried on a file
     for name in names:
         if name not in splits:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from selm.data.schemas import FinishReason
 from selm.recipe.schema import Generation, Model, Recipe
 
 if TYPE_CHECKING:  # descriptions are read where nothing heavy is imported
@@ -23,7 +24,7 @@ class Response:
     """What a policy answered: "stop" it ended by itself, "length" it was cut at max_tokens."""
 
     text: str
-    finish_reason: str
+    finish_reason: FinishReason
     num_tokens: int
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selm.data.prompts import as_text
-from selm.data.schemas import ResponseRow
+from selm.data.schemas import FinishReason, ResponseRow
 
 Pool = Literal["dataset_and_samples", "samples"]
 
@@ -21,7 +21,7 @@ class Candidate:
 
     text: str
     source: Literal["chosen", "rejected", "policy"]
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
 
 
 @dataclass(frozen=True)
