@@ -10,7 +10,7 @@ runs/<run_name>/plan.sh; with --remaining what is printed leaves out what is don
 
 import sys
 
-from selm.cli import keep_text, parse_plan, run_main
+from selm.cli import check_access, keep_text, parse_plan, run_main
 from selm.escape import one_line
 from selm.run import artifacts
 from selm.run.plan import script, warnings
@@ -23,7 +23,11 @@ def main() -> None:
             print(one_line(warning), file=sys.stderr)
     if keep:
         keep_text(artifacts.run_folder(run.recipe) / "plan.sh", script(run))
-    print(script(run, artifacts.done(run.recipe) if remaining else None), end="")
+    done = None
+    if remaining:
+        check_access(run.recipe)
+        done = artifacts.done(run.recipe)
+    print(script(run, done), end="")
 
 
 if __name__ == "__main__":

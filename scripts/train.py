@@ -21,13 +21,13 @@ def main() -> None:
     stage.begin()
 
     from selm.run import artifacts
+    from selm.run.writing import move_files
     from selm.training.run import (
         load_examples,
         make_trainer,
         num_tokens,
         refuse_what_fails,
         save_policy,
-        share_saves,
         train,
     )
 
@@ -38,13 +38,15 @@ def main() -> None:
     partial = artifacts.partial_path(run.recipe, "checkpoint", t)
     trainer = make_trainer(run.recipe, t, examples, partial / "steps")
     if run.recipe.hub.push and run.recipe.hub.every_save:
-        share_saves(trainer, run, t)
+        from selm.hub.saves import share
+
+        share(trainer, run, t)
     train(trainer)
     final = save_policy(trainer, run.recipe, t, partial / "final")
 
     if trainer.is_world_process_zero():
         with stage.writing() as record:
-            artifacts.move_files(final, record.folder)
+            move_files(final, record.folder)
             record.rows, record.dropped = len(examples), dropped
             record.tokens = num_tokens(examples)
     trainer.accelerator.end_training()

@@ -14,10 +14,11 @@ from damages import DAMAGES
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.run import artifacts, fingerprint, hashes, manifest, plan
-from selm.run.artifacts import folder, partial_folder, require_inputs, state, writing
+from selm.run.artifacts import folder, partial_folder, require_inputs, state
 from selm.run.hashes import sha256
 from selm.run.plan import Run
 from selm.run.stages import name, stages
+from selm.run.writing import writing
 
 REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in candidates]\n"
 

@@ -16,10 +16,12 @@ from selm.data.parquet import features
 from selm.data.schemas import ARTIFACTS, described
 from selm.errors import OutsideError, UserError
 from selm.hub import cards
-from selm.hub.client import API, Place, Pushed, patiently, place, why_not
+from selm.hub.access import why_not
+from selm.huggingface import API, patiently
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
-from selm.run import artifacts, lineage
+from selm.run import lineage, writing
+from selm.run.on_hub import Place, Pushed, place
 from selm.run.plan import Run, script
 
 
@@ -233,7 +235,7 @@ def test_commits_of_branches_are_read_from_the_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     named = ["model.name_or_path=lab/base", "data.name_or_path=lab/x", "ranking.ranker=pairrm"]
     recipe = load_recipe(tiny_recipe, named)
-    assert artifacts._revisions(recipe) == {}
+    assert writing._revisions(recipe) == {}
     commits = {
         "models--lab--base": "c1",
         "datasets--lab--x": "c2",
@@ -242,4 +244,4 @@ def test_commits_of_branches_are_read_from_the_cache(
     for folder, commit in commits.items():
         (tmp_path / folder / "refs").mkdir(parents=True)
         (tmp_path / folder / "refs" / "main").write_text(commit, encoding="utf-8")
-    assert artifacts._revisions(recipe) == {"model": "c1", "data": "c2", "ranking": "c3"}
+    assert writing._revisions(recipe) == {"model": "c1", "data": "c2", "ranking": "c3"}

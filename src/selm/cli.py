@@ -23,7 +23,7 @@ from selm.files import write_text
 from selm.recipe.loading import as_yaml, load_recipe
 from selm.recipe.schema import Recipe
 from selm.recipe.secrets import hide
-from selm.run import artifacts, parents, stopped, temporary
+from selm.run import artifacts, parents, stopped, temporary, writing
 from selm.run.alone import lock
 from selm.run.plan import Run, command
 from selm.run.stages import STAGES
@@ -185,8 +185,8 @@ class Stage:
 
     def is_done(self) -> bool:
         """True, and says so, if the artifact is complete and current, and pushed if it shall be."""
-        if self.recipe.hub.push and is_main_process():
-            self._check_access()
+        if is_main_process():
+            check_access(self.recipe)
         found = artifacts.state(self.recipe, self.name, self.t)
         if is_main_process():
             if found.current:
@@ -196,20 +196,18 @@ class Stage:
                 if found.pushed is None:
                     self._push()
                 elif self.name == "report":
-                    artifacts.pull(self.recipe, self.name, self.t)
+                    from selm.hub import exchange
+
+                    exchange.pull(self.recipe, self.name, self.t)
             elif found.why != "missing":
                 print(one_line(f"{self.folder}: made again, {found.why}"))
         return found.current
 
-    def _check_access(self) -> None:
-        """Refuse what would only fail after hours of work: no token, or one that may not write."""
-        from selm.hub import client
-
-        client.check_access(self.recipe)
-
     def _push(self) -> None:
         if self.recipe.hub.push:
-            artifacts.push(self.run, self.name, self.t)
+            from selm.hub import exchange
+
+            exchange.push(self.run, self.name, self.t)
 
     def begin(self) -> None:
         """Check the inputs, keep others out, save the resolved recipe, start a log file.
@@ -248,20 +246,21 @@ class Stage:
 
     def _prepare_hub(self) -> None:
         """Pull what is missing, and make sure before the work that its result can be pushed."""
-        from selm.hub import client
+        from selm.hub import access, exchange
+        from selm.run import on_hub
 
-        client.make_repository(self.recipe, client.place(self.recipe, self.name, self.t))
+        access.make_repository(self.recipe, on_hub.place(self.recipe, self.name, self.t))
         for entry in artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
-            artifacts.pull(self.recipe, *entry)
+            exchange.pull(self.recipe, *entry)
 
     @contextmanager
-    def writing(self) -> Iterator[artifacts.Record]:
+    def writing(self) -> Iterator[writing.Record]:
         """Yield an empty folder; afterwards it is the artifact, and the last line says so.
 
         Then it is pushed, if the recipe says so.
         """
         seconds = time.monotonic() - self.started
-        with artifacts.writing(self.run, self.name, self.t, seconds) as record:
+        with writing.writing(self.run, self.name, self.t, seconds) as record:
             yield record
         seconds = time.monotonic() - self.started
         drops = in_words(record.dropped)
@@ -274,6 +273,14 @@ class Stage:
         )
         print(one_line(said))  # names of files and of judges are in it
         self._push()
+
+
+def check_access(recipe: Recipe) -> None:
+    """Refuse what would only fail after hours of work: no token, or one that may not push."""
+    if recipe.hub.push:
+        from selm.hub.access import check_access
+
+        check_access(recipe)
 
 
 def is_main_process() -> bool:

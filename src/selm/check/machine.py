@@ -28,7 +28,7 @@ def hub(preflight: Preflight) -> str:
     recipe = preflight.recipe
     if not recipe.hub.push:
         return "nothing is pushed (hub.push)"
-    from selm.hub.client import check_access
+    from selm.hub.access import check_access
 
     check_access(recipe)
     kind = "private" if recipe.hub.private else "PUBLIC"

@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
 
 from selm.data import on_disk
 from selm.errors import OutsideError, UserError
-from selm.hub.client import API, patiently
+from selm.huggingface import API, patiently
 from selm.recipe.schema import Data
 
 

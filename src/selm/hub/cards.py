@@ -22,7 +22,7 @@ from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from selm.hub.client import Pushed
+    from selm.run.on_hub import Pushed
 
 Manifest = Mapping[str, Any]
 Sources = Mapping[str, "Pushed"]  # iter-1/checkpoint -> where it is; the inputs, and theirs

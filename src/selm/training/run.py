@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from selm.model import loading
 from selm.model.probe import load_chat
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
-from selm.run.plan import Run
 from selm.training.config import training_arguments
 from selm.training.examples import TokenRow, as_pair, length, tokenize
 from selm.training.finite import require_finite_files
@@ -146,17 +144,6 @@ def train(trainer: SELMTrainer) -> None:
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
-def share_saves(trainer: SELMTrainer, run: Run, t: int) -> None:
-    """Go on from the last save on the Hub, if there is none here; push those to come.
-
-    The last one is left out: the finished checkpoint follows it.
-    """
-    if trainer.is_world_process_zero():
-        artifacts.pull_save(run, t, Path(trainer.args.output_dir))
-    trainer.accelerator.wait_for_everyone()
-    trainer.add_callback(PushSaves(lambda folder: artifacts.push_save(run, t, folder)))
-
-
 class SealSaves(TrainerCallback):
     """Notes the hashes of each save's files, once all processes have written theirs."""
 
@@ -165,19 +152,6 @@ class SealSaves(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-class PushSaves(TrainerCallback):
-    """Hands every checkpoint but the last to `push`, once all processes have written their part."""
-
-    def __init__(self, push: Callable[[Path], None]) -> None:
-        self.push = push
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by the Trainer in every process."""
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero and state.global_step < state.max_steps:
-            self.push(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> Path:

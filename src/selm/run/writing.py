@@ -1,0 +1,128 @@
+"""How a stage writes its artifact: into a folder that is renamed when it is whole."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from selm.files import rename
+from selm.generation.kinds import KINDS
+from selm.ranking.kinds import kind_of
+from selm.recipe.places import is_local_path
+from selm.recipe.schema import Recipe
+from selm.run import manifest
+from selm.run.artifacts import folder, partial_path, require_inputs
+from selm.run.commit import code_commit
+from selm.run.hashes import hashes_in
+from selm.run.lineage import recipe_part
+from selm.run.plan import Run, command
+
+PACKAGES = (
+    *("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft"),
+    *(package for kind in KINDS.values() for package in kind.packages),
+)
+
+
+@dataclass
+class Record:
+    """What a stage reports about itself in its manifest; `note` is for its last line alone."""
+
+    folder: Path
+    rows: int = 0
+    tokens: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@contextmanager
+def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) -> Iterator[Record]:
+    """Yield an empty folder to fill; at the end it gets its manifest and its final name.
+
+    `seconds_before`: seconds that the stage has worked before it got here.
+    """
+    hashes, commit = require_inputs(run, stage, t), code_commit()
+    target = folder(run.recipe, stage, t)
+    building = target.parent / f".{stage}.tmp"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    started = time.monotonic()
+    record = Record(building)
+    yield record
+    facts = {
+        "stage": stage,
+        "iteration": t,
+        "run_name": run.recipe.run_name,
+        "recipe": recipe_part(run.recipe, stage, t),
+        "inputs": hashes,
+        "revisions": _revisions(run.recipe),
+        "rows": record.rows,
+        "tokens": record.tokens,
+        "dropped": dict(record.dropped),
+        "seconds": round(seconds_before + time.monotonic() - started, 1),
+        **record.facts,
+        "command": command(run, stage, t),
+        "versions": _versions(),
+        "git_commit": commit,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    manifest.write(building, facts, hashes_in(Path(run.recipe.output_dir)))
+    move_into_place(building, target)
+    shutil.rmtree(partial_path(run.recipe, stage, t), ignore_errors=True)
+
+
+def move_into_place(building: Path, target: Path) -> None:
+    """Rename; an older artifact of that name is moved aside first, and deleted last."""
+    old = target.parent / f".{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    rename(building, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # an engine's package
+    return found
+
+
+def _revisions(recipe: Recipe) -> dict[str, str]:
+    """The commits that the revisions of model, data and rankers stand for, as far as known.
+
+    From the Hub's cache on this disk, which remembers what it last loaded; nothing is asked.
+    """
+    found = {}
+    named = [("model", recipe.model.name_or_path, recipe.model.revision, "model")]
+    named.append(("data", recipe.data.name_or_path, recipe.data.revision, "dataset"))
+    for ranking in recipe.rankings():
+        model = kind_of(ranking).model(ranking)
+        if model is not None:
+            named.append((ranking.section, model, ranking.revision, "model"))
+    for key, repo, revision, repo_type in named:
+        if is_local_path(repo):
+            continue
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        cached = repo_folder_name(repo_id=repo, repo_type=repo_type)
+        ref = Path(constants.HF_HUB_CACHE, cached, "refs", revision)
+        if ref.is_file():
+            found[key] = ref.read_text(encoding="utf-8", errors="replace").strip()
+    return found
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move everything in `source` into `target`, on the same disk."""
+    for path in source.iterdir():
+        os.replace(path, target / path.name)
