@@ -38,7 +38,7 @@ def main() -> None:
     partial = artifacts.partial_path(run.recipe, "checkpoint", t)
     trainer = make_trainer(run.recipe, t, examples, partial / "steps")
     if run.recipe.hub.push and run.recipe.hub.every_save:
-        from selm.hub.saves import share
+        from selm.hub.every_save import share
 
         share(trainer, run, t)
     train(trainer)

@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from patience import PATIENCE
 
 LARGE = re.compile(r".*\.(parquet|safetensors|bin|png|pt|pth)")  # by LFS or Xet, not in git
 DAY = datetime(2024, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -122,6 +123,7 @@ class Fault:
 
     status None: the connection is dropped, in the middle of the request's body.
     after: the request is carried out first, so that only the answer is lost.
+    until: nothing goes wrong, but the request waits for this; once it has come, no request waits.
     """
 
     pattern: str
@@ -129,6 +131,7 @@ class Fault:
     status: int | None = None
     after: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    until: threading.Event | None = None
 
 
 class LoopbackHub:
@@ -284,7 +287,9 @@ class Handler(BaseHTTPRequestHandler):
         for fault in self.hub.faults:
             if fault.times > 0 and re.search(fault.pattern, f"{self.command} {self.path}"):
                 fault.times -= 1
-                return fault
+                if fault.until is None:
+                    return fault
+                fault.until.wait(PATIENCE)
         return None
 
     def drop(self) -> None:

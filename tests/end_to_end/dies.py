@@ -28,7 +28,7 @@ def always(*args: Any) -> bool:
 POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "shard": ("os", "replace", is_shard),
     "save": ("selm.training.run", "seal", always),
-    "push_save": ("selm.run.artifacts", "push_save", always),
+    "push_save": ("selm.hub.every_save", "say_how_it_went", always),
 }
 
 

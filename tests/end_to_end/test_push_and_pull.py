@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from huggingface_hub import DatasetCard, ModelCard
 from loopback_hub import LoopbackHub, User
+from patience import PATIENCE
 from transformers import AutoModelForCausalLM
 
 from selm.data.parquet import read_rows
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+REPOSITORY = Path(__file__).parents[2]
 TOKEN = "hf_secret"
 PUSH = ("hub.push=true", "hub.namespace=me")
 USERS = [
@@ -533,6 +537,52 @@ def test_every_save_lets_another_machine_go_on(pushing, hub, finished, tmp_path:
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
     repo = hub.repos["models", "me/tiny-iter-1"]
     assert list(repo.branches) == ["main"], "the saves are gone once the training is finished"
+
+
+def test_a_hub_that_hangs_does_not_hold_a_training_up(pushing, hub) -> None:
+    """While it hangs with the first save, all steps are taken and that save is deleted here."""
+    assert pushing.stage("rank", 1).returncode == 0
+    answers = threading.Event()
+    hub.fail("POST .*/commit/saves", times=100, until=answers)
+    often = ("hub.every_save=true", "training.save_steps=1", "training.save_total_limit=1")
+    slow = machine(hub, pushing, pushing.output_dir.parent / "slow", *often)
+    with subprocess.Popen(
+        slow.command("train", 1),
+        cwd=REPOSITORY,
+        env=slow.all_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as training:
+        steps = artifacts.partial_path(slow.recipe, "checkpoint", 1) / "steps"
+        started = time.monotonic()
+        while not (steps / "checkpoint-3").exists():
+            assert training.poll() is None and time.monotonic() - started < PATIENCE
+            time.sleep(0.01)
+        pushed = hub.repos["models", "me/tiny-iter-1"].branches["saves"]
+        assert [commit.title for commit in pushed] == ["initial"]
+        assert not (steps / "checkpoint-1").exists()
+        answers.set()
+        said, _ = training.communicate(timeout=PATIENCE)
+    assert training.returncode == 0
+    assert "checkpoint-1: pushed to me/tiny-iter-1 (saves)" in said
+    assert pushed[-1].title == "checkpoint-1"
+    assert {"key.json", "checkpoint-1/optimizer.pt", "checkpoint-1/files.json"} <= set(
+        pushed[-1].tree
+    )
+
+
+def test_a_hub_that_takes_no_saves_does_not_end_a_training(pushing, hub) -> None:
+    assert pushing.stage("rank", 1).returncode == 0
+    hub.fail("POST .*/commit/saves", status=500, times=100)
+    often = ("hub.every_save=true", "training.save_steps=1")
+    done = machine(hub, pushing, pushing.output_dir.parent / "refused", *often).stage("train", 1)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "not pushed" in line]
+    assert lines == [
+        "checkpoint-1: not pushed to the Hub: hub: pushing checkpoint-1 to me/tiny-iter-1: "
+        "500 as ordered, after 6 attempts"
+    ]
+    assert hub.repos["models", "me/tiny-iter-1"].tags.keys() == {"iter-1"}
 
 
 def saves(hub: LoopbackHub) -> list[str]:

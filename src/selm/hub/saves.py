@@ -1,12 +1,9 @@
 """`hub.every_save`: the last save of a training that goes on, on a branch of its model there."""
 
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
-from accelerate import PartialState
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from transformers import Trainer, TrainerCallback
 
 from selm.errors import OutsideError
 from selm.escape import one_line
@@ -14,50 +11,23 @@ from selm.hub.client import files_of, read
 from selm.huggingface import API, patiently, repo_info
 from selm.run.artifacts import partial_key
 from selm.run.on_hub import Place, Pushed, download, place
+from selm.run.parents import die_with_parent
 from selm.run.plan import Run
 from selm.run.writing import move_files
 
 BRANCH = "saves"
 
 
-def share(trainer: Trainer, run: Run, t: int) -> None:
-    """Go on from the last save on the Hub, if there is none here; push those to come.
+def push(repo: str, folder: Path, key: str) -> None:
+    """Bring a save to the Hub in place of the one before; OutsideError if that fails.
 
-    The last one is left out: the finished checkpoint follows it.
+    key: lies beside it and names the training that may go on from it.
     """
-    if trainer.is_world_process_zero():
-        pull(run, t, Path(trainer.args.output_dir))
-    trainer.accelerator.wait_for_everyone()
-    trainer.add_callback(PushSaves(lambda folder: push(run, t, folder)))
-
-
-class PushSaves(TrainerCallback):
-    """Hands every checkpoint but the last to `push`, once all processes have written their part."""
-
-    def __init__(self, push: Callable[[Path], None]) -> None:
-        self.push = push
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by the Trainer in every process."""
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero and state.global_step < state.max_steps:
-            self.push(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-def push(run: Run, t: int, folder: Path) -> None:
-    """Bring a checkpoint of a training that goes on to the Hub; if that fails, say so and go on."""
-    repo = place(run.recipe, "checkpoint", t).repo
-    key = partial_key(run, "checkpoint", t)
-    try:
-        patiently(f"pushing {folder.name} to {repo}", lambda: _commit(repo, folder, key))
-    except OutsideError as error:
-        print(one_line(f"{error}; the training goes on without this save on the Hub"))
-    else:
-        print(one_line(f"{folder.name}: pushed to {repo} ({BRANCH})"))
+    patiently(f"pushing {folder.name} to {repo}", lambda: _commit(repo, folder, key))
+    print(one_line(f"{folder.name}: pushed to {repo} ({BRANCH})"))
 
 
 def _commit(repo: str, folder: Path, key: str) -> None:
-    """In place of the save before; the key beside it names the training that may resume from it."""
     API.create_branch(repo, branch=BRANCH, exist_ok=True)
     head = API.repo_info(repo, revision=BRANCH)
     names = [sibling.rfilename for sibling in head.siblings or []]
@@ -97,3 +67,12 @@ def drop(repo: str) -> None:
             API.delete_branch(repo, branch=BRANCH)
 
     patiently(f"deleting the saves in {repo}", delete)
+
+
+if __name__ == "__main__":  # every_save.py starts it beside the training
+    die_with_parent()
+    repo, folder, key = sys.argv[1:]
+    try:
+        push(repo, Path(folder), Path(key).read_text(encoding="utf-8"))
+    except OutsideError as error:
+        sys.exit(one_line(str(error)))

@@ -34,7 +34,12 @@ def end_with_launcher(main: bool) -> None:
     if main:
         _end_with(os.getppid())
     else:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """At once, whatever ends it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with(pid: int) -> None:
