@@ -27,7 +27,7 @@ def write(folder: Path, facts: Mapping[str, Any], hashes: Hashes) -> None:
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": hashes.of(path)}
         for path in paths
     }
-    whole = json.loads(json.dumps({**facts, "files": files}))
+    whole = {**facts, "files": files}
     write_text(folder / NAME, json.dumps(whole | {"sha256": _own_hash(whole)}, indent=1) + "\n")
 
 

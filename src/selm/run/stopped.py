@@ -139,34 +139,31 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-class _Forks:
-    """A process that is forked off (by a reward file's Pool, say) dies of a signal, and at once.
-
-    Our handlers are not for it: it would wake up instead, and whoever waits for its end would wait
-    for ever. Signals are held back meanwhile, for Python forgets those that come before it has put
-    a forked process in order.
-    """
-
-    def __init__(self) -> None:
-        self.of_thread = threading.local()
-        os.register_at_fork(
-            before=self._hold, after_in_parent=self._let, after_in_child=self._forget
-        )
-
-    def _hold(self) -> None:
-        self.of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NAMES)
-
-    def _let(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.of_thread.mask)
-
-    def _forget(self) -> None:
-        for number in _NAMES:
-            if getattr(signal.getsignal(number), "__module__", None) == __name__:
-                signal.signal(number, signal.SIG_DFL)
-        self._let()
+# A process that is forked off (by a reward file's Pool, say) dies of a signal, and at once. Our
+# handlers are not for it: it would wake up instead, and whoever waits for its end would wait for
+# ever. Signals are held back meanwhile, for Python forgets those that come before it has put a
+# forked process in order.
+_of_thread = threading.local()
 
 
-_forks = _Forks()
+def _hold_signals() -> None:
+    _of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NAMES)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _of_thread.mask)
+
+
+def _forget_handlers() -> None:
+    for number in _NAMES:
+        if getattr(signal.getsignal(number), "__module__", None) == __name__:
+            signal.signal(number, signal.SIG_DFL)
+    _let_signals()
+
+
+os.register_at_fork(
+    before=_hold_signals, after_in_parent=_let_signals, after_in_child=_forget_handlers
+)
 
 
 def line(error: Stopped) -> str:
@@ -200,12 +197,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    text = str(error).lower()
     if isinstance(error, UserError | OutsideError):
         return False  # they have said it in their own words
-    return any(s in text for s in _FULL_SAYINGS) or (
-        isinstance(error, RuntimeError) and any(s in text for s in _TORCH_SAYINGS)
-    )
+    sayings = _FULL_SAYINGS + (_TORCH_SAYINGS if isinstance(error, RuntimeError) else ())
+    return any(saying in str(error).lower() for saying in sayings)
 
 
 def _where(error: BaseException) -> str:
