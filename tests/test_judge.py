@@ -643,6 +643,73 @@ def test_a_server_that_refuses_the_schema_in_any_words_is_asked_without(
     assert len(server.bodies) == 3
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(503, "the JSON schema engine is not available yet"),
+        error(500, "structured output failed: response_format is not supported right now"),
+        error(429, "response_format: unsupported, too many requests", Retry_After="0"),
+        error(408, "json_schema: request failed"),
+    ],
+)
+def test_what_passes_by_itself_switches_no_schema_off(ranker_for, capsys, fault: Reply) -> None:
+    with serving(each(fault)) as server:
+        assert score(ranker_for(server, concurrency=1), ["a", "bb"]) == [[0.0, 1.0]]
+    assert len(server.bodies) == 4
+    assert all("response_format" in body for body in server.bodies)
+    assert "takes no JSON schema" not in capsys.readouterr().out
+
+
+def test_words_of_schemas_that_refuse_nothing_switch_none_off(ranker_for) -> None:
+    words = "Your account sends structured output to a grammar of another project"
+    with serving(lambda body: error(400, words)) as server:
+        assert words in refusal(ranker_for(server, concurrency=1))
+        assert len(server.bodies) == 1
+
+
+def test_a_verdict_given_without_the_schema_is_kept_as_that(ranker_for, tmp_path: Path) -> None:
+    """It is known again where a schema was wanted, and is none of a recipe that wants none."""
+
+    def takes_none(body: dict[str, Any]) -> Reply:
+        if "response_format" in body:
+            return error(400, "response_format: json_schema is not supported by this model")
+        return longer_wins(body)
+
+    with serving(takes_none) as server:
+        score(ranker_for(server, concurrency=1), ["a", "bb"])
+        refused = set(VerdictLog(tmp_path / "verdicts"))
+        server.script = longer_wins
+        before = len(server.bodies)
+        assert score(ranker_for(server), ["a", "bb"]) == [[0.0, 1.0]]
+        assert len(server.bodies) == before, "nothing is asked twice"
+        assert score(ranker_for(server), ["a", "bb"], ["c", "ddd"]) == [[0.0, 1.0]] * 2
+        assert all("response_format" in body for body in server.bodies[before:])
+        before = len(server.bodies)
+        score(ranker_for(server, json_schema=False), ["a", "bb"])
+        assert len(server.bodies) == before + 2
+        with_schema = JudgeRanker(ranker_for(server).ranking, tmp_path / "others")
+        score(with_schema, ["a", "bb"])
+    assert len(refused) == 2 and not refused & set(with_schema.verdicts)
+
+
+def test_a_verdict_given_without_a_limit_is_kept_as_that(ranker_for, tmp_path: Path) -> None:
+    def takes_none(body: dict[str, Any]) -> Reply:
+        for key in ("max_tokens", "max_completion_tokens"):
+            if key in body:
+                return error(400, f"Unrecognized request argument supplied: {key}")
+        return longer_wins(body)
+
+    with serving(takes_none) as server:
+        score(ranker_for(server, concurrency=1), ["a", "bb"])
+        before = len(server.bodies)
+        assert score(ranker_for(server), ["a", "bb"]) == [[0.0, 1.0]]
+        assert len(server.bodies) == before
+        server.script = longer_wins
+        limited = JudgeRanker(ranker_for(server).ranking, tmp_path / "others")
+        score(limited, ["a", "bb"])
+    assert not set(limited.verdicts) & set(VerdictLog(tmp_path / "verdicts"))
+
+
 def test_a_server_that_takes_no_limit_at_all_is_asked_without(ranker_for) -> None:
     def script(body: dict[str, Any]) -> Reply:
         for key in ("max_tokens", "max_completion_tokens"):

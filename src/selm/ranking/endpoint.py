@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,12 +44,16 @@ class Answer:
 
     "content_filter": refused by the endpoint. "too_long": the question exceeds the model's context.
     With these two, `text` is what the endpoint said.
+
+    Attributes:
+        left_out: keys of `judge` that were not sent, because the endpoint refuses them.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    left_out: frozenset[str] = frozenset()
 
 
 class Stopped(Exception):
@@ -128,7 +132,7 @@ class Endpoint:
                 found = self._read(response, body)
             if isinstance(found, Answer):
                 self.last_answer = time.monotonic()
-                return found
+                return replace(found, left_out=self._left_out(body))
             if found.adapted:
                 continue
             failures, limits = failures + (not found.is_limit), limits + found.is_limit
@@ -148,6 +152,13 @@ class Endpoint:
             schema = {"name": "answer", "strict": True, "schema": self._schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
+
+    def _left_out(self, body: dict[str, Any]) -> frozenset[str]:
+        limited = any(key in body for key in _LIMIT_KEYS)
+        without_schema = self.settings.json_schema and "response_format" not in body
+        return frozenset(
+            [*([] if limited else ["max_tokens"]), *(["json_schema"] if without_schema else [])]
+        )
 
     def _unreached(self, error: httpx2.RequestError) -> "Failure":
         if isinstance(error, httpx2.ConnectError) and not self.reached:
@@ -190,7 +201,7 @@ class Endpoint:
                 tqdm.write(f"{self.url}: takes no JSON schema; verdicts are read from plain text")
             return True
         key, new = next((k for k in _LIMIT_KEYS if k in body), None), _LIMIT_KEYS[1]
-        renamed = key == "max_tokens" and new in error.words
+        renamed = error.is_about_body and key == "max_tokens" and new in error.words
         if key is not None and (renamed or error.refuses(key)):
             after = _LIMIT_KEYS[_LIMIT_KEYS.index(key) + 1]
             if self._limit_key == key:  # else another thread was first

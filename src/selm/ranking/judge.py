@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import combinations
@@ -61,6 +61,10 @@ class JudgeRanker(Ranker):
         self.template = read_template(ranking)
         self.verdicts = VerdictLog(verdicts)
         self.pause_seconds = pause_seconds
+        refusable = ("max_tokens", *(["json_schema"] if self.settings.json_schema else []))
+        self._may_be_refused = [
+            frozenset(some) for n in range(3) for some in combinations(refusable, n)
+        ]
         self._endpoint: Endpoint | None = None
 
     def score(
@@ -92,16 +96,13 @@ class JudgeRanker(Ranker):
             (_conversation(prompt), texts)
             for prompt, texts in zip(prompts, candidates, strict=True)
         ]
-        questions, prompt_of = {}, {}
+        prompt_of: dict[str, str] = {}
         for prompt_id, (conversation, texts) in zip(prompt_ids, pools, strict=True):
             for i, j in _ordered_pairs(texts):
-                question = self._question(conversation, texts[i], texts[j])
-                key = self._key(question)
-                questions[key] = question
-                prompt_of.setdefault(key, prompt_id)
-        new = {key: q for key, q in questions.items() if key not in self.verdicts}
+                prompt_of.setdefault(self._question(conversation, texts[i], texts[j]), prompt_id)
+        new = {q: prompt_id for q, prompt_id in prompt_of.items() if self._kept(q) is None}
         self._ask(new)
-        self._say_ties({key: prompt_of[key] for key in new})
+        self._say_ties(new)
         return [self._matrix(conversation, texts) for conversation, texts in pools]
 
     def facts(
@@ -120,45 +121,62 @@ class JudgeRanker(Ranker):
             conversation = _conversation(prompt)
             for i, j in combinations(range(len(texts)), 2):
                 if texts[i] != texts[j]:
-                    keys = [
-                        self._key(self._question(conversation, texts[a], texts[b]))
+                    questions = [
+                        self._question(conversation, texts[a], texts[b])
                         for a, b in ((i, j), (j, i))
                     ]
-                    both = [self.verdicts[key] for key in keys]
-                    used |= dict(zip(keys, both, strict=True))
-                    flips += _flips(both[0].outcome, both[1].outcome)
+                    both = {question: self._verdict(question) for question in questions}
+                    used |= both
+                    flips += _flips(*(verdict.outcome for verdict in both.values()))
         return _summary(list(used.values()), flips)
 
     def _question(self, conversation: str, first: str, second: str) -> str:
         return fill(self.template, (conversation, first, second))
 
-    def _key(self, question: str) -> str:
-        """A hash of everything that decides the answer; the question holds template and texts."""
-        settings = self.settings
-        how = [settings.temperature, settings.max_tokens, settings.json_schema]
+    def _key(self, question: str, left_out: frozenset[str]) -> str:
+        """A hash of everything that decides the answer; the question holds template and texts.
+
+        Args:
+            left_out: keys of `judge` that the server refused, so that it was asked without them.
+        """
+        how = [
+            "refused" if key in left_out else getattr(self.settings, key)
+            for key in ("temperature", "max_tokens", "json_schema")
+        ]
         asked = [self.model, *how, question]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    def _kept(self, question: str) -> Verdict | None:
+        """The verdict on it; asked without what the server refused, if it was not asked with it."""
+        keys = (self._key(question, left_out) for left_out in self._may_be_refused)
+        return next((self.verdicts[key] for key in keys if key in self.verdicts), None)
+
+    def _verdict(self, question: str) -> Verdict:
+        kept = self._kept(question)
+        assert kept is not None, "it was asked"
+        return kept
 
     def _matrix(self, conversation: str, texts: Sequence[str]) -> Matrix:
         matrix = [[0.0] * len(texts) for _ in texts]
         for i, j in _ordered_pairs(texts):
-            key = self._key(self._question(conversation, texts[i], texts[j]))
-            matrix[i][j] = _WORTH.get(self.verdicts[key].outcome, 0.0)
+            verdict = self._verdict(self._question(conversation, texts[i], texts[j]))
+            matrix[i][j] = _WORTH.get(verdict.outcome, 0.0)
         return matrix
 
     def _say_ties(self, prompt_of: Mapping[str, str]) -> None:
         """A line for each reason why nobody won, with the first prompt of these."""
         for outcome in ("too_long", "refusal", "unparsable"):
-            keys = [key for key in prompt_of if self.verdicts[key].outcome == outcome]
-            if keys:
-                said = self.verdicts[keys[0]].answer[:_SHOWN]
+            questions = [q for q in prompt_of if self._verdict(q).outcome == outcome]
+            if questions:
+                first = questions[0]
                 line = (
-                    f"{self.model}: {len(keys)} of {len(prompt_of)} verdicts are ties, {outcome}; "
-                    f"the first is of the prompt {prompt_of[keys[0]]}: {said!r}"
+                    f"{self.model}: {len(questions)} of {len(prompt_of)} verdicts are ties, "
+                    f"{outcome}; the first is of the prompt {prompt_of[first]}: "
+                    f"{self._verdict(first).answer[:_SHOWN]!r}"
                 )
                 tqdm.write(one_line(line))
 
-    def _ask(self, questions: Mapping[str, str]) -> None:
+    def _ask(self, questions: Collection[str]) -> None:
         """Ask all questions at once, `concurrency` at a time. The first error ends it.
 
         Answers that are under way by then are waited for and kept.
@@ -173,10 +191,11 @@ class JudgeRanker(Ranker):
         endpoint = self._endpoint
         endpoint.pace.stopped.clear()
 
-        def answer(key: str, question: str) -> None:
+        def answer(question: str) -> None:
             try:
                 answer = endpoint.ask(question)
                 said = endpoint.without_key(answer.text)[:KEPT]
+                key = self._key(question, answer.left_out)
                 self.verdicts.add(key, replace(read_verdict(answer), answer=said))
             except UserError:
                 endpoint.stop()  # here, before this thread takes the next question
@@ -187,7 +206,7 @@ class JudgeRanker(Ranker):
             tqdm(total=total, desc=what, unit="verdict", leave=False) as progress,
             ThreadPoolExecutor(self.settings.concurrency) as threads,
         ):
-            waiting = [threads.submit(answer, *item) for item in questions.items()]
+            waiting = [threads.submit(answer, question) for question in questions]
             try:
                 for done in as_completed(waiting):
                     if isinstance(done.exception(), Stopped):

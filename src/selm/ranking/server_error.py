@@ -60,6 +60,7 @@ _UNSUPPORTED = re.compile(
     r"not (be )?(support|permit|allow|accept|recogni|available)|unsupported|unrecogni|unknown"
     r"|extra|unexpected|deprecat|no longer|unavailable|invalid (param|arg)|not (accept|take)"
 )
+_REFUSED = re.compile(rf"{_UNSUPPORTED.pattern}|invalid|fail|compil|must|only|\bno\b|not valid")
 _OUT_OF_CREDIT = re.compile(
     r"insufficient_quota|billing|credit balance|insufficient (balance|fund|credit)"
 )
@@ -107,8 +108,14 @@ class ServerError:
         return self.status in (400, 403, 422, 451) and bool(_FILTERED.search(self.all))
 
     @property
+    def is_about_body(self) -> bool:
+        """It refuses what was sent; whatever else passes, or has nothing to do with the request."""
+        return self.status in (400, 415, 422)
+
+    @property
     def is_about_schema(self) -> bool:
-        return self.status not in (401, 403, 429) and bool(_NO_SCHEMA.search(self.all))
+        words = self.all
+        return bool(self.is_about_body and _NO_SCHEMA.search(words) and _REFUSED.search(words))
 
     @property
     def is_out_of_credit(self) -> bool:
@@ -116,7 +123,8 @@ class ServerError:
 
     def refuses(self, parameter: str) -> bool:
         """It says that this parameter of the request is none that it knows."""
-        return parameter in self.all and bool(_UNSUPPORTED.search(self.all))
+        words = self.all
+        return self.is_about_body and parameter in words and bool(_UNSUPPORTED.search(words))
 
 
 def read(status: int, body: str) -> ServerError:
