@@ -1,8 +1,9 @@
-"""Let a policy answer the held-out prompts greedily, and score the answers with the ranker.
+"""Score a policy's answers to the held-out prompts, each beside the base model's answer.
 
     python scripts/evaluate.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
-Iteration 0 is the base model. Writes runs/<run_name>/iter-<T>/evaluation.
+Iteration 0 is the base model. Reads runs/<run_name>/iter-<T>/answers and iter-0/answers. Writes
+runs/<run_name>/iter-<T>/evaluation. Killed? The same command goes on at the last shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main
@@ -16,37 +17,24 @@ def main() -> None:
     stage.begin()
 
     from selm.data.parquet import read_rows, save_rows
-    from selm.data.portions import held_out_portion
     from selm.data.schemas import EvaluationRow
-    from selm.evaluation.held_out import (
-        base_responses,
-        facts,
-        greedy,
-        with_rewards,
-        without_reward,
-    )
-    from selm.generation.respond import respond
-    from selm.ranking.kinds import in_words, load_ranker, look
+    from selm.evaluation.scores import evaluate
+    from selm.ranking.kinds import in_words
     from selm.run import artifacts
 
-    rows, dropped = held_out_portion(run.recipe)
-    look(run.recipe.held_out_ranking(), rows[:1])
-    policy = artifacts.policy_path(run.recipe, t)
+    answers, of_base = (
+        read_rows(artifacts.folder(run.recipe, "answers", i) / "test.parquet") for i in (t, 0)
+    )
     partial = artifacts.partial_folder(run, "evaluation", t)
-    answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: evaluating")
-    base = [{**row, "response": row["responses"][0]} for row in answered.rows]
-    if t > 0:
-        base = read_rows(artifacts.folder(run.recipe, "evaluation", 0) / "test.parquet")
     verdicts = artifacts.verdicts_folder(run.recipe)
-    ranker = load_ranker(run.recipe.held_out_ranking(), run.recipe.seed, verdicts)
-    scored = with_rewards(answered.rows, base_responses(base), ranker)
-    found = facts(answered.rows, base_responses(base), run.recipe, verdicts)
+    what = f"iteration {t}: scoring"
+    evaluated = evaluate(answers, of_base, run.recipe, partial, verdicts, what)
 
     with stage.writing() as record:
-        save_rows(scored, EvaluationRow, record.folder / "test.parquet")
-        record.rows, record.tokens = len(scored), answered.tokens
-        record.dropped = dropped + answered.dropped + without_reward(answered.rows, scored)
-        record.facts, record.note = {"rankers": found}, in_words(found)
+        save_rows(evaluated.rows, EvaluationRow, record.folder / "test.parquet")
+        record.rows, record.dropped = len(evaluated.rows), evaluated.dropped
+        record.facts = {"rankers": evaluated.facts}
+        record.note = in_words(evaluated.facts)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from damages import DAMAGES
 
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
-from selm.run import artifacts, fingerprint, hashes, manifest, plan
+from selm.run import artifacts, fingerprint, hashes, lineage, manifest, plan
 from selm.run.artifacts import folder, partial_folder, require_inputs, state
 from selm.run.hashes import sha256
 from selm.run.plan import Run
@@ -58,14 +58,15 @@ def stale(run: Run) -> set[str]:
 
 
 EVALUATIONS = {"iter-0/evaluation", "iter-1/evaluation", "iter-2/evaluation", "report"}
-AFTER_CHECKPOINT_2 = {"iter-2/checkpoint", "iter-2/evaluation", "report"}
+ANSWERS = EVALUATIONS | {"iter-0/answers", "iter-1/answers", "iter-2/answers"}
+AFTER_CHECKPOINT_2 = {"iter-2/checkpoint", "iter-2/answers", "iter-2/evaluation", "report"}
 AFTER_PREFERENCES_2 = AFTER_CHECKPOINT_2 | {"iter-2/preferences"}
 AFTER_CHECKPOINT_1 = AFTER_PREFERENCES_2 | {
-    *("iter-1/checkpoint", "iter-1/evaluation", "iter-2/responses")
+    *("iter-1/checkpoint", "iter-1/answers", "iter-1/evaluation", "iter-2/responses")
 }
 AFTER_PREFERENCES_1 = AFTER_CHECKPOINT_1 | {"iter-1/preferences"}
 AFTER_RESPONSES_1 = AFTER_PREFERENCES_1 | {"iter-1/responses"}
-EVERYTHING = AFTER_RESPONSES_1 | EVALUATIONS
+EVERYTHING = AFTER_RESPONSES_1 | ANSWERS
 
 # What each change makes stale. Both iterations are selm.
 TABLE = {
@@ -75,7 +76,7 @@ TABLE = {
     "data.revision=other": EVERYTHING,
     "data.limit=10": AFTER_RESPONSES_1,
     "data.train_split=test": AFTER_RESPONSES_1,
-    "data.test_split=train": EVALUATIONS,
+    "data.test_split=train": ANSWERS,
     "data.train_rows=24": set(),
     "generation.temperature=0.5": AFTER_RESPONSES_1,
     "generation.max_tokens=9": EVERYTHING,
@@ -103,7 +104,7 @@ TABLE = {
     "iterations.0.learning_rate=0.5": AFTER_CHECKPOINT_1,
     "iterations.1.learning_rate=0.5": AFTER_CHECKPOINT_2,
     "iterations.1.objective=online_dpo": AFTER_CHECKPOINT_2,
-    "evaluation.limit=3": EVALUATIONS,
+    "evaluation.limit=3": ANSWERS,
     "evaluation.ranking={ranker: random}": EVALUATIONS,
     "hub.namespace=me": set(),
     "hub.private=false": set(),
@@ -138,9 +139,9 @@ def test_the_remaining_plan_says_of_done_stages_that_they_are_done(run_with) -> 
     lines = plan.script(run, artifacts.done(run.recipe)).splitlines()
     commands = [line for line in lines if line.startswith(("python", "accelerate"))]
     assert [line.split("scripts/")[1].split(".py")[0] for line in commands] == [
-        *("rank", "train", "evaluate", "report")
+        *("rank", "train", "answer", "evaluate", "report")
     ]
-    assert sum(line.startswith("echo") for line in lines) == len(stages(run.recipe)) - 4
+    assert sum(line.startswith("echo") for line in lines) == len(stages(run.recipe)) - 5
 
 
 def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:
@@ -171,7 +172,7 @@ def test_another_number_of_iterations_is_another_portion(run_with) -> None:
     write_all(run_with())
     run = run_with("iterations=[{objective: selm, learning_rate: 1.0e-3}]")
     assert stale(run) == {*("iter-1/responses", "iter-1/preferences", "iter-1/checkpoint")} | {
-        *("iter-1/evaluation", "report")
+        *("iter-1/answers", "iter-1/evaluation", "report")
     }
 
 
@@ -180,6 +181,15 @@ def test_a_stale_artifact_says_what_changed(run_with) -> None:
     changed = run_with("training.alpha=0.5").recipe
     assert state(changed, "checkpoint", 1).why == "recipe changed: training.alpha (0.01 -> 0.5)"
     assert "input iter-1/checkpoint is not current" in state(changed, "responses", 2).why
+
+
+def test_an_evaluation_of_an_older_format_says_that_alone(run_with, monkeypatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(lineage, "FORMATS", {})
+        write_all(run_with())
+    found = state(run_with().recipe, "evaluation", 0)
+    assert (found.current, found.why) == (False, "recipe changed: format (3 -> 4)")
+    assert stale(run_with()) == EVALUATIONS
 
 
 def test_changed_content_of_data_and_reward_files_counts(run_with, tmp_path: Path) -> None:

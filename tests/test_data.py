@@ -16,6 +16,7 @@ from selm.data.schemas import EvaluationRow, PreferenceRow, ResponseRow, ScoreRo
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
+from selm.run.stages import STAGES
 
 QUICKSTART = Path(__file__).parents[1] / "recipes/smollm2-135m-instruct/selm.yaml"
 HI = [{"role": "user", "content": "Hi"}]
@@ -336,7 +337,7 @@ def test_where_a_prompt_has_tools_its_messages_and_its_row_have_columns_more() -
 @pytest.mark.parametrize("kind", SAVED)
 def test_an_artifact_loads_as_a_dataset_of_one_split(kind: str, tmp_path: Path) -> None:
     schema, row = SAVED[kind]
-    split = "test" if kind == "evaluation" else "train"
+    split = STAGES[kind].split
     save_rows([row] * 3, schema, tmp_path / f"{split}.parquet")
     (tmp_path / "manifest.json").write_text('{"stage": "any"}', encoding="utf-8")
     loaded = load_dataset(str(tmp_path))

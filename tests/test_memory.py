@@ -8,7 +8,7 @@ import torch
 
 from selm import cli, memory
 
-OURS = {"train", "generate", "rank", "evaluate"}
+OURS = {"train", "generate", "rank", "answer", "evaluate"}
 
 
 def allocate_on_a_cpu() -> None:

@@ -20,11 +20,12 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from selm.errors import UserError
-from selm.evaluation.held_out import with_rewards
+from selm.evaluation.scores import beside_base, with_rewards
 from selm.ranking.base import scores_of
 from selm.ranking.kinds import load_ranker
 from selm.ranking.pairrm import MARKERS, PairRMRanker, cut, rendered
 from selm.ranking.pairrm_model import load
+from selm.ranking.scoring import score_shard
 from selm.recipe.schema import Ranking
 
 TOLERANCE = 1e-4  # some hundred roundings of fp32 values of up to 10, on any processor
@@ -377,7 +378,9 @@ def test_a_held_out_reward_is_the_score_beside_the_bases_response(
         | {"num_tokens": [3]}
         for i, text in (("same", "base"), ("other", "new"))
     ]
-    same, other = with_rewards(rows, {"same": "base", "other": "base"}, rankers["small"])
+    base = [row | {"responses": ["base"]} for row in rows]
+    scored = score_shard(beside_base(rows, base), rankers["small"])
+    (same, other), _ = with_rewards(rows, scored)
     assert (same["reward"], same["reward_of_base"]) == (0.0, 0.0)
     [[_, left], [right, _]] = rankers["small"].compare(["other"], [HI], [["new", "base"]])[0]
     assert other["reward"] == pytest.approx((left - right) / 2) != 0

@@ -14,7 +14,7 @@ from selm.data.portions import training_portion
 from selm.data.prompts import as_messages, as_text
 from selm.data.schemas import PreferenceRow, ResponseRow
 from selm.errors import UserError
-from selm.evaluation.held_out import with_rewards, without_reward
+from selm.evaluation.scores import beside_base, evaluate, with_rewards
 from selm.generation.respond import respond
 from selm.ranking.base import Ranker
 from selm.ranking.ensemble import EnsembleRanker
@@ -23,6 +23,7 @@ from selm.ranking.kinds import load_ranker
 from selm.ranking.prefer import prefer
 from selm.ranking.random import RandomRanker
 from selm.ranking.refused import PromptRefused
+from selm.ranking.scoring import score_shard
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Ranking, Recipe
 
@@ -181,9 +182,10 @@ def test_the_datasets_columns_reach_the_function(
     (tmp_path / "ranked").mkdir()
     preferences, _ = preferred(on_disk, recipe, tmp_path / "ranked")
     assert [row["scores"][0] for row in preferences] == [0, 10, 20, 30]
-    base = {row["prompt_id"]: "base" for row in on_disk}
-    scored = with_rewards(on_disk, base, load_ranker(recipe.ranking, recipe.seed))
-    assert [row["reward_of_base"] for row in scored] == [1, 11, 21, 31]
+    (tmp_path / "scored").mkdir()
+    base = [row | {"responses": ["base"]} for row in on_disk]
+    scored = evaluate(on_disk, base, recipe, tmp_path / "scored", tmp_path, "scoring")
+    assert [row["reward_of_base"] for row in scored.rows] == [1, 11, 21, 31]
 
 
 def test_random_scores_depend_on_seed_and_prompt_alone() -> None:
@@ -393,7 +395,7 @@ class Picky(Ranker):
 def test_a_prompt_that_the_ranker_refuses_costs_its_row(
     recipe_with, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr("selm.ranking.prefer.load_ranker", lambda *settings: Picky())
+    monkeypatch.setattr("selm.ranking.scoring.load_ranker", lambda *settings: Picky())
     rows = [row(name, "w", "ll", "yyy") for name in ("a", "no-1", "b", "no-2", "no-3")]
     found = prefer(rows, recipe_with("ranking.shard_size=3"), tmp_path)
     assert [one["prompt_id"] for one in found.rows] == ["a", "b"]
@@ -408,19 +410,20 @@ def test_a_prompt_that_the_ranker_refuses_costs_its_row(
 def test_without_any_prompt_that_the_ranker_reads_the_stage_ends(
     recipe_with, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("selm.ranking.prefer.load_ranker", lambda *settings: Picky())
+    monkeypatch.setattr("selm.ranking.scoring.load_ranker", lambda *settings: Picky())
     with pytest.raises(UserError, match=r"no pair is left of 1 rows \({'refused_by_ranker': 1}\)"):
         prefer([row("no", "w", "ll", "yyy")], recipe_with(), tmp_path)
 
 
 def test_held_out_rows_that_cannot_be_scored_are_left_out_and_counted() -> None:
     rows = [row(name, "w", "l", "yyy") for name in ("a", "no-1", "no base", "b")]
-    scored = with_rewards(rows, {"a": "x", "no-1": "x", "b": "yyyy"}, Picky())
-    assert [(one["prompt_id"], one["reward"], one["reward_of_base"]) for one in scored] == [
+    base = [row(name, "w", "l", text) for name, text in (("a", "x"), ("no-1", "x"), ("b", "yyyy"))]
+    scored = score_shard(beside_base(rows, base), Picky())
+    found, dropped = with_rewards(rows, scored)
+    assert [(one["prompt_id"], one["reward"], one["reward_of_base"]) for one in found] == [
         *(("a", 3.0, 1.0), ("b", 3.0, 4.0))
     ]
-    dropped = without_reward(rows, scored)
-    assert dropped == {"refused_by_ranker": 2}
+    assert dropped == {"refused_by_ranker": 1, "not_answered_by_base": 1}
     assert dropped.first["refused_by_ranker"].startswith("prompt no-1")
 
 

@@ -191,7 +191,7 @@ def test_plan_names_only_scripts_and_files_that_it_is_given(path: str) -> None:
         words = shlex.split(line)
         (stage,) = [word for word in words if word.startswith("scripts/")]
         assert stage.split("/")[1] in {
-            *("generate.py", "rank.py", "train.py", "evaluate.py", "report.py")
+            *("generate.py", "rank.py", "train.py", "answer.py", "evaluate.py", "report.py")
         }
         assert words[words.index(stage) + 1] == path
         assert words[-1] == "seed=7"
@@ -204,8 +204,10 @@ def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str
         "accelerate launch --config_file accelerate_configs/zero3.yaml --quiet scripts/train.py"
     )
     expected = [
+        f"python scripts/answer.py {path} --iteration 0",
         f"python scripts/evaluate.py {path} --iteration 0",
         f"{launch} {path} --iteration 1",
+        f"python scripts/answer.py {path} --iteration 1",
         f"python scripts/evaluate.py {path} --iteration 1",
     ]
     for t in (2, 3, 4):
@@ -213,6 +215,7 @@ def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str
             f"python scripts/generate.py {path} --iteration {t}",
             f"python scripts/rank.py {path} --iteration {t}",
             f"{launch} {path} --iteration {t}",
+            f"python scripts/answer.py {path} --iteration {t}",
             f"python scripts/evaluate.py {path} --iteration {t}",
         ]
     assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]
@@ -222,12 +225,16 @@ def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str
 def test_plan_of_the_others_explores_in_every_iteration(path: str) -> None:
     recipe = load_recipe(path)
     launch = f"accelerate launch --config_file {recipe.training.accelerate_config} --quiet"
-    expected = [f"python scripts/evaluate.py {path} --iteration 0"]
+    expected = [
+        f"python scripts/answer.py {path} --iteration 0",
+        f"python scripts/evaluate.py {path} --iteration 0",
+    ]
     for t in range(1, len(recipe.iterations) + 1):
         expected += [
             f"python scripts/generate.py {path} --iteration {t}",
             f"python scripts/rank.py {path} --iteration {t}",
             f"{launch} scripts/train.py {path} --iteration {t}",
+            f"python scripts/answer.py {path} --iteration {t}",
             f"python scripts/evaluate.py {path} --iteration {t}",
         ]
     assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]

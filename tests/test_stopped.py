@@ -140,7 +140,7 @@ def where_nothing_can_be(output: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", [a_file_in_its_place, a_file_above_it, where_nothing_can_be])
-@pytest.mark.parametrize("script", ["plan.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["plan.py", "answer.py"])
 def test_an_output_folder_that_cannot_be_is_one_line(
     script: str,
     place: Callable[[Path], Path],
@@ -158,11 +158,11 @@ def test_an_output_folder_that_cannot_be_is_one_line(
             cli.keep_text(artifacts.run_folder(run.recipe) / "plan.sh", "text")
         else:
             run, t = cli.parse_iteration("", first=0)
-            stage = cli.Stage(run, "evaluation", t)
+            stage = cli.Stage(run, "answers", t)
             assert not stage.is_done()
             stage.begin()
 
-    iteration = ["--iteration", "0"] if script == "evaluate.py" else []
+    iteration = ["--iteration", "0"] if script == "answer.py" else []
     monkeypatch.setattr(sys, "argv", [*words, *iteration])
     code, said = ended(main, capsys)
     assert code == 2

@@ -16,7 +16,7 @@ _ENGINE = (
     "lower generation.batch_size (transformers), generation.vllm.gpu_memory_utilization or "
     "generation.vllm.max_model_len (vllm), or raise generation.tensor_parallel_size"
 )
-_RANKER = "ranking.tokens_per_batch or the number of ranking.workers"
+_RANKER = "lower ranking.tokens_per_batch or the number of ranking.workers"
 
 # By script: the keys of the recipe that decide on its memory.
 LOWER = {
@@ -24,8 +24,9 @@ LOWER = {
     "training.gradient_checkpointing=true, lower training.max_length, train an adapter "
     "(training.lora={}), or shard over GPUs with accelerate_configs/zero3.yaml",
     "generate": _ENGINE,
-    "rank": f"lower {_RANKER}",
-    "evaluate": f"{_ENGINE}; for the ranker lower {_RANKER}",
+    "rank": _RANKER,
+    "answer": _ENGINE,
+    "evaluate": _RANKER,
 }
 
 

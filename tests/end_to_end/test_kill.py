@@ -32,7 +32,7 @@ def shards(project, kind: str) -> list[Path]:
 def test_generate(project, finished) -> None:
     """Twelve shards of one row; the first one is kept."""
     slow = project.with_overrides("generation.shard_size=1")
-    slow.stage("evaluate", 0)
+    slow.stage("answer", 0)
     slow.killed_at("shard", 1, "generate", 1)
     assert len(shards(slow, "responses")) == 1
     assert not (slow.folder / "iter-1" / "responses").exists()
@@ -42,26 +42,35 @@ def test_generate(project, finished) -> None:
     assert rows(slow, "responses") == rows(finished, "responses")
 
 
-def test_rank(project_copy, finished, tmp_path: Path) -> None:
-    slow_ranker = tmp_path / "slow.py"
-    slow_ranker.write_text(
+@pytest.fixture
+def counting_ranker(tmp_path: Path) -> Path:
+    """Scores lengths, and writes the prompt of each call to a file beside it: `calls`."""
+    file = tmp_path / "slow.py"
+    file.write_text(
         "calls = open(__file__ + '.calls', 'a')\n"
         "def score(prompt, candidates):\n"
         "    print(prompt[-1]['content'], file=calls, flush=True)\n"
         "    return [float(len(text)) for text in candidates]\n",
         encoding="utf-8",
     )
+    return file
+
+
+def calls(ranker: Path) -> list[str]:
+    return Path(f"{ranker}.calls").read_text(encoding="utf-8").splitlines()
+
+
+def test_rank(project_copy, finished, counting_ranker: Path) -> None:
     slow = project_copy.with_overrides(
         "ranking.ranker=function",
-        f"ranking.name_or_path={slow_ranker}:score",
+        f"ranking.name_or_path={counting_ranker}:score",
         "ranking.shard_size=2",
     )
     slow.killed_at("shard", 2, "rank", 1)
     assert slow.stage("rank", 1).returncode == 0
     found = rows(slow, "preferences")
     assert len({row["prompt_id"] for row in found}) == len(found)
-    calls = Path(f"{slow_ranker}.calls").read_text(encoding="utf-8").splitlines()
-    assert len(calls) == 12, "a finished shard was ranked again"
+    assert len(calls(counting_ranker)) == 12, "a finished shard was ranked again"
 
     undisturbed = slow.with_overrides("run_name=undisturbed")
     (project_copy.output_dir / "undisturbed/iter-1").mkdir(parents=True)
@@ -70,6 +79,26 @@ def test_rank(project_copy, finished, tmp_path: Path) -> None:
     )
     assert undisturbed.stage("rank", 1).returncode == 0
     assert rows(undisturbed, "preferences") == found
+
+
+def test_evaluate(project_copy, counting_ranker: Path) -> None:
+    """Eight answers in four shards; answers of both policies stay as another judge scores them."""
+    ranking = f"{{ranker: function, name_or_path: '{counting_ranker}:score', shard_size: 2}}"
+    judged = project_copy.with_overrides(f"evaluation.ranking={ranking}")
+    judged.killed_at("shard", 2, "evaluate", 1)
+    assert len(shards(judged, "evaluation")) == 2
+    again = judged.stage("evaluate", 1)
+    assert again.returncode == 0, again.stderr
+    assert "resumed" in again.stderr
+    assert len(calls(counting_ranker)) == 8, "a finished shard was scored again"
+    answers, base = (
+        read_rows(artifacts.folder(judged.recipe, "answers", t) / "test.parquet") for t in (1, 0)
+    )
+    found = read_rows(artifacts.folder(judged.recipe, "evaluation", 1) / "test.parquet")
+    for row, answer, of_base in zip(found, answers, base, strict=True):
+        assert row["response"] == answer["responses"][0]
+        assert row["reward"] == len(row["response"])
+        assert row["reward_of_base"] == len(of_base["responses"][0])
 
 
 def test_train(project_copy, finished) -> None:
@@ -129,7 +158,7 @@ def test_train_ends_with_its_launcher(project_copy, processes: int) -> None:
 
 def test_a_stage_is_made_by_one_process_at_a_time(project) -> None:
     slow = project.with_overrides("generation.shard_size=1")
-    slow.stage("evaluate", 0)
+    slow.stage("answer", 0)
     first = subprocess.Popen(
         slow.command("generate", 1), cwd=REPOSITORY, env=slow.all_environment()
     )

@@ -96,7 +96,7 @@ def test_a_dataset_that_cannot_be_used_is_named(
     row: dict[str, str], named: str, project, tmp_path: Path
 ) -> None:
     mine = project.with_overrides(write(tmp_path / "broken.jsonl", [row] * 20), ONE_ITERATION)
-    failed = mine.stage("evaluate", 0)
+    failed = mine.stage("answer", 0)
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     last = failed.stderr.splitlines()[-1]
@@ -107,3 +107,6 @@ def test_a_missing_input_names_the_command_that_makes_it(project) -> None:
     failed = project.stage("rank", 2)
     assert failed.returncode == 2
     assert "iter-2/responses: missing; run: python scripts/generate.py" in failed.stderr
+    failed = project.stage("evaluate", 0)
+    assert failed.returncode == 2
+    assert "iter-0/answers: missing; run: python scripts/answer.py" in failed.stderr

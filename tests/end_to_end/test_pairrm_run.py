@@ -53,6 +53,7 @@ def test_wrong_weights_stop_the_stage_and_leave_nothing_half_written(
 ) -> None:
     (ranker_folder / "model.safetensors").write_bytes(b"nonsense")
     mine = project.with_overrides("ranking.ranker=pairrm", f"ranking.name_or_path={ranker_folder}")
+    assert mine.stage("answer", 0).returncode == 0
     failed = mine.stage("evaluate", 0)
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr

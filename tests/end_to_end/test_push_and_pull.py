@@ -37,14 +37,17 @@ USERS = [
     User("me", "hf_fine_read", role="fineGrained", scopes={"me": ["repo.content.read"]}),
 ]
 PUSHED = {
+    "iter-0/answers": ("datasets", "me/tiny-answers", "iter-0"),
     "iter-0/evaluation": ("datasets", "me/tiny-evaluation", "iter-0"),
     "iter-1/responses": ("datasets", "me/tiny-responses", "iter-1"),
     "iter-1/preferences": ("datasets", "me/tiny-preferences", "iter-1"),
     "iter-1/checkpoint": ("models", "me/tiny-iter-1", "iter-1"),
+    "iter-1/answers": ("datasets", "me/tiny-answers", "iter-1"),
     "iter-1/evaluation": ("datasets", "me/tiny-evaluation", "iter-1"),
     "iter-2/responses": ("datasets", "me/tiny-responses", "iter-2"),
     "iter-2/preferences": ("datasets", "me/tiny-preferences", "iter-2"),
     "iter-2/checkpoint": ("models", "me/tiny-iter-2", "iter-2"),
+    "iter-2/answers": ("datasets", "me/tiny-answers", "iter-2"),
     "iter-2/evaluation": ("datasets", "me/tiny-evaluation", "iter-2"),
     "report": ("datasets", "me/tiny-evaluation", "report"),
 }
@@ -86,7 +89,7 @@ def story(
         for name in ("first", "second")
     )
     output = ""
-    for script, t in (("evaluate", 0), ("generate", 1), ("rank", 1)):
+    for script, t in (("answer", 0), ("evaluate", 0), ("generate", 1), ("rank", 1)):
         done = first.stage(script, t)
         assert done.returncode == 0, done.stderr
         output += done.stdout + done.stderr
@@ -101,6 +104,7 @@ def test_the_second_machine_ends_where_an_undisturbed_run_does(story, finished) 
     second, whole = story.second, finished
     for kind, t, file in (
         ("preferences", 2, "train.parquet"),
+        ("answers", 2, "test.parquet"),
         ("evaluation", 1, "test.parquet"),
         ("evaluation", 2, "test.parquet"),
     ):
@@ -117,7 +121,8 @@ def test_the_second_machine_ends_where_an_undisturbed_run_does(story, finished) 
 
 
 def test_what_is_on_the_hub_is_not_made_again(story) -> None:
-    for key in ("iter-0/evaluation", "iter-1/responses", "iter-1/preferences"):
+    first = ("iter-0/answers", "iter-0/evaluation", "iter-1/responses", "iter-1/preferences")
+    for key in first:
         assert f"{key}: already done, on the Hub" in story.output
         assert len([title for title in titles(story.hub) if title == one_title(key)]) == 1
     assert "iter-1/preferences: pulled from me/tiny-preferences (iter-1)" in story.output
@@ -165,7 +170,9 @@ READ_BACK = """
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-for kind, splits in (("responses", (1, 2)), ("preferences", (1, 2)), ("evaluation", (0, 1, 2))):
+splits_of = {"responses": (1, 2), "preferences": (1, 2)}
+splits_of |= {"answers": (0, 1, 2), "evaluation": (0, 1, 2)}
+for kind, splits in splits_of.items():
     loaded = load_dataset(f"me/tiny-{kind}")
     assert list(loaded) == [f"iter_{t}" for t in splits], loaded
     tagged = load_dataset(f"me/tiny-{kind}", revision="iter-1")
@@ -187,9 +194,10 @@ def test_the_libraries_of_the_field_read_it_back(story, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:4] == [
+    assert done.stdout.split("\n")[:5] == [
         "responses [12, 12]",
         "preferences [12, 12]",
+        "answers [8, 8, 8]",
         "evaluation [8, 8, 8]",
         "models",
     ]
@@ -225,6 +233,12 @@ def test_cards_name_true_parents_and_revisions(story) -> None:
     assert commit["iter-2/responses"] in preferences.text
     for fact in ("ranker: random", "max_tokens: 8", "Dropped: none", "python scripts/rank.py"):
         assert fact in preferences.text
+    evaluation = DatasetCard(card("iter-2/evaluation"))
+    assert evaluation.data.configs[0]["data_files"][-1]["path"] == "iter-2/test.parquet"
+    for parent in ("iter-0/answers", "iter-2/answers", "iter-2/checkpoint"):
+        assert commit[parent] in evaluation.text, parent
+    for fact in ("ranker: random", "max_tokens: 8", "python scripts/evaluate.py"):
+        assert fact in evaluation.text
     checked = [line for line in hub.log if line == "POST /api/validate-yaml 200"]
     assert len(checked) == len(PUSHED)
 
@@ -483,7 +497,7 @@ def test_inputs_are_pushed_first_and_pulled_where_they_are_missing(
     pushing = replace(pushing, environment=pushing.environment | how)
     done = pushing.stage("evaluate", 1)
     assert done.returncode == 0, done.stderr
-    first = ["iter-0/evaluation", *(k for k in PUSHED if k.startswith("iter-1/"))]
+    first = ["iter-0/answers", *(k for k in PUSHED if k.startswith("iter-1/"))]
     assert sorted(title for title in titles(hub) if title != "initial") == sorted(
         one_title(key) for key in first
     )

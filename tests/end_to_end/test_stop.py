@@ -80,7 +80,7 @@ def test_a_stage_ends_with_run_sh(
     project, start, tmp_path: Path, number: int, whole_group: bool, code: int, word: str
 ) -> None:
     slow = project.with_overrides("generation.max_tokens=250", "generation.shard_size=1")
-    partial = slow.folder / "iter-0" / ".evaluation.partial"
+    partial = slow.folder / "iter-0" / ".answers.partial"
     process = start(slow, lambda: any(partial.glob("shard-*.parquet")))
     (os.killpg if whole_group else os.kill)(process.pid, number)
     assert process.wait(timeout=30) == code
@@ -90,8 +90,8 @@ def test_a_stage_ends_with_run_sh(
     lines = [line for line in said.splitlines() if line.startswith("stopped by")]
     assert len(lines) == 1, said
     assert lines[0].startswith(f"stopped by {word}: ") and f"kept in {partial}" in lines[0]
-    assert "go on with: python scripts/evaluate.py" in lines[0]
-    log = (slow.folder / "logs" / "iter-0-evaluate.1.log").read_text(encoding="utf-8")
+    assert "go on with: python scripts/answer.py" in lines[0]
+    log = (slow.folder / "logs" / "iter-0-answer.1.log").read_text(encoding="utf-8")
     assert lines[0] in log
     if whole_group:
         assert said.splitlines()[-1].startswith("go on with: bash scripts/run.sh")

@@ -46,7 +46,12 @@ def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:
 def test_each_stage_has_a_log_of_its_attempt(finished) -> None:
     logs = {path.name for path in (finished.folder / "logs").iterdir()}
     assert len(logs) == len(stages(finished.recipe))
-    assert {"iter-0-evaluate.1.log", "iter-2-train.1.log", "report.1.log"} <= logs
+    assert {
+        "iter-0-answer.1.log",
+        "iter-0-evaluate.1.log",
+        "iter-2-train.1.log",
+        "report.1.log",
+    } <= logs
     text = (finished.folder / "logs" / "iter-1-generate.1.log").read_text(encoding="utf-8")
     assert "responses: written, 12 rows" in text
 
@@ -113,6 +118,7 @@ def test_only_what_depends_on_a_lost_checkpoint_is_redone(project_copy) -> None:
     assert done.returncode == 0, done.stderr
     assert changed(before, project_copy.folder) == {
         "iter-2/checkpoint",
+        "iter-2/answers",
         "iter-2/evaluation",
         "report",
     }

@@ -102,6 +102,24 @@ def test_ranking_is_the_same_with_two_workers_and_a_death(project_copy, tmp_path
     assert written(two, "preferences") == wanted
 
 
+def test_scores_are_the_same_with_two_workers(project_copy, tmp_path: Path) -> None:
+    reward = tmp_path / "reward.py"
+    reward.write_text(
+        "def score(prompt, candidates):\n    return [len(text) for text in candidates]\n",
+        encoding="utf-8",
+    )
+    ranking = f"{{ranker: function, name_or_path: '{reward}:score', shard_size: 2}}"
+    judged = project_copy.with_overrides(f"evaluation.ranking={ranking}")
+    evaluation = judged.folder / "iter-1/evaluation"
+    rows = []
+    for workers in (1, 2):
+        done = judged.with_overrides(f"evaluation.ranking.workers={workers}").stage("evaluate", 1)
+        assert done.returncode == 0, done.stderr
+        rows.append((evaluation / "test.parquet").read_bytes())
+        (evaluation / "manifest.json").unlink()
+    assert rows[0] == rows[1]
+
+
 FAILURES = """
 import os, sys
 from pathlib import Path

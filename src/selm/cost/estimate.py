@@ -15,7 +15,8 @@ ESTIMATES = {
     "responses": generation.cost,
     "preferences": ranking.cost,
     "checkpoint": training.cost,
-    "evaluation": evaluation.cost,
+    "answers": evaluation.answering_cost,
+    "evaluation": evaluation.scoring_cost,
 }
 
 

@@ -27,7 +27,7 @@ REMEDIES = {
         ((_LORA,), (_LORA, _CHECKPOINTING), (_LORA, _CHECKPOINTING, *_ONE_ROW)),
     ),
     "responses": _GENERATION,
-    "evaluation": _GENERATION,
+    "answers": _GENERATION,
 }
 
 

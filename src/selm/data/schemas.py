@@ -115,6 +115,7 @@ class EvaluationRow(Prompted):
 ARTIFACTS = {
     "responses": ResponseRow,
     "preferences": PreferenceRow,
+    "answers": ResponseRow,
     "evaluation": EvaluationRow,
 }
 

@@ -20,6 +20,7 @@ from selm.markdown import code, fenced, literal
 from selm.recipe.loading import as_yaml
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
+from selm.run.stages import STAGES
 
 if TYPE_CHECKING:
     from selm.run.on_hub import Pushed
@@ -49,13 +50,13 @@ def dataset_card(
     iterations: Mapping[int, tuple[Manifest, Sources]],
     has_report: bool,
 ) -> str:
-    """The card of the responses, preferences or evaluations of a run.
+    """The card of the responses, preferences, answers or evaluations of a run.
 
     Args:
         iterations: t -> manifest and sources of each iteration that the dataset holds.
     """
     ordered = dict(sorted(iterations.items()))
-    file = "test.parquet" if kind == "evaluation" else "train.parquet"
+    file = f"{STAGES[kind].split}.parquet"
     rows = sum(manifest["rows"] for manifest, _ in ordered.values())
     data = DatasetCardData(
         pretty_name=f"{recipe.run_name}: {kind}",
@@ -89,11 +90,12 @@ def _split(
     recipe: Recipe, kind: str, t: int, manifest: Manifest, sources: Sources
 ) -> dict[str, Any]:
     """What the dataset's template says of one iteration."""
-    policy = t if kind == "evaluation" else t - 1
+    held_out = STAGES[kind].split == "test"
+    policy = t if held_out else t - 1
     settings = _settings(manifest)
-    responses = sources.get(f"iter-{t}/responses")
-    if responses is not None:
-        settings = _settings(json.loads(responses.manifest)) | settings
+    made_from = sources.get(f"iter-{t}/{'answers' if held_out else 'responses'}")
+    if made_from is not None:
+        settings = _settings(json.loads(made_from.manifest)) | settings
     return {
         "iteration": t,
         "rows": manifest["rows"],

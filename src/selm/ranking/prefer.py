@@ -2,23 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
 from selm.data.prompts import as_messages
-from selm.data.schemas import PreferenceRow, ResponseRow, ScoreRow
+from selm.data.schemas import PreferenceRow, ResponseRow
 from selm.errors import UserError
-from selm.ranking.base import Ranker, Scores
-from selm.ranking.kinds import in_words, kind_of, load_ranker, member_labels, ranking_facts
-from selm.ranking.refused import REASON, of_the_others
+from selm.ranking.kinds import in_words, member_labels, ranking_facts
+from selm.ranking.refused import REASON
+from selm.ranking.scoring import pool_of_texts, score_pools
 from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
 from selm.ranking.summary import Ranked, summary
 from selm.recipe.schema import Ranking, Recipe
-from selm.run.shards import run_shards
-from selm.run.workers import Work, Workers
 
 
 @dataclass(frozen=True)
@@ -90,52 +86,17 @@ def _rank(
     None for a row whose prompt the ranker cannot read.
     """
     ranking = recipe.ranking
-
+    candidates = [pool(row, ranking.pool) for row in rows]
+    pools = [
+        pool_of_texts(row, [candidate.text for candidate in of_row])
+        for row, of_row in zip(rows, candidates, strict=True)
+    ]
     what = f"ranking with {ranking.ranker}"
-    load = partial(_load, ranking, recipe.seed, verdicts.resolve())
-    size = ranking.shard_size
-    scored = run_shards(rows, load, ScoreRow, folder, size, what, _workers(ranking))
+    scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
     return [
-        Ranked(row, pool(row, ranking.pool), found["scores"], found["member_scores"])
-        if found["scores"]
-        else None
-        for row, found in zip(rows, scored, strict=True)
+        Ranked(row, of_row, found["scores"], found["member_scores"]) if found["scores"] else None
+        for row, of_row, found in zip(rows, candidates, scored, strict=True)
     ]
-
-
-def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work[ResponseRow, ScoreRow]:
-    """A worker: the ranker, and each shard put before it."""
-    ranker = load_ranker(ranking, seed, verdicts)
-    return lambda shard: _score(shard, ranker, ranking)
-
-
-def _workers(ranking: Ranking) -> Workers:
-    """`auto` means one per GPU, where that is of use and no limits hold for each worker."""
-    kinds = [kind_of(member) for member in ranking.members]
-    several = any(kind.on_gpu for kind in kinds) and not any(kind.limited for kind in kinds)
-    one = ranking.workers == "auto" and not several
-    return Workers(1 if one else ranking.workers, gpus=1, key=f"{ranking.section}.workers")
-
-
-def _score(shard: list[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[ScoreRow]:
-    """No scores for a prompt that the ranker cannot read."""
-    ids = [row["prompt_id"] for row in shard]
-    found = of_the_others(ids, lambda at: _scores([shard[i] for i in at], ranker, ranking))
-    nothing: Scores = ([], [])
-    return [
-        {"prompt_id": prompt_id, "scores": scores_N, "member_scores": scores_R_N}
-        for i, prompt_id in enumerate(ids)
-        for scores_N, scores_R_N in [found.get(i, nothing)]
-    ]
-
-
-def _scores(rows: Sequence[ResponseRow], ranker: Ranker, ranking: Ranking) -> list[Scores]:
-    return ranker.score_by_member(
-        [row["prompt_id"] for row in rows],
-        [row["prompt"] for row in rows],
-        [[candidate.text for candidate in pool(row, ranking.pool)] for row in rows],
-        [columns_of(row) for row in rows],
-    )
 
 
 def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:

@@ -14,8 +14,8 @@ from selm.recipe.trl_keys import is_execution
 from selm.run import fingerprint
 from selm.run.stages import stages
 
-# Raise it when the content of artifacts changes meaning: all older ones become stale.
-FORMAT = 3
+# Raise a stage's when the content of its artifacts changes meaning: all older ones become stale.
+FORMAT, FORMATS = 3, {"evaluation": 4}
 
 
 def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
@@ -29,8 +29,10 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
         read.append(("preferences", t))
     if stage in ("responses", "checkpoint") and t > 1:
         read.append(("checkpoint", t - 1))
-    if stage == "evaluation" and t > 0:
-        read += [("checkpoint", t), ("evaluation", 0)]
+    if stage == "answers" and t > 0:
+        read.append(("checkpoint", t))
+    if stage == "evaluation":
+        read += [("answers", i) for i in dict.fromkeys((t, 0))]
     return read
 
 
@@ -43,10 +45,13 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
 
 
 def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
-    part: dict[str, Any] = {"format": FORMAT}
+    part: dict[str, Any] = {"format": FORMATS.get(stage, FORMAT)}
     if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}
-    part |= {"seed": recipe.seed, "model": deciding(recipe.model)}
+    part["seed"] = recipe.seed
+    if stage == "evaluation":
+        return part | {"ranking": _scoring(recipe.held_out_ranking())}
+    part["model"] = deciding(recipe.model)
     model = recipe.model
     part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
     if recipe.model.chat_template is not None:
@@ -62,19 +67,26 @@ def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     if stage == "checkpoint":
         part["iteration"] = deciding(recipe.iteration(t))
         part["training"] = _training(recipe, t)
-    if stage == "evaluation":
-        part["data"] = _data(recipe, "test") | {"split": recipe.data.test_split}
-        if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
-            part["data"]["train_split"] = recipe.data.train_split
-        settings = _generation(recipe.generation)
-        for key in ("num_samples", "temperature", "top_p"):  # answers are greedy
-            del settings[key]
-        part["generation"] = settings
-        part["evaluation"] = {"limit": recipe.evaluation.limit}
-        part["ranking"] = _ranking(recipe.held_out_ranking())
-        for key in SELECTION_KEYS:  # nothing is selected here
-            del part["ranking"][key]
+    if stage == "answers":
+        part |= _answers(recipe)
     return part
+
+
+def _answers(recipe: Recipe) -> dict[str, Any]:
+    """What decides the prompts, and how they are answered: greedily."""
+    data = _data(recipe, "test") | {"split": recipe.data.test_split}
+    if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
+        data["train_split"] = recipe.data.train_split
+    generation = _generation(recipe.generation)
+    for key in ("num_samples", "temperature", "top_p"):
+        del generation[key]
+    limit = {"limit": recipe.evaluation.limit}
+    return {"data": data, "generation": generation, "evaluation": limit}
+
+
+def _scoring(ranking: Ranking) -> dict[str, Any]:
+    """Of a ranking, what decides scores: nothing is selected here."""
+    return {key: value for key, value in _ranking(ranking).items() if key not in SELECTION_KEYS}
 
 
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:
@@ -87,10 +99,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
     """An engine's own options are among them if there are any that count, and if it is used."""
     settings, own = deciding(generation), KINDS[generation.engine].options
     for key in {key for kind in KINDS.values() for key in kind.options}:
-        execution = own.get(key, frozenset())
-        options = {
-            name: value for name, value in settings.pop(key).items() if name not in execution
-        }
+        execution, given = own.get(key, frozenset()), settings.pop(key)
+        options = {name: value for name, value in given.items() if name not in execution}
         if options and key in own:
             settings[key] = options
     return settings
@@ -118,10 +128,15 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`."""
+    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`.
+
+    Of another format nothing else is compared.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(old.keys() | new.keys()):
+        found, keys = [], sorted(old.keys() | new.keys())
+        if old.get("format") != new.get("format"):
+            keys = ["format"]
+        for key in keys:
             found += differing_keys(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))
         return found
     if old == new:

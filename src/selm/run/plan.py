@@ -61,7 +61,7 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
             first_of_iteration = recipe.iteration(t).objective == "dpo" or stage == "responses"
             if first_of_iteration:
                 lines += ["", *_iteration_comments(recipe, t)]
-        if (stage, t) == ("evaluation", 0):
+        if (stage, t) == ("answers", 0):
             lines += ["", "# the base model on the held-out split"]
         if stage == "report":
             lines += ["", "# tables and figures"]

@@ -17,18 +17,21 @@ class Description:
         script: `generate` for scripts/generate.py; logs, locks and tables are called so, too.
         keeps: what a stage that is stopped keeps of its unfinished work.
         launched: run by `accelerate launch`, in several processes.
+        split: of the dataset that its rows are made from, and so the name of its file of rows.
     """
 
     script: str
     keeps: Literal["shards", "saves", "nothing"]
     launched: bool = False
+    split: Literal["train", "test"] = "train"
 
 
 STAGES = {
     "responses": Description("generate", keeps="shards"),
     "preferences": Description("rank", keeps="shards"),
     "checkpoint": Description("train", keeps="saves", launched=True),
-    "evaluation": Description("evaluate", keeps="shards"),
+    "answers": Description("answer", keeps="shards", split="test"),
+    "evaluation": Description("evaluate", keeps="shards", split="test"),
     "report": Description("report", keeps="nothing"),
 }
 
@@ -42,17 +45,18 @@ def stages(recipe: Recipe) -> list[Entry]:
     """All stages in order.
 
     >>> stages(a recipe with iterations [dpo, selm])
-    [("evaluation", 0), ("checkpoint", 1), ("evaluation", 1),
-     ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("evaluation", 2), ("report", None)]
+    [("answers", 0), ("evaluation", 0), ("checkpoint", 1), ("answers", 1), ("evaluation", 1),
+     ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("answers", 2), ("evaluation", 2),
+     ("report", None)]
     """
     evaluated = evaluated_iterations(recipe)
-    order: list[Entry] = [("evaluation", 0)]
+    order: list[Entry] = [("answers", 0), ("evaluation", 0)]
     for t, iteration in enumerate(recipe.iterations, start=1):
         if iteration.objective != "dpo":
             order += [("responses", t), ("preferences", t)]
         order.append(("checkpoint", t))
         if t in evaluated:
-            order.append(("evaluation", t))
+            order += [("answers", t), ("evaluation", t)]
     return [*order, ("report", None)]
 
 

@@ -1,0 +1,92 @@
+"""Answers in, rewards out: what the ranker thinks of each beside the base model's answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selm.data.drops import Drops, row_name
+from selm.data.schemas import EvaluationRow, ResponseRow, ScoreRow
+from selm.ranking.kinds import ranking_facts
+from selm.ranking.refused import REASON
+from selm.ranking.scoring import Pool, pool_of_texts, score_pools
+from selm.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the stage writes.
+
+    Attributes:
+        dropped: reason -> answers without a reward.
+        facts: what scoring came to: see `ranking_facts`.
+    """
+
+    rows: list[EvaluationRow]
+    dropped: Drops
+    facts: dict[str, dict[str, int | float]]
+
+
+def evaluate(
+    answers: Sequence[ResponseRow],
+    of_base: Sequence[ResponseRow],
+    recipe: Recipe,
+    folder: Path,
+    verdicts: Path,
+    what: str,
+) -> Evaluated:
+    """Score each answer beside the base model's to the same prompt.
+
+    A pairwise ranker's score has a meaning only there, a reward does not change by it.
+
+    Args:
+        answers: one response each.
+        of_base: those of iteration 0.
+        folder, verdicts, what: see `score_pools`.
+    """
+    ranking = recipe.held_out_ranking()
+    pools = beside_base(answers, of_base)
+    scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
+    rows, dropped = with_rewards(answers, scored)
+    prompts, texts = [pool["prompt"] for pool in pools], [pool["texts"] for pool in pools]
+    return Evaluated(rows, dropped, ranking_facts(ranking, prompts, texts, verdicts))
+
+
+def beside_base(answers: Sequence[ResponseRow], of_base: Sequence[ResponseRow]) -> list[Pool]:
+    """The pools that are scored: an answer and the base model's, of prompts that have both."""
+    base = {row["prompt_id"]: row["responses"][0] for row in of_base}
+    return [
+        pool_of_texts(row, [row["responses"][0], base[row["prompt_id"]]])
+        for row in answers
+        if row["prompt_id"] in base
+    ]
+
+
+def with_rewards(
+    answers: Sequence[ResponseRow], scored: Sequence[ScoreRow]
+) -> tuple[list[EvaluationRow], Drops]:
+    """Rows with a reward, and what has none.
+
+    Args:
+        scored: the pools that `beside_base` made.
+    """
+    scores = {row["prompt_id"]: row["scores"] for row in scored}
+    rows, dropped = [], Drops()
+    for row in answers:
+        if row["prompt_id"] not in scores:
+            dropped.add("not_answered_by_base", row_name(row))
+        elif not scores[row["prompt_id"]]:
+            dropped.add(REASON, row_name(row))
+        else:
+            reward, reward_of_base = scores[row["prompt_id"]]
+            rows.append(
+                {
+                    "prompt_id": row["prompt_id"],
+                    "prompt": row["prompt"],
+                    "response": row["responses"][0],
+                    "finish_reason": row["finish_reasons"][0],
+                    "num_tokens": row["num_tokens"][0],
+                    "reward": reward,
+                    "reward_of_base": reward_of_base,
+                }
+            )
+    return rows, dropped

@@ -1,0 +1,98 @@
+"""Pools in, scores out, shard by shard: what the stages `preferences` and `evaluation` share."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+from selm.data.columns import columns_of
+from selm.data.schemas import Message, ResponseRow, ScoreRow
+from selm.ranking.base import Ranker, Scores
+from selm.ranking.kinds import kind_of, load_ranker
+from selm.ranking.refused import of_the_others
+from selm.recipe.schema import Ranking
+from selm.run.shards import run_shards
+from selm.run.workers import Work, Workers
+
+
+class Pool(TypedDict):
+    """What a ranker gets of a row."""
+
+    prompt_id: str
+    prompt: list[Message]
+    texts: list[str]
+    columns: dict[str, Any]
+
+
+def pool_of_texts(row: ResponseRow, texts: list[str]) -> Pool:
+    """These texts are the candidates, whatever the row holds."""
+    return {
+        "prompt_id": row["prompt_id"],
+        "prompt": row["prompt"],
+        "texts": texts,
+        "columns": columns_of(row),
+    }
+
+
+def score_pools(
+    pools: Sequence[Pool],
+    ranking: Ranking,
+    seed: int,
+    folder: Path,
+    verdicts: Path,
+    what: str,
+) -> list[ScoreRow]:
+    """In the order of the pools; see `score_shard`.
+
+    Args:
+        folder: where finished shards are kept; the ranker is only loaded if one is missing.
+        verdicts: see `load_ranker`.
+        what: label of the progress bar.
+    """
+    load = partial(_load, ranking, seed, verdicts.resolve())
+    size = ranking.shard_size
+    return run_shards(pools, load, ScoreRow, folder, size, what, _workers(ranking))
+
+
+def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work[Pool, ScoreRow]:
+    """A worker: the ranker, and each shard put before it."""
+    ranker = load_ranker(ranking, seed, verdicts)
+    return lambda shard: score_shard(shard, ranker)
+
+
+def _workers(ranking: Ranking) -> Workers:
+    """`auto` means one per GPU, where that is of use and no limits hold for each worker."""
+    kinds = [kind_of(member) for member in ranking.members]
+    several = any(kind.on_gpu for kind in kinds) and not any(kind.limited for kind in kinds)
+    one = ranking.workers == "auto" and not several
+    return Workers(1 if one else ranking.workers, gpus=1, key=f"{ranking.section}.workers")
+
+
+def score_shard(pools: Sequence[Pool], ranker: Ranker) -> list[ScoreRow]:
+    """No scores for a prompt that the ranker cannot read.
+
+    A pool of one text, repeated, is not sent to a pairwise ranker: it is a tie.
+    """
+    ties = [ranker.pairwise and len(set(pool["texts"])) == 1 for pool in pools]
+    sent = [pool for pool, tie in zip(pools, ties, strict=True) if not tie]
+    ids = [pool["prompt_id"] for pool in sent]
+    found = of_the_others(ids, lambda at: _scores([sent[i] for i in at], ranker))
+    scores = {ids[i]: of_pool for i, of_pool in found.items()}
+    for pool, tie in zip(pools, ties, strict=True):
+        if tie:
+            scores[pool["prompt_id"]] = ([ranker.tie] * len(pool["texts"]), [])
+    nothing: Scores = ([], [])
+    return [
+        {"prompt_id": pool["prompt_id"], "scores": scores_N, "member_scores": scores_R_N}
+        for pool in pools
+        for scores_N, scores_R_N in [scores.get(pool["prompt_id"], nothing)]
+    ]
+
+
+def _scores(pools: Sequence[Pool], ranker: Ranker) -> list[Scores]:
+    return ranker.score_by_member(
+        [pool["prompt_id"] for pool in pools],
+        [pool["prompt"] for pool in pools],
+        [pool["texts"] for pool in pools],
+        [pool["columns"] for pool in pools],
+    )
