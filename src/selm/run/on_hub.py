@@ -1,7 +1,7 @@
 """The second place of artifacts, the Hub: their names there, and what is found under them.
 
-    responses, preferences, evaluation   a dataset each, `<namespace>/<run_name>-<stage>`, with a
-                                         folder `iter-<t>` and a split `iter_<t>` per iteration
+    responses, preferences,              a dataset each, `<namespace>/<run_name>-<stage>`, with a
+    answers, evaluation                  folder `iter-<t>` and a split `iter_<t>` per iteration
     checkpoint                           a model per iteration, `<namespace>/<run_name>-iter-<t>`
     report                               the folder `report` of the evaluations' dataset
 
