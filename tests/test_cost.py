@@ -18,10 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from selm.cost import training
 from selm.cost.devices import DEVICES, device_of
 from selm.cost.estimate import ESTIMATES, fits, stage_cost, unknown
-from selm.cost.quantities import longest_of
+from selm.cost.quantities import Cost, longest_of
 from selm.model.shape import SHAPES, Shape, shape_of
 from selm.recipe.loading import load_recipe
-from selm.recipe.schema import Estimate, Recipe
+from selm.recipe.schema import Estimate, Ranking, Recipe
 from selm.run.plan import Run, script, warnings
 from selm.run.stages import stages
 from selm.training.layout import lay_out
@@ -366,6 +366,25 @@ def test_an_evaluation_takes_what_generating_and_ranking_as_many_rows_take() -> 
     measured = seconds["responses"] + seconds["preferences"]
     evaluated = seconds.get("answers", 0) + seconds["evaluation"]
     assert evaluated == pytest.approx(measured, abs=device_of(recipe).start_seconds)
+
+
+def test_an_ensemble_takes_what_its_members_take_together() -> None:
+    base = zephyr()
+    pairrm = base.ranking
+    reward = Ranking(ranker="reward_model", name_or_path="Qwen/Qwen3-8B")
+    function = Ranking(ranker="function", name_or_path="reward.py:f")
+
+    def estimate(*members: Ranking) -> Cost:
+        many = Ranking(ranker="ensemble", rankers=members)
+        ranking = members[0] if len(members) == 1 else many
+        return stage_cost(base.model_copy(update={"ranking": ranking}), "preferences", 2)
+
+    start = estimate(function).seconds
+    alone = [estimate(member).seconds - start for member in (pairrm, reward)]
+    assert all(seconds > 1 for seconds in alone)
+    together = estimate(pairrm, reward, function)
+    assert together.seconds - start == pytest.approx(sum(alone))
+    assert together.tokens == estimate(pairrm).tokens + estimate(reward).tokens
 
 
 def test_a_recipe_may_name_any_device_of_the_table() -> None:

@@ -9,6 +9,7 @@ import yaml
 from selm.cost.quantities import GB, Memory
 from selm.recipe.schema import Recipe
 
+UNUSED_SHARE = 0.1  # memory that an allocator cannot use again, as a share of the tensors
 CPU_MEMORY_GB = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
 _CPU_CORES = len(os.sched_getaffinity(0))
 
@@ -25,8 +26,6 @@ class Device:
     start_seconds: float
     layer_seconds: float
     other_gb: float
-    trainer_gb: float
-    unused_share: float
 
     def seconds(self, flops: float) -> float:
         """Of arithmetic on many tokens at once."""
@@ -42,7 +41,7 @@ class Device:
 
     def memory(self, **tensor_bytes: float) -> Memory:
         """Of a process with these tensors, by kind, and what it takes beside them."""
-        other = self.other_gb * GB + self.unused_share * sum(tensor_bytes.values())
+        other = self.other_gb * GB + UNUSED_SHARE * sum(tensor_bytes.values())
         return Memory(**tensor_bytes, other=other)
 
 

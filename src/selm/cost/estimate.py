@@ -37,7 +37,7 @@ def unknown(recipe: Recipe) -> str | None:
 def stage_cost(recipe: Recipe, stage: str, t: int | None) -> Cost:
     """The estimate of one stage of the plan; only where `unknown` is None."""
     if t is None:  # the report
-        return Cost(rows=0, seconds=device_of(recipe).start_seconds)
+        return Cost(seconds=device_of(recipe).start_seconds)
     return ESTIMATES[stage](recipe, t)
 
 
@@ -64,8 +64,6 @@ def run_cost(recipe: Recipe, stages: Sequence[tuple[str, int | None]]) -> Cost:
     ]
     download = 0 if is_local_path(recipe.model.name_or_path) else 2 * model_shape(recipe).parameters
     return Cost(
-        rows=sum(each.rows for each in costs),
-        tokens=sum(each.tokens for each in costs),
         memory=max(trainings, key=lambda memory: memory.total),
         disk_bytes=download + sum(each.disk_bytes for each in costs),
         scratch_bytes=max(each.scratch_bytes for each in costs),

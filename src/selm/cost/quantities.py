@@ -35,7 +35,7 @@ class Cost:
     disk_bytes: that its artifact takes. scratch_bytes: more, while it runs.
     """
 
-    rows: int
+    rows: int = 0
     tokens: float = 0.0
     memory: Memory = field(default_factory=Memory)
     disk_bytes: float = 0.0

@@ -9,20 +9,17 @@ first step.
 
 Time: a forward takes 2 FLOPs per parameter and token, a backward 4, with LoRA 2 (Kaplan et al.,
 arXiv 2001.08361, section 2.1); gradient checkpointing 2 more. FLOPs of attention are left out: 2 %
-of a 7B model's at 1,024 tokens. Beside them: the start, calls of kernels, moving weights between
-memory and processor, and the disk.
+of a 7B model's at 1,024 tokens. Beside them: the start, calls of kernels, and the disk.
 
 Half of the explored responses are taken to be neither chosen nor rejected, so that training reads
 them too (by chance it would be a third, in the quickstart it is three quarters).
 """
 
 import math
-from dataclasses import replace
 
 from selm.cost.devices import device_of
 from selm.cost.quantities import (
     DISK_BYTES_PER_SECOND,
-    GB,
     Cost,
     Memory,
     longest_of,
@@ -37,8 +34,6 @@ from selm.training.steps import optimizer_steps
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
 HEAD_CHUNK_TOKENS = 512  # whose logits exist at one time (`training/head.py`)
 LOGIT_BYTES = 20  # of each: bf16 and fp32, exponentials, gradients
-OPTIMIZER_BYTES = 28  # per weight that a step moves: weights, gradients and moments
-MICRO_BATCH_BYTES = 20  # per weight that a micro-batch moves: casts, gradients, their sum
 LORA_SLOWDOWN = 1.7  # times a pass without: its many small products, measured at 135M
 MOST_GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one time
 
@@ -52,8 +47,10 @@ def cost(recipe: Recipe, t: int) -> Cost:
     tokens = rows * tokens_per_row(recipe, explores)
     saves = _saves(recipe, steps, epochs)
     saved_bytes = _trained(recipe, shape) * (14 if _distributed(recipe) == "DEEPSPEED" else 12)
-    moved_bytes = 4 * shape.parameters + saves * saved_bytes  # weights are read and written
-    kept = (settings.get("save_total_limit", 1) or saves) + 1  # the next is written before
+    moved_bytes = 4 * shape.parameters + saves * saved_bytes  # the model's are read and written
+    kept = (
+        settings.get("save_total_limit", 1) or saves
+    ) + 1  # the oldest is deleted when the next is whole
     return Cost(
         rows=rows,
         tokens=tokens * epochs,
@@ -68,7 +65,7 @@ def cost(recipe: Recipe, t: int) -> Cost:
 
 
 def _saves(recipe: Recipe, steps: int, epochs: float) -> int:
-    """How often a training is saved, to be resumed: `save_strategy` steps also saves at its end.
+    """How many resume points are written, the one at the end of `save_strategy: steps` included.
 
     `save_steps` below 1 is a share of all steps, a quarter by default.
     """
@@ -87,7 +84,7 @@ def _forward_seconds(recipe: Recipe, shape: Shape, tokens: float) -> float:
 
 def _step_seconds(recipe: Recipe, shape: Shape, tokens: float, steps: int) -> float:
     """A step is 1 forward, 2 forwards' worth of backward (LoRA: 1), and 1 that is recomputed."""
-    training, processes, device = recipe.training, num_processes(recipe), device_of(recipe)
+    training, processes = recipe.training, num_processes(recipe)
     if training.lora is None:
         forwards = 3 + _checkpoints(recipe)
     else:
@@ -96,12 +93,8 @@ def _step_seconds(recipe: Recipe, shape: Shape, tokens: float, steps: int) -> fl
         micro_batches = steps * gradient_accumulation_steps(recipe, processes)
     else:
         micro_batches = max(tokens / processes / training.tokens_per_micro_batch, steps)
-    weight_bytes = steps * OPTIMIZER_BYTES / _shards(recipe) + micro_batches * MICRO_BATCH_BYTES
-    return (
-        forwards * _forward_seconds(recipe, shape, tokens)
-        + device.read_seconds(weight_bytes * _trained(recipe, shape))
-        + micro_batches * shape.layers * device.layer_seconds
-    )
+    calls_seconds = micro_batches * shape.layers * device_of(recipe).layer_seconds
+    return forwards * _forward_seconds(recipe, shape, tokens) + calls_seconds
 
 
 def _checkpoints(recipe: Recipe) -> bool:
@@ -112,11 +105,6 @@ def _checkpoints(recipe: Recipe) -> bool:
 def _distributed(recipe: Recipe) -> str:
     """NO, MULTI_GPU, FSDP or DEEPSPEED."""
     return str(accelerate_setting(recipe.training, "distributed_type"))
-
-
-def _shards(recipe: Recipe) -> int:
-    """Among how many processes weights, gradients and moments are divided."""
-    return num_processes(recipe) if _distributed(recipe) in ("FSDP", "DEEPSPEED") else 1
 
 
 def _trained(recipe: Recipe, shape: Shape) -> int:
@@ -170,8 +158,8 @@ def fullest_batch(recipe: Recipe, explores: bool) -> float:
 
 def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
     """Peak of one training process; see the top of this file."""
-    device, trained = device_of(recipe), _trained(recipe, shape)
-    how, shards = _distributed(recipe), _shards(recipe)
+    trained, how = _trained(recipe, shape), _distributed(recipe)
+    shards = num_processes(recipe) if how in ("FSDP", "DEEPSPEED") else 1
     gathers = how == "DEEPSPEED" or shards > 1
     autocasts = recipe.model.dtype != "float32"
     weights = (4 * trained + _frozen_bytes(recipe, shape)) / shards
@@ -179,13 +167,12 @@ def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
         weights += 2 * min(shape.parameters, MOST_GATHERED)
     elif autocasts and recipe.training.lora is None:
         weights += 2 * shape.multiplied
-    peak = device.memory(
+    return device_of(recipe).memory(
         weights=weights,
         gradients=(8 if how == "MULTI_GPU" else 4) * trained / shards,
         optimizer=8 * trained / shards,
         activations=_activations(recipe, shape, explores, 2 if gathers and autocasts else 4),
     )
-    return replace(peak, other=peak.other + device.trainer_gb * GB)
 
 
 def _frozen_bytes(recipe: Recipe, shape: Shape) -> float:

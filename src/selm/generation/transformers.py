@@ -7,7 +7,6 @@ from selm.model.shape import Shape
 from selm.recipe.schema import Generation, Model, Recipe
 
 STEP_SECONDS, STEP_SECONDS_PER_LAYER = 0.005, 0.0005  # of its Python, for a token
-TOKENS_AT_A_TIME = 8  # after which ended answers leave a batch
 
 
 def _load(path: str, model: Model, generation: Generation, longest_prompt: int | None) -> Engine:
@@ -19,16 +18,15 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
 def _cost(
     recipe: Recipe, device: Device, shape: Shape, answers: float, response: float
 ) -> tuple[Memory, float]:
-    """A batch goes on until its longest answer ends; rows leave it soon after they have ended."""
+    """A batch goes on until its longest answer ends; rows leave it when they have ended."""
     prompt, limit = recipe.estimate.prompt_tokens, recipe.generation.max_tokens
     batch = min(recipe.generation.batch_size, max(answers, 1))
     weights = (4 if recipe.model.dtype == "float32" else 2) * shape.parameters
     step_seconds = STEP_SECONDS + shape.layers * STEP_SECONDS_PER_LAYER
     step_seconds += device.read_seconds(weights)
     longest = min(limit, longest_of(response, batch))
-    computed = min(longest, response + TOKENS_AT_A_TIME / 2)
     batch_seconds = device.seconds(batch * prompt * 2 * shape.multiplied) + longest * step_seconds
-    batch_seconds += computed * device.decode_seconds(batch * 2 * shape.multiplied)
+    batch_seconds += response * device.decode_seconds(batch * 2 * shape.multiplied)
     logits = batch * shape.vocab * 4 * 3  # in fp32, and two tensors of their size
     cache = batch * (prompt + limit) * shape.cache_bytes
     memory = device.memory(weights=weights, activations=logits, cache=cache)

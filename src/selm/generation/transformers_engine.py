@@ -15,10 +15,11 @@ from transformers import (
 )
 
 from selm.generation.base import Response
-from selm.generation.transformers import TOKENS_AT_A_TIME
 from selm.model import loading
 from selm.model.probe import load_chat
 from selm.recipe.schema import Generation, Model
+
+TOKENS_AT_A_TIME = 8  # between two looks at which answers have ended
 
 
 class TransformersEngine:
