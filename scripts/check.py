@@ -37,7 +37,7 @@ def main() -> None:
     if quick:
         sys.exit(look_quickly(run))
 
-    from selm.check import results
+    from selm.check.checks import results
 
     problems = 0
     for name, well, found in results(run):
@@ -51,7 +51,8 @@ def look_quickly(run: Run) -> int:
     if artifacts.done(run.recipe):
         return 0
 
-    from selm.check import QUICK, results
+    from selm.check.checks import results
+    from selm.check.quick import QUICK
 
     problems = [(name, found) for name, well, found in results(run, QUICK) if not well]
     for name, found in problems:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from selm.check import CHECKS, QUICK, results
+from selm.check.checks import CHECKS, results
+from selm.check.quick import QUICK
 from selm.recipe.loading import load_recipe
 from selm.run.plan import Run
 

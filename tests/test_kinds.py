@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from selm.check import results
+from selm.check.checks import results
 from selm.check.output import output
 from selm.check.rankers import rankers
 from selm.cost.estimate import stage_cost

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selm.check import results
+from selm.check.checks import results
 from selm.check.machine import packages
 from selm.cost.estimate import stage_cost
 from selm.cost.quantities import Memory

@@ -327,6 +327,19 @@ def test_plan_script_imports_no_torch() -> None:
     assert imported.isdisjoint({"torch", "transformers", "trl", "datasets", "vllm", "ray"})
 
 
+@pytest.mark.parametrize(
+    "stage", ["generate", "rank", "train", "evaluate", "report", "check", "plan"]
+)
+def test_a_stage_reads_its_arguments_before_it_imports_libraries_that_take_seconds(
+    stage: str,
+) -> None:
+    """Those read when they are imported whether their telemetry is off, which `selm.cli` says."""
+    done = run_python("-X", "importtime", f"scripts/{stage}.py", "--help")
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert imported.isdisjoint({"torch", "transformers", "trl", "datasets", "huggingface_hub"})
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]

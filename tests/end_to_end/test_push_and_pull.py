@@ -338,7 +338,7 @@ def pushing(finished: "Project", hub: LoopbackHub, tmp_path: Path) -> "Project":
         (TOKEN, ("hub.namespace=you",), "hub.namespace: the token is of me, who may not write to"),
         (TOKEN, ("hub.namespace=museum",), "me may only read in the organisation museum"),
         (TOKEN, ("hub.namespace=null",), "hub.namespace: missing; hub.push=true needs the name of"),
-        (TOKEN, ("run_name=a--b",), "run_name: the Hub has no such names as me/a--b-*"),
+        (TOKEN, ("run_name=a--b",), "run_name: the Hub does not allow me/a--b-*"),
         ("hf_\x01", (), "hub.push: the token on this machine has characters that no token has"),
     ],
     ids=[

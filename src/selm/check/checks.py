@@ -1,0 +1,54 @@
+"""All checks of the preflight: each says what it found or raises a `UserError`.
+
+It loads the tokenizer, names and sizes of the weights, and all rows of the data; no weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from selm.check.lengths import lengths
+from selm.check.machine import disk, hub, memory, packages
+from selm.check.model import model, stop_ids
+from selm.check.output import output
+from selm.check.preflight import Preflight
+from selm.check.rankers import rankers
+from selm.check.rows import rows
+from selm.check.tokens import template, tokens
+from selm.check.training import batch, training
+from selm.errors import OutsideError, UserError
+from selm.run.plan import Run
+
+Check = Callable[[Preflight], str]
+
+CHECKS: dict[str, Check] = {
+    "packages": packages,
+    "output": output,
+    "model": model,
+    "template": template,
+    "data": rows,
+    "tokens": tokens,
+    "stop ids": stop_ids,
+    "lengths": lengths,
+    "batch": batch,
+    "training": training,
+    "rankers": rankers,
+    "hub": hub,
+    "disk": disk,
+    "memory": memory,
+}
+
+
+def results(run: Run, checks: Mapping[str, Check] = CHECKS) -> Iterator[tuple[str, bool, str]]:
+    """(check, whether all is well, what was found), check by check.
+
+    A trouble that several checks run into is told once.
+    """
+    preflight, told = Preflight(run), set()
+    for name, check in checks.items():
+        try:
+            found, well = check(preflight), True
+        except (UserError, OutsideError) as error:
+            found, well = str(error), False
+        if found in told:
+            found = "not checked, see above"
+        told.add(found)
+        yield name, well, found
