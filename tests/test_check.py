@@ -269,7 +269,7 @@ def test_a_model_too_large_for_disk_and_memory_is_found(tiny_recipe: str, model_
     (model_copy / "config.json").write_text(json.dumps(config | huge), encoding="utf-8")
     said = found(tiny_recipe, f"model.name_or_path={model_copy}")
     assert "name a folder on a larger disk" in said["disk"][1]
-    assert "will hardly fit" in said["memory"][1]
+    assert "will not fit" in said["memory"][1]
     assert not said["disk"][0]
     assert not said["memory"][0]
 
