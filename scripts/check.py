@@ -1,27 +1,27 @@
-"""Look before you leap: check a recipe against its model, its data and this machine.
+"""Check a recipe against its model, its data and this machine before the run.
 
     python scripts/check.py recipes/zephyr-7b-sft/selm.yaml [--quick] [key=value ...]
 
-One line per check, "ok" or "PROBLEM" with the fix; exit code 0 if all is well, 2 otherwise. Reads
-the tokenizer, all rows of the data, and names and sizes of the weights, but no weights: seconds,
-and about a minute for 60,000 rows, once the data are downloaded. With --quick only what is
-marked * is looked at, of the data the first rows, and only problems are printed: `scripts/run.sh`
-does that before the first stage of a run.
+Prints one line per check: "ok", or "PROBLEM" with the fix. The exit code is 0 if there is no
+problem and 2 otherwise. It reads the tokenizer, all rows of the data, and the names and sizes of
+the weights, but no weights. This takes seconds, or about a minute for 60,000 rows, after the data
+are downloaded. With --quick it runs only the checks marked *, on the first rows of the data, and
+prints only problems; `scripts/run.sh` does this before the first stage of a run.
 
-    packages   * those that only some recipes need: vLLM, trackers, DeepSpeed, bitsandbytes
-    output     * the run's folder can be written and locked; the Hub's cache; git or none
-    model      * every weight is there in its size; the context holds max_length and max_tokens
-    template   * BOS, what ends a turn, whether there is a system role; an embedding for every token
+    packages   * packages that only some recipes need: vLLM, trackers, DeepSpeed, bitsandbytes
+    output     * the run's folder can be written and locked; the Hub's cache; git
+    model      * all weights, with the right sizes; the context holds max_length and max_tokens
+    template   * BOS, end of turn, system role; every token has an embedding
     data       * forms, splits, dropped rows by reason; prompts both trained on and held out
-    tokens     one BOS at most, one end of turn in labels, prompts the same in every stage
+    tokens     at most one BOS, one end of turn in labels, the same prompts in every stage
     stop ids   all tokens that end a response: the template's, the tokenizer's, the model's
-    lengths    share of the rows that training.max_length cuts or drops; mean lengths
+    lengths    share of the rows that training.max_length truncates or drops; mean lengths
     batch      global batch = processes x rows x accumulation steps
-    training   * trainer, optimizer, schedule, adapter: two steps of a small stand-in, and a save
-    rankers    * files and keys of whoever ranks and judges; RUNS a reward file, on one row
-    hub        whether the token may push, if hub.push
-    disk       free space beside the plan's estimate
-    memory     this machine's GPUs (or memory) beside the plan's estimate
+    training   * trainer, optimizer, schedule, adapter: two steps of a small model, and a save
+    rankers    * files and keys of the rankers; RUNS a reward file on one row
+    hub        if hub.push is true: whether the token may push
+    disk       free space compared with the plan's estimate
+    memory     this machine's GPUs (or memory) compared with the plan's estimate
 """
 
 import sys
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def look_quickly(run: Run) -> int:
-    """Before the first stage; a run that has one behind it was looked at then."""
+    """Check before the first stage; a run with a finished stage has been checked."""
     if artifacts.done(run.recipe):
         return 0
 

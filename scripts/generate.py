@@ -3,7 +3,8 @@
     python scripts/generate.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
 Reads portion T of the dataset and the checkpoint of iteration T - 1 (the base model for T = 1).
-Writes runs/<run_name>/iter-<T>/responses. Killed? The same command goes on at the last shard.
+Writes runs/<run_name>/iter-<T>/responses. If it is killed, the same command continues at the last
+shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main

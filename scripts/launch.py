@@ -1,9 +1,9 @@
-"""What run.sh takes for `accelerate launch`: it leaves the last word to the stage.
+"""run.sh uses this for `accelerate launch`: the last line printed is the stage's own.
 
     python scripts/launch.py --config_file accelerate_configs/ddp.yaml ... scripts/train.py ...
 
-The stage says in one line why it ended; accelerate's launcher would add a traceback of its own. The
-exit code is the stage's. No temporary folder is left behind.
+The stage says in one line why it ended; accelerate's launcher would add its own traceback. The exit
+code is the stage's. No temporary folder is left behind.
 """
 
 import logging
@@ -43,11 +43,11 @@ def main() -> None:
 
 
 def _exit_code(code: int, pid: int, which: str = "") -> int:
-    """As a shell would have it. What was killed could not say anything: we do."""
+    """The exit code as in a shell; prints a line for a killed process, which could not."""
     if code >= 0:
         return code
     name = signal.Signals(-code).name
-    memory = "; out of memory, perhaps" if -code == signal.SIGKILL else ""
+    memory = "; perhaps out of memory" if -code == signal.SIGKILL else ""
     print(f"the training's process{which} was ended by {name}{memory}", file=sys.stderr)
     return 128 - code
 

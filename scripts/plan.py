@@ -2,10 +2,10 @@
 
     python scripts/plan.py recipes/zephyr-7b-sft/selm.yaml [key=value ...]
 
-Its comments estimate what each stage takes (see `src/selm/cost/`); that a stage will not fit is
-said at the top and on stderr, with what would make it fit. Each command can be pasted, edited or
-queued by itself; `scripts/run.sh` runs them all. With --keep the plan is also written to
-runs/<run_name>/plan.sh; with --remaining what is printed leaves out what is done already.
+Its comments estimate what each stage takes (see `src/selm/cost/`). If a stage will not fit, a line
+at the top and on stderr says so and names the overrides with which it does. Each command can be
+pasted, edited or queued by itself; `scripts/run.sh` runs them all. With --keep the plan is also
+written to runs/<run_name>/plan.sh; with --remaining the printed plan leaves out finished stages.
 """
 
 import sys

@@ -3,7 +3,7 @@
     python scripts/rank.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
 Reads runs/<run_name>/iter-<T>/responses. Writes runs/<run_name>/iter-<T>/preferences, which
-`datasets.load_dataset` reads. Killed? The same command goes on at the last shard.
+`datasets.load_dataset` reads. If it is killed, the same command continues at the last shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main

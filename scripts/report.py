@@ -3,7 +3,7 @@
     python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 
 Reads every artifact of runs/<run_name>. Writes runs/<run_name>/report: report.md, metrics.json and
-the pictures.
+the figures.
 """
 
 import json

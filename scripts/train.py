@@ -4,8 +4,8 @@
         scripts/train.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
 Reads runs/<run_name>/iter-<T>/preferences (objective dpo: the portion as it is) and the checkpoint
-before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` reads. Killed? The
-same command goes on from the last saved step.
+before it. Writes runs/<run_name>/iter-<T>/checkpoint, which `from_pretrained` reads. If it is
+killed, the same command continues from the last saved step.
 """
 
 from selm.check.installed import check_packages

@@ -44,7 +44,7 @@ def holder(path: Path):
 
 def test_the_second_is_told_who_was_first(path: Path, holder: subprocess.Popen[bytes]) -> None:
     it = f"process {holder.pid} on {socket.gethostname()}"
-    with pytest.raises(OutsideError, match=f"{path}: {it} makes this already"):
+    with pytest.raises(OutsideError, match=f"{path}: {it} is already working on this stage"):
         alone.lock(path)
 
 
@@ -62,7 +62,7 @@ def test_a_lost_machine_is_waited_for(
     """Its lock goes away after a while; one that stays is another machine at work."""
     path.write_text("process 7 on node-7\n", encoding="utf-8")
     monkeypatch.setattr(alone, "PATIENCE", 0.1)
-    with pytest.raises(OutsideError, match="process 7 on node-7 makes this already"):
+    with pytest.raises(OutsideError, match="process 7 on node-7 is already working on this stage"):
         alone.lock(path)
     monkeypatch.setattr(alone, "PATIENCE", 30)
     threading.Timer(0.5, holder.kill).start()
@@ -85,7 +85,7 @@ def test_no_link_is_followed(path: Path, kind: str, tmp_path: Path) -> None:
             "fifo": lambda: os.mkfifo(path),
             "folder": path.mkdir,
         }[kind]()
-    with pytest.raises(UserError, match=f"{path}: a link, or no plain file"):
+    with pytest.raises(UserError, match=f"{path}: there is a link, or not a plain file"):
         alone.lock(path)
     assert (theirs / "a").read_text(encoding="utf-8") == "precious"
 

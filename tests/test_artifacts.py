@@ -296,7 +296,7 @@ def test_a_rewritten_input_makes_its_readers_stale(run_with) -> None:
     write_all(run)
     write(run, "preferences", 1, "other content")
     assert stale(run) == AFTER_CHECKPOINT_1
-    assert "iter-1/preferences was written anew" in state(run.recipe, "checkpoint", 1).why
+    assert "iter-1/preferences was written again" in state(run.recipe, "checkpoint", 1).why
 
 
 def test_a_damaged_artifact_is_not_current(run_with) -> None:
@@ -416,13 +416,13 @@ def test_that_unfinished_work_is_discarded_is_said(run_with, capsys) -> None:
     partial_folder(run_with(), "responses", 1)
     assert not capsys.readouterr().out
     partial = partial_folder(run_with("generation.temperature=0.5"), "responses", 1)
-    said = f"{partial}: unfinished work is discarded, recipe changed: generation.temperature"
+    said = f"{partial}: unfinished work is deleted, recipe changed: generation.temperature"
     assert said in capsys.readouterr().out
     write(run_with(), "responses", 1)
     partial = partial_folder(run_with(), "preferences", 1)
     write(run_with(), "responses", 1, "other content")
     partial_folder(run_with(), "preferences", 1)
-    assert "its inputs were written anew: iter-1/responses" in capsys.readouterr().out
+    assert "its inputs were written again: iter-1/responses" in capsys.readouterr().out
     (partial / "key.json").write_text("", encoding="utf-8")
     partial_folder(run_with(), "preferences", 1)
     assert "damaged: key.json" in capsys.readouterr().out

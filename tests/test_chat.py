@@ -275,7 +275,7 @@ def test_a_system_message_that_equals_the_templates_own_is_written_once() -> Non
 
 def test_a_conversation_that_the_template_refuses_is_the_users_mistake() -> None:
     twice: Messages = [*said("Hi"), *said("Still there?")]
-    with pytest.raises(UserError, match="refuses a prompt of the roles user, user"):
+    with pytest.raises(UserError, match="refuses a prompt with the roles user, user"):
         chat_of("gemma").prompt_ids(twice)
 
 
@@ -336,7 +336,7 @@ def test_load_chat_takes_the_recipes_template(tiny_model: str, tmp_path) -> None
 
 def test_load_chat_says_what_is_missing(tmp_path) -> None:
     model = Model(name_or_path=str(tmp_path))
-    with pytest.raises(UserError, match="no tokenizer can be loaded"):
+    with pytest.raises(UserError, match="its tokenizer cannot be loaded"):
         load_chat(str(tmp_path), model)
     with_template("", ["</s>"], None, "</s>").save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
@@ -590,7 +590,7 @@ def test_a_template_may_want_a_system_message() -> None:
 def test_whatever_a_template_raises_refuses_the_row_or_the_template(bad: str) -> None:
     when = "{% if messages[0].content == 'odd' %}" + bad + "{% endif %}"
     chat = make_chat(with_template(when + CHATML_TEMPLATE, *CHATML))
-    with pytest.raises(TemplateRefusal, match="refuses a prompt of the roles user") as refused:
+    with pytest.raises(TemplateRefusal, match="refuses a prompt with the roles user") as refused:
         chat.prompt_ids(said("odd"))
     assert refused.value.reason == "refused_by_template"
     assert chat.prompt_ids(said("even"))

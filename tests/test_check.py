@@ -49,7 +49,7 @@ def test_a_sound_recipe_passes_every_check(tiny_recipe: str) -> None:
     assert "a label is 'Yes.<|im_end|>'" in said["tokens"][1]
     assert "prompts end in" in said["tokens"][1]
     assert "<|im_end|>" in said["stop ids"][1]
-    assert "0.0% cut" in said["lengths"][1]
+    assert "0.0% of them truncated" in said["lengths"][1]
 
 
 def test_an_engine_that_is_not_installed_is_said(tiny_recipe: str, monkeypatch) -> None:
@@ -93,7 +93,7 @@ def test_a_trouble_of_several_checks_is_told_once(tiny_recipe: str, model_copy: 
     (model_copy / "tokenizer.json").write_text("{", encoding="utf-8")
     said = found(tiny_recipe, f"model.name_or_path={model_copy}")
     told = [text for well, text in said.values() if not well]
-    assert "no tokenizer can be loaded" in told[0]
+    assert "its tokenizer cannot be loaded" in told[0]
     assert told[1:] == ["not checked, see above"] * 3
 
 
@@ -105,14 +105,14 @@ def test_two_bos_are_found(tiny_recipe: str, tmp_path: Path) -> None:
         encoding="utf-8",
     )
     text = problem(tiny_recipe, "tokens", f"model.chat_template={template}")
-    assert "starts with two BOS" in text
+    assert "starts with two BOS tokens" in text
 
 
 def test_prompts_that_leave_no_room_and_responses_that_are_cut_are_found(tiny_recipe: str) -> None:
     said = problem(tiny_recipe, "lengths", "training.max_length=40")
-    assert "leave no room behind 100% of the prompts" in said
+    assert "leave no room for a response after 100% of the prompts" in said
     said = problem(tiny_recipe, "lengths", "training.max_length=100")
-    assert "100 tokens cut" in said
+    assert "100 tokens truncate" in said
 
 
 def test_lengths_that_the_estimates_do_not_expect_are_named(tiny_recipe: str) -> None:
@@ -176,9 +176,9 @@ def test_prompts_both_trained_on_and_held_out_are_counted(
     write(tmp_path / "test.jsonl", [*test, *train[:3]])
     data = f"data.name_or_path={tmp_path}"
     well, said = found(tiny_recipe, data)["data"]
-    assert well and said.endswith("3 of the held-out prompts are trained on as well")
+    assert well and said.endswith("3 of the held-out prompts are also trained on")
     write(tmp_path / "test.jsonl", train[:5])
-    assert "all 5 held-out prompts are trained on" in problem(tiny_recipe, "data", data)
+    assert "all 5 held-out prompts are also trained on" in problem(tiny_recipe, "data", data)
 
 
 def test_a_place_that_cannot_be_written_to_is_found(
@@ -214,7 +214,7 @@ def test_a_tokenizer_beyond_the_embedding_is_found(tiny_recipe: str, model_copy:
     tokenizer.save_pretrained(model_copy)
     said = found(tiny_recipe, f"model.name_or_path={model_copy}")["template"]
     assert not said[0]
-    assert "its tokenizer has ids up to 401 ('<|two|>'), the embedding has 400 rows" in said[1]
+    assert "its tokenizer has ids up to 401 ('<|two|>'), but the embedding has 400 rows" in said[1]
 
 
 def test_what_training_would_refuse_is_found(tiny_recipe: str) -> None:
@@ -307,4 +307,4 @@ def test_rows_that_the_template_refuses_are_dropped_and_named(
     assert well and "dropped: 1 refused_by_template (prompt " in text
     rows = [twice | {"prompt": [user, user | {"content": f"{i}?"}]} for i in range(20)]
     well, text = said(rows)["tokens"]
-    assert not well and "it takes none of the first 18 prompts: 18 refused_by_template" in text
+    assert not well and "it refuses all of the first 18 prompts: 18 refused_by_template" in text

@@ -205,7 +205,10 @@ def test_parquet_jsonl_and_folders_give_the_same_rows(recipe_of, tmp_path: Path)
     ("rows", "words"),
     [
         ([{"question": "Hi", "answer": "Ho"}] * 20, ["question, answer", "wanted: prompt"]),
-        ([{"prompt": "Hi", "chosen": "Ho"}] * 20, ["prompt, chosen", "rejected come together"]),
+        (
+            [{"prompt": "Hi", "chosen": "Ho"}] * 20,
+            ["prompt, chosen", "needs both chosen and rejected"],
+        ),
         ('{"prompt": "a"}\n{"prompt": \n' * 10, ["cannot be read", "row 2: row_is_no_json"]),
         ("", ["cannot be read: it is empty"]),
         ("\n\n", ["cannot be read"]),

@@ -186,7 +186,7 @@ def test_a_subset_that_is_not_named_or_not_there_is_a_line_with_those_that_are(
     assert read(folder, subset="preference") == ["preference/test.jsonl", "preference/train.jsonl"]
     single = folder_of(tmp_path / "single", {"train.jsonl": rows("a")})
     for path in (single, single / "train.jsonl"):
-        with pytest.raises(UserError, match=r"data\.subset: .*leave it out"):
+        with pytest.raises(UserError, match=r"data\.subset: .*remove the key"):
             training_portion(recipe_of(path, "data.subset=edit"), 1)
 
 
@@ -215,10 +215,12 @@ def test_a_readme_names_no_file_outside_its_folder(path: str, tmp_path: Path) ->
     for declared in (path, [path], {"train": path}, [{"split": "train", "path": [path]}]):
         configs = [{"config_name": "default", "data_files": declared}]
         folder = folder_of(tmp_path, FILES, configs)
-        with pytest.raises(UserError, match=r"README\.md names .* only files beside it are read"):
+        with pytest.raises(
+            UserError, match=r"README\.md names .* only files in this folder are read"
+        ):
             read(folder)
     folder = folder_of(tmp_path, FILES, [{"config_name": "a", "data_dir": path}])
-    with pytest.raises(UserError, match="only files beside it are read"):
+    with pytest.raises(UserError, match="only files in this folder are read"):
         read(folder)
 
 
@@ -255,19 +257,19 @@ def test_links_of_the_hubs_cache_and_of_the_user_are_followed(tmp_path: Path) ->
 
 README_TROUBLE: dict[str, tuple[str, str]] = {
     "no YAML": ("---\nconfigs: [\n---\n", "its head is not valid YAML"),
-    "no list": ("---\nconfigs: 7\n---\n", "`configs` are no list"),
-    "no names": ("---\nconfigs: [{data_files: a}]\n---\n", "`configs` are no list"),
+    "no list": ("---\nconfigs: 7\n---\n", "`configs` must be a list"),
+    "no names": ("---\nconfigs: [{data_files: a}]\n---\n", "`configs` must be a list"),
     "no paths": (
         "---\nconfigs: [{config_name: a, data_files: [{split: train}]}]\n---\n",
-        "`data_files` are no list",
+        "`data_files` must be a list",
     ),
     "numbers": (
         "---\nconfigs: [{config_name: a, data_files: {train: 7}}]\n---\n",
-        "`data_files` are no list",
+        "`data_files` must be a list",
     ),
     "nothing there": (
         "---\nconfigs: [{config_name: a, data_files: other/*.jsonl}]\n---\n",
-        "names other/*.jsonl: no such data file there",
+        "names other/*.jsonl, but there is no such data file",
     ),
     "a bomb": ("---\na: &a [x]\nconfigs: " + "[" * 2000 + "]" * 2000 + "\n---\n", "README.md"),
 }
@@ -295,7 +297,7 @@ def test_a_readme_of_words_alone_decides_nothing(tmp_path: Path) -> None:
 
 
 FOLDER_TROUBLE: dict[str, tuple[list[str], str]] = {
-    "nothing": (["notes.txt"], "has no data files; wanted .jsonl"),
+    "nothing": (["notes.txt"], "has no data files; use .jsonl"),
     "hidden files alone": ([".train.jsonl"], "has no data files"),
     "a script": (["own.py"], "has no data files"),
     "two forms": (["train.jsonl", "train.csv"], "several files of the split train"),
@@ -417,8 +419,8 @@ def test_rows_that_are_trained_on_are_not_held_out(
     [
         (["data.train_split=train_prefs"], "data.train_split: .*'train_prefs'; it has train, test"),
         (["data.test_split=validation"], "data.test_split: .*'validation'; it has train, test"),
-        (["data.train_split=train[x]"], "is no part of a split; wanted train"),
-        (["data.train_split=train["], "is no part of a split"),
+        (["data.train_split=train[x]"], "is not a part of a split; use train"),
+        (["data.train_split=train["], "is not a part of a split"),
         (["data.test_split=other[:3]"], "no split 'other'"),
         (["data.test_split="], "data.test_split"),
     ],

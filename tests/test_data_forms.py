@@ -523,8 +523,12 @@ BROKEN: dict[str, tuple[str, bytes, list[str]]] = {
         lines([{"question": "a", "answer": "b"}] * 12),
         ["the columns question, answer; wanted: prompt"],
     ),
-    "chosen alone": ("train.jsonl", lines([{"chosen": "a"}] * 12), ["come together"]),
-    "two columns of one name": ("train.csv", b"prompt,prompt\na,b\n", ["two columns of one name"]),
+    "chosen alone": ("train.jsonl", lines([{"chosen": "a"}] * 12), ["both chosen and rejected"]),
+    "two columns have the same name": (
+        "train.csv",
+        b"prompt,prompt\na,b\n",
+        ["two columns have the same name"],
+    ),
     "texts and no prompt": (
         "train.jsonl",
         lines([{"chosen": "a", "rejected": "b"}] * 12),
@@ -687,7 +691,7 @@ def test_the_first_row_of_each_reason_is_named() -> None:
 def test_what_a_file_is_read_as_is_decided_by_its_suffix(tmp_path: Path) -> None:
     for name in ("pairs.xlsx", "pairs.txt", "pairs.parquet.gz", "pairs.zip"):
         (tmp_path / name).write_bytes(TEXT.encode())
-        with pytest.raises(UserError, match="is not read; wanted"):
+        with pytest.raises(UserError, match="cannot be read; use"):
             raw_rows.table([tmp_path / name])
     assert Data(name_or_path="x").subset is None
 

@@ -172,7 +172,7 @@ def empty(name: str) -> Any:
     return lambda save: (save / name).write_bytes(b"")
 
 
-DAMAGED = "damaged: its files are not those that were written"
+DAMAGED = "damaged: its files have changed since they were written"
 SPOILT = {
     "optimizer": (spoil_optimizer, DAMAGED),
     "cut optimizer": (truncate("optimizer.pt"), DAMAGED),
@@ -180,7 +180,7 @@ SPOILT = {
     "empty state": (empty("trainer_state.json"), DAMAGED),
     "empty list": (empty(FILES), DAMAGED),
     "a file too many": (lambda save: (save / "more").write_bytes(b""), DAMAGED),
-    "no list": (lambda save: (save / FILES).unlink(), "it was not written to its end"),
+    "no list": (lambda save: (save / FILES).unlink(), "it is incomplete"),
 }
 DIVERGED = {
     "optimizer": (spoil_optimizer, "its optimizer's state is not finite: the policy had diverged"),
@@ -200,7 +200,7 @@ def test_a_save_that_is_no_good_is_passed_over(saved: Path, tmp_path: Path, caps
             if kinds is DIVERGED:
                 seal(saved / "checkpoint-2")
             assert last_complete_checkpoint(saved) == saved / "checkpoint-1", said
-            assert f"checkpoint-2: not gone on from, {said}" in capsys.readouterr().out
+            assert f"checkpoint-2: skipped, {said}" in capsys.readouterr().out
             shutil.rmtree(saved / "checkpoint-2")
             shutil.copytree(tmp_path / "whole", saved / "checkpoint-2")
     assert last_complete_checkpoint(saved) == saved / "checkpoint-2"

@@ -271,7 +271,7 @@ def test_a_server_without_json_schemas_is_asked_without(ranker_for, capsys) -> N
         ranker = ranker_for(server, concurrency=1)
         assert score(ranker, ["a", "bb"], ["cc", "d"]) == [[0.0, 1.0], [1.0, 0.0]]
     assert len(server.bodies) == 4 + 1
-    assert capsys.readouterr().out.count("takes no JSON schema") == 1
+    assert capsys.readouterr().out.count("does not accept a JSON schema") == 1
 
 
 def test_a_model_with_the_newer_name_of_the_token_limit_gets_that(ranker_for) -> None:
@@ -368,22 +368,24 @@ def test_a_server_that_keeps_failing_ends_the_stage_with_its_words(ranker_for) -
     with serving(lambda body: error(500, "no GPU\nleft")) as server:
         message = refusal(ranker_for(server, concurrency=1))
     assert message == (
-        f"{server.url}/chat/completions: failed 8 times at one request, the last time with: "
-        "500 no GPU left; what was answered is kept, repeat the command to go on"
+        f"{server.url}/chat/completions: failed 8 times on one request; the last error: "
+        "500 no GPU left; all verdicts so far are kept, repeat the command to continue"
     )
     assert len(server.bodies) == 8
 
 
 def test_garbage_is_shown(ranker_for) -> None:
     with serving(lambda body: Reply(200, "<html>Welcome!</html>")) as server:
-        assert "no chat completion but '<html>Welcome!</html>'" in refusal(ranker_for(server))
+        assert "wanted a chat completion, got '<html>Welcome!</html>'" in refusal(
+            ranker_for(server)
+        )
 
 
 def test_a_wait_of_hours_is_left_to_the_user(ranker_for) -> None:
     for status in (429, 503):
         with serving(lambda body, s=status: error(s, "closed", Retry_After="86400")) as server:
             message = refusal(ranker_for(server))
-        assert f"asks to wait 86400 seconds, the last time with: {status} closed" in message
+        assert f"asks to wait 86400 seconds; the last error: {status} closed" in message
 
 
 def test_nobody_listening_is_said_at_once(ranker_for) -> None:
@@ -391,8 +393,10 @@ def test_nobody_listening_is_said_at_once(ranker_for) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         message = refusal(ranker_for(url))
-    assert message.startswith(f"ranking.judge.base_url: nothing answers at {url}/chat/completions")
-    assert "start the server there, or mend the URL" in message
+    assert message.startswith(
+        f"ranking.judge.base_url: no server answers at {url}/chat/completions"
+    )
+    assert "start it, or correct the URL" in message
 
 
 def test_a_server_that_goes_away_later_is_tried_again(ranker_for) -> None:
@@ -410,7 +414,10 @@ def test_a_server_that_goes_away_later_is_tried_again(ranker_for) -> None:
     [
         (error(401, f"Incorrect API key: {SECRET}"), "401 Incorrect API key: ***; the key in"),
         (error(403, "not for you"), "403 not for you; the key in SOME_KEY is not accepted"),
-        (error(404, "no such model"), "404 no such model; is there a model 'some-model'?"),
+        (
+            error(404, "no such model"),
+            "404 no such model; check that there is a model 'some-model'",
+        ),
         (Reply(405, "Method Not Allowed"), "405 Method Not Allowed; see ranking.judge"),
         (error(400, "bad temperature"), "400 bad temperature; see ranking.judge"),
         (error(429, "insufficient_quota: pay first"), "429 insufficient_quota: pay first"),
@@ -540,7 +547,7 @@ def test_a_judge_who_decides_by_the_place_alone_is_seen_through(
         recipe = load_recipe(tiny_recipe).model_copy(update={"ranking": ranking})
         row = {"prompt_id": "p", "prompt": HI, "responses": ["y"], "finish_reasons": ["stop"]}
         row |= {"chosen": as_messages("w"), "rejected": as_messages("l")}
-        with pytest.raises(UserError, match=r"no pair is left .*'tie': 1.*6 first, 1.0 flip_rate"):
+        with pytest.raises(UserError, match=r"none of the .*'tie': 1.*6 first, 1.0 flip_rate"):
             prefer([row], recipe, tmp_path, tmp_path / "verdicts")
 
 
@@ -604,7 +611,10 @@ def test_a_pair_too_long_in_any_words_is_a_tie_and_named(ranker_for, capsys, fau
         assert score(ranker, ["a", "bb"], ["x", "long"]) == [[0.0, 1.0], [0.5, 0.5]]
         assert len(server.bodies) == 4, "asked once and not again"
     said = capsys.readouterr().out
-    assert "some-model: 2 of 4 verdicts are ties, too_long; the first is of the prompt p1: " in said
+    assert (
+        "some-model: 2 of 4 verdicts are ties, too_long; the first one is for the prompt p1: "
+        in said
+    )
     prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(2)]
     facts = ranker.facts(prompts, [["a", "bb"], ["x", "long"]])
     assert (facts["verdicts"], facts["too_long"]) == (4, 2)
@@ -615,7 +625,7 @@ def test_a_model_that_takes_no_temperature_says_which_key_to_set(ranker_for) -> 
     words = "Unsupported value: 'temperature' does not support 0 with this model."
     with serving(lambda body: error(400, words)) as server:
         message = refusal(ranker_for(server, concurrency=1))
-        assert message.endswith("set ranking.judge.temperature=null to send none")
+        assert message.endswith("see ranking.judge.temperature; set ranking.judge.temperature=null")
         assert len(server.bodies) == 1
         server.script = longer_wins
         assert score(ranker_for(server, temperature=None), ["a", "bb"]) == [[0.0, 1.0]]
@@ -657,7 +667,7 @@ def test_what_passes_by_itself_switches_no_schema_off(ranker_for, capsys, fault:
         assert score(ranker_for(server, concurrency=1), ["a", "bb"]) == [[0.0, 1.0]]
     assert len(server.bodies) == 4
     assert all("response_format" in body for body in server.bodies)
-    assert "takes no JSON schema" not in capsys.readouterr().out
+    assert "does not accept a JSON schema" not in capsys.readouterr().out
 
 
 def test_words_of_schemas_that_refuse_nothing_switch_none_off(ranker_for) -> None:
@@ -738,7 +748,7 @@ def test_the_key_follows_no_redirect(ranker_for, monkeypatch, status: int) -> No
         there = f"{other.url}/chat/completions"
         server.script = lambda body: Reply(status, "", {"Location": there})
         message = refusal(ranker_for(server, api_key_env="SOME_KEY", concurrency=1))
-        assert f"see ranking.judge.base_url: this one sends on to {there}" in message
+        assert f"see ranking.judge.base_url: this one redirects to {there}" in message
         assert not other.bodies
 
 
@@ -876,7 +886,7 @@ def test_a_damaged_verdict_is_asked_again_and_said(
         assert score(ranker_for(server), ["a", "bb"]) == [[0.0, 1.0]]
         assert len(server.bodies) == 3
     said = capsys.readouterr().out
-    assert said.count(f"{log}: 1 line is no verdict; asked again where it is wanted") == 1
+    assert said.count(f"{log}: 1 line is damaged; the judge is asked again when needed") == 1
 
 
 def test_a_verdict_with_keys_of_a_later_version_is_read(tmp_path: Path) -> None:

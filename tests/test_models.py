@@ -87,14 +87,14 @@ def test_a_layer_that_is_not_in_the_file_is_not_made_up(folder: Path) -> None:
 
 def test_weights_of_a_larger_model_are_refused(folder: Path) -> None:
     rewrite(folder, lambda w: w.update({"model.layers.2.mlp.up_proj.weight": torch.ones(2, 2)}))
-    assert "1 weights in its files are none of a LlamaForCausalLM: model.layers.2" in refusal(
+    assert "1 weights in its files do not belong to a LlamaForCausalLM: model.layers.2" in refusal(
         folder
     )
 
 
 def test_weights_of_another_size_are_refused(folder: Path) -> None:
     change(folder / "config.json", intermediate_size=64)
-    assert "6 weights have another size" in refusal(folder)
+    assert "6 weights do not have the size" in refusal(folder)
 
 
 def test_tables_of_old_checkpoints_do_not_matter(folder: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_model_that_does_not_write_from_left_to_right_is_refused(
     folder: Path, config: Any, kind: Any
 ) -> None:
     kind(config).save_pretrained(folder)
-    assert "wanted a causal language model" in refusal(folder)
+    assert "use a causal language model" in refusal(folder)
 
 
 def test_a_model_that_calls_itself_no_decoder_and_is_one_works(folder: Path) -> None:
@@ -153,9 +153,11 @@ def test_an_adapter_is_refused_at_once_with_its_base(folder: Path, tmp_path: Pat
     base = AutoModelForCausalLM.from_pretrained(folder)
     get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2)).save_pretrained(adapter)
     AutoTokenizer.from_pretrained(folder).save_pretrained(adapter)
-    assert f"{adapter}: it is an adapter of {folder}, no model; merge it first" in refusal(adapter)
+    assert f"{adapter}: it is an adapter of {folder}, not a model; merge it first" in refusal(
+        adapter
+    )
     shutil.copy(adapter / "adapter_config.json", folder)
-    assert "lies beside the model" in refusal(folder)
+    assert "is beside the model" in refusal(folder)
 
 
 def _cut(path: Path) -> None:

@@ -285,7 +285,7 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a weight too many": (
         lambda folder: change_weights(folder, **{"lm_head.weight": np.zeros(3)}),
-        "model.safetensors: lm_head.weight has no place",
+        "model.safetensors: lm_head.weight does not belong",
     ),
     "broken weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"),
@@ -320,13 +320,13 @@ WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "config.json").write_text(
             '{"model_type": "llama"}', encoding="utf-8"
         ),
-        "config.json: model_type is 'llama': this is no PairRM",
+        "config.json: model_type is 'llama', so this is not a PairRM",
     ),
     "another ranker": (
         lambda folder: (folder / "config.json").write_text(
             '{"model_type": "deberta", "ranker_type": "summareranker"}', encoding="utf-8"
         ),
-        "config.json: ranker_type is 'summareranker': this is no PairRM",
+        "config.json: ranker_type is 'summareranker', so this is not a PairRM",
     ),
 }
 
@@ -363,7 +363,7 @@ def test_a_logit_that_is_no_number_names_the_prompt(tmp_path: Path) -> None:
 
 
 def test_the_recipes_ranker_is_the_papers_unless_a_folder_is_named(published: Path) -> None:
-    with pytest.raises(UserError, match=r"llm-blender/PairRM, revision main, is no folder"):
+    with pytest.raises(UserError, match=r"llm-blender/PairRM, revision main, is not a folder"):
         load_ranker(Ranking(ranker="pairrm"), seed=1)
     name = str(published / "hf")
     ranker = load_ranker(Ranking(ranker="pairrm", name_or_path=name, tokens_per_batch=9), seed=1)

@@ -56,7 +56,7 @@ def test_a_function_is_called_with_the_first_row(tmp_path: Path) -> None:
     ("body", "words"),
     [
         ("return None", "wanted one number per candidate, got 'None' for p0"),
-        ("import sys; sys.exit(0)", "it ends Python itself: SystemExit: 0 (line 2)"),
+        ("import sys; sys.exit(0)", "it ends the Python process: SystemExit: 0 (line 2)"),
         ("return columns['answer']", "KeyError: 'answer' (line 2), for the prompt p0"),
     ],
 )
@@ -68,8 +68,9 @@ def test_a_function_that_fails_is_found(tmp_path: Path, body: str, words: str) -
 
 def test_a_column_that_a_function_wants_and_nobody_has_is_found(tmp_path: Path) -> None:
     ranking = function(tmp_path, "return [1, 2]", "prompt, candidates, answer")
-    assert "it takes 'answer'; the columns are prompt_id, chosen, rejected, level" in refusal(
-        ranking
+    assert (
+        "it needs a column 'answer'; the columns are prompt_id, chosen, rejected, level"
+        in refusal(ranking)
     )
 
 
@@ -128,15 +129,15 @@ def change_config(folder: Path, **changes: Any) -> None:
 WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no head": (
         lambda folder: LlamaForCausalLM(llama()).save_pretrained(folder),
-        "is no trained reward model: score.weight are missing",
+        "is not a trained reward model: score.weight are missing",
     ),
     "a layer is missing": (
         lambda folder: change_config(folder, num_hidden_layers=3),
-        "is no trained reward model: model.layers.2.",
+        "is not a trained reward model: model.layers.2.",
     ),
     "a layer too many": (
         lambda folder: change_config(folder, num_hidden_layers=1),
-        ", ... of its weights have no place in the model",
+        ", ... of its weights do not belong to the model",
     ),
     "another shape": (
         lambda folder: change_weights(folder, **{"score.weight": torch.zeros(1, 7)}),
@@ -144,7 +145,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "several outputs": (
         lambda folder: LlamaForSequenceClassification(llama(num_labels=3)).save_pretrained(folder),
-        "has 3 outputs, a reward model has one",
+        "has 3 outputs, but a reward model has one",
     ),
     "an adapter": (
         lambda folder: (folder / "adapter_config.json").write_text("{}", "utf-8"),
@@ -152,7 +153,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another tokenizer": (
         lambda folder: LlamaForSequenceClassification(llama(vocab_size=9)).save_pretrained(folder),
-        "and the model has embeddings for 9, for the prompt p0",
+        "but the model has embeddings for 9, for the prompt p0",
     ),
     "a template that refuses all": (
         lambda folder: (folder / "chat_template.jinja").write_text(
@@ -245,7 +246,7 @@ WRONG_PAIRRM: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no markers around a text": (
         lambda folder: pairrm_tokenizer(folder, post_processor=None),
-        "its tokenizer puts no [CLS] and [SEP] around a text",
+        "its tokenizer does not put [CLS] and [SEP] around a text",
     ),
     "a vocabulary beyond the embedding": (
         lambda folder: (
@@ -255,15 +256,15 @@ WRONG_PAIRRM: dict[str, tuple[Callable[[Path], Any], str]] = {
                 **{"pretrained_model.embeddings.word_embeddings.weight": torch.zeros(1000, 128)},
             ),
         ),
-        "and the encoder has embeddings for 1000: they do not belong together",
+        "but the encoder has embeddings for 1000: they do not belong together",
     ),
     "heads that divide nothing": (
         lambda folder: change_config(folder, num_attention_heads=7),
-        "config.json: no DeBERTa can be made of it",
+        "config.json: it does not describe a DeBERTa",
     ),
     "tasks of nonsense": (
         lambda folder: change_config(folder, n_tasks="x"),
-        "config.json: no DeBERTa can be made of it",
+        "config.json: it does not describe a DeBERTa",
     ),
     "a config of nonsense": (
         lambda folder: change_config(folder, hidden_size="x"),
@@ -278,7 +279,7 @@ WRONG_PAIRRM: dict[str, tuple[Callable[[Path], Any], str]] = {
             (folder / "model.safetensors").unlink(),
             torch.save([1, 2], folder / "pytorch_model.bin"),
         ),
-        "pytorch_model.bin: cannot be read: it holds something else",
+        "pytorch_model.bin: cannot be read: it must hold weights by name",
     ),
     "weights cut short": (
         lambda folder: (
@@ -304,7 +305,7 @@ def test_a_limit_of_nonsense_is_named(tmp_path: Path, limit: Any) -> None:
     small.write_package(tmp_path, "microsoft/deberta-v3-large")
     small.write_tokenizer(tmp_path)
     change_config(tmp_path, source_maxlength=limit)
-    words = f"config.json: source_maxlength is {limit!r}: wanted is a number above 3"
+    words = f"config.json: source_maxlength is {limit!r}: wanted a number above 3"
     assert words in refusal(Ranking(ranker="pairrm", name_or_path=str(tmp_path)))
 
 

@@ -147,10 +147,14 @@ def test_a_function_gets_the_columns_that_it_takes(
 
 def test_columns_that_do_not_fit_the_function_are_named(function_file) -> None:
     name = function_file("def reward(prompt, candidates, answer):\n    return [1.0]\n")
-    with pytest.raises(UserError, match="it takes 'answer'; the columns are prompt_id, chosen"):
+    with pytest.raises(
+        UserError, match="it needs a column 'answer'; the columns are prompt_id, chosen"
+    ):
         FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
     name = function_file("def reward(prompt, tags, **columns):\n    return [1.0]\n")
-    with pytest.raises(UserError, match="the dataset has a column 'tags', the name of an argument"):
+    with pytest.raises(
+        UserError, match="the dataset has a column 'tags', which is also an argument"
+    ):
         FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
 
 
@@ -402,7 +406,7 @@ def test_a_prompt_that_the_ranker_refuses_costs_its_row(
     assert found.dropped == {"refused_by_ranker": 3}
     assert found.dropped.first["refused_by_ranker"].startswith("prompt no-1")
     assert found.summary["rows"] == 2
-    assert "no-1 is not to be read: left out" in capsys.readouterr().out
+    assert "no-1 is not to be read: the prompt is dropped" in capsys.readouterr().out
     again = prefer(rows, recipe_with("ranking.shard_size=3"), tmp_path)  # from the shards
     assert again == found
 
@@ -411,7 +415,9 @@ def test_without_any_prompt_that_the_ranker_reads_the_stage_ends(
     recipe_with, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr("selm.ranking.scoring.load_ranker", lambda *settings: Picky())
-    with pytest.raises(UserError, match=r"no pair is left of 1 rows \({'refused_by_ranker': 1}\)"):
+    with pytest.raises(
+        UserError, match=r"none of the 1 rows gave a pair \({'refused_by_ranker': 1}\)"
+    ):
         prefer([row("no", "w", "ll", "yyy")], recipe_with(), tmp_path)
 
 

@@ -134,10 +134,10 @@ def test_a_byte_order_mark_and_letters_of_any_script(tmp_path: Path) -> None:
     [
         (
             "import sys\nsys.exit(0)\n",
-            "cannot be imported: it ends Python itself: SystemExit: 0 (l",
+            "cannot be imported: it ends the Python process: SystemExit: 0 (l",
         ),
-        ("exit()\n", "cannot be imported: it ends Python itself: SystemExit"),
-        ("raise SystemExit\n", "it ends Python itself: SystemExit (line 1)"),
+        ("exit()\n", "cannot be imported: it ends the Python process: SystemExit"),
+        ("raise SystemExit\n", "it ends the Python process: SystemExit (line 1)"),
         ("class Stop(BaseException): pass\nraise Stop('x')\n", "imported: Stop: x (line 2)"),
         ("import asyncio\nraise asyncio.CancelledError\n", "CancelledError (line 2)"),
         (b"a = 'caf\xe9'\n", "cannot be imported: SyntaxError: "),
@@ -152,11 +152,11 @@ def test_a_byte_order_mark_and_letters_of_any_script(tmp_path: Path) -> None:
         ("other = 1\n", "has no function 'reward'"),
         ("def rewards(): pass\n", "has no function 'reward'; it has rewards"),
         ("reward = 3\n", "has no function 'reward': that is of the type int"),
-        ("def reward(): pass\n", "it takes () (line 1); wanted is (prompt, candidates, **columns)"),
-        ("\ndef reward(candidates): pass\n", "it takes (candidates) (line 2); wanted is (prompt"),
+        ("def reward(): pass\n", "it takes () (line 1); wanted (prompt, candidates, **columns)"),
+        ("\ndef reward(candidates): pass\n", "it takes (candidates) (line 2); wanted (prompt"),
         ("def reward(*, prompt, candidates): pass\n", "it takes (*, prompt, candidates) (line 1)"),
         ("def reward(a, b, c, /): pass\n", "it takes (a, b, c, /) (line 1); wanted"),
-        ("async def reward(a, b): pass\n", "it is async (line 1); wanted is a plain function"),
+        ("async def reward(a, b): pass\n", "it is async (line 1); wanted a plain function"),
     ],
 )
 def test_a_file_that_cannot_serve_is_named(tmp_path: Path, source: str, words: str) -> None:
@@ -177,7 +177,8 @@ BODIES = {
     "return [[1, 2], [3, 4]]": "wanted one number per candidate, got '[[1, 2], [3, 4]]' for p7",
     "return [1.0, -float('inf')]": "scores [1.0, -inf] for p7 are not all numbers",
     "import itertools; return itertools.count()": "3 scores for 2 candidates of p7",
-    "import sys; sys.exit(0)": "it ends Python itself: SystemExit: 0 (line 2), for the prompt p7",
+    "import sys; "
+    "sys.exit(0)": "it ends the Python process: SystemExit: 0 (line 2), for the prompt p7",
     "raise GeneratorExit": "GeneratorExit (line 2), for the prompt p7",
     "return (1 / 0 for _ in candidates)": "ZeroDivisionError: division by zero (line 2), for the",
     "return reward(prompt, candidates)": "RecursionError: maximum recursion depth exceeded",

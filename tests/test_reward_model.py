@@ -271,7 +271,7 @@ def test_a_long_prompt_loses_its_start_and_a_response_never_its_end(
 
     ranker.score(["p", "q"], [long_prompt, PROMPTS[0]], [texts, ["x"]])
     said = capsys.readouterr().out
-    assert f"2 of 3 texts are longer than its {LIMIT} tokens and lost their start; of 1" in said
+    assert f"2 of 3 texts are longer than its {LIMIT} tokens and lost their start, 1" in said
     facts = ranking_facts(ranking, [long_prompt, PROMPTS[0]], [texts, ["x"]], None)
     assert facts == {
         f"reward_model {folders[kind]}": {"texts": 3, "cut_prompts": 2, "cut_responses": 1}
@@ -302,7 +302,7 @@ def test_several_outputs_are_refused(folders, tmp_path: Path) -> None:
     tokenizer = tokenizer_zoo.smollm2()
     model = LlamaForSequenceClassification(llama_config(tokenizer, num_labels=3))
     folder = saved(model, tokenizer, tmp_path)
-    assert "has 3 outputs, a reward model has one" in refusal(ranking_of(folder))
+    assert "has 3 outputs, but a reward model has one" in refusal(ranking_of(folder))
     message = refusal(ranking_of(folder, output_key="logits"))
     assert "'logits' of" in message and "has the shape" in message
     message = refusal(ranking_of(folders["skywork"], output_key="score"))
@@ -313,7 +313,7 @@ def test_a_language_model_without_a_head_is_refused(tmp_path: Path) -> None:
     tokenizer = tokenizer_zoo.smollm2()
     folder = saved(LlamaForCausalLM(llama_config(tokenizer)), tokenizer, tmp_path)
     message = refusal(ranking_of(folder))
-    assert "is no trained reward model: score.weight are missing in its weights" in message
+    assert "is not a trained reward model: score.weight are missing in its weights" in message
 
 
 def test_weights_of_another_shape_or_damaged_are_refused(folders, tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_weights_of_another_shape_or_damaged_are_refused(folders, tmp_path: Path
 
 def test_code_of_its_own_is_not_run_unasked(folders) -> None:
     message = refusal(ranking_of(folders["armo"], output_key="score"))
-    assert "is no trained reward model" in message or "trust_remote_code=true" in message
+    assert "is not a trained reward model" in message or "trust_remote_code=true" in message
 
 
 def test_code_of_its_own_for_another_transformers_is_named(folders, tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_score_that_is_no_number_names_the_prompt(folders, tmp_path: Path) -> 
     weights = load_file(tmp_path / "model.safetensors")
     weights["score.weight"][:] = float("nan")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert "the score nan for the prompt p0 is no number" in refusal(ranking_of(str(tmp_path)))
+    assert "the score nan for the prompt p0 is not a number" in refusal(ranking_of(str(tmp_path)))
 
 
 def test_a_missing_folder_is_refused_before_anything_runs(tiny_recipe: str) -> None:

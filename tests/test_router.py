@@ -115,5 +115,5 @@ def test_a_router_that_trl_cannot_compute_is_refused_before_the_reference() -> N
 def test_a_coefficient_without_a_router_is_refused() -> None:
     config = transformers.LlamaConfig()
     check_router(settings(), config)
-    with pytest.raises(UserError, match="a model of type llama returns no router's logits"):
+    with pytest.raises(UserError, match="a model of type llama returns no router logits"):
         check_router(settings(router_aux_loss_coef=0.1), config)

@@ -49,7 +49,7 @@ def test_a_signal_is_one_line(number: signal.Signals, word: str, at_work: Path, 
     code, said = ended(lambda: os.kill(os.getpid(), number), capsys)
     assert code == 128 + number
     assert said == (
-        f"stopped by {word}: 1 finished shard is kept in {at_work}; go on with: "
+        f"stopped by {word}: 1 finished shard is kept in {at_work}; continue with: "
         "python scripts/x.py r\n"
     )
     assert signal.getsignal(number) is before
@@ -65,7 +65,7 @@ def test_what_is_kept_of_a_training_is_its_last_save(tmp_path: Path, monkeypatch
         (partial / "steps" / f"checkpoint-{step}").mkdir(parents=True)
         (partial / "steps" / f"checkpoint-{step}" / "trainer_state.json").touch()
     (partial / "steps" / "checkpoint-12").mkdir()  # not written to its end
-    assert stopped.kept() == f"the save {partial}/steps/checkpoint-10 is kept; go on with: again"
+    assert stopped.kept() == f"the save {partial}/steps/checkpoint-10 is kept; continue with: again"
 
 
 def fail_in_python() -> None:
@@ -112,7 +112,9 @@ def fail_as_torch_does() -> None:
 def test_a_full_disk_is_one_line(fail: Callable[[], None], at_work: Path, capsys) -> None:
     code, said = ended(fail, capsys)
     assert code == 1
-    assert said.startswith("error: disk full: ") and "no shard was finished yet; go on with" in said
+    assert (
+        said.startswith("error: disk full: ") and "no shard was finished yet; continue with" in said
+    )
 
 
 def test_an_error_of_ours_keeps_its_traceback(at_work: Path) -> None:

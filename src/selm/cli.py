@@ -1,4 +1,4 @@
-"""What every stage script shares: arguments, exit codes, one log file per attempt."""
+"""What all stage scripts share: arguments, exit codes, and one log file per attempt."""
 
 import argparse
 import atexit
@@ -28,16 +28,16 @@ from selm.run.alone import lock
 from selm.run.plan import Run, command
 from selm.run.stages import STAGES
 
-# Unless hub.push is true a run asks no server for anything: the libraries' telemetry is off.
+# Telemetry of the libraries is off, so that a run without hub.push sends no requests.
 os.environ.setdefault("DO_NOT_TRACK", "1")
-# Tokenizers of that kind are files on this disk; it would leave copies of them in /tmp.
+# tiktoken would leave copies of the tokenizers' files in /tmp.
 os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
 
-GIVE_WAY_SECONDS = 10.0  # longer than the main process needs to say its line
+GIVE_WAY_SECONDS = 10.0  # longer than the main process needs to print its line
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors repeat what was typed, but no secrets."""
+    """A parser whose errors repeat what was typed, but without secrets."""
 
     def error(self, message: str) -> NoReturn:
         super().error(hide(message))
@@ -54,15 +54,15 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def parse_run(doc: str | None) -> Run:
-    """Arguments of a script that serves the whole run."""
+    """Arguments of a script for the whole run."""
     arguments = parser(doc).parse_intermixed_args()
     return _run(arguments)
 
 
 def parse_check(doc: str | None) -> tuple[Run, bool]:
-    """Arguments of the preflight, and whether only its quick part is wanted."""
+    """Arguments of the preflight: the run, and --quick."""
     made = parser(doc)
-    made.add_argument("--quick", action="store_true", help="only what takes seconds")
+    made.add_argument("--quick", action="store_true", help="only the checks that take seconds")
     arguments = made.parse_intermixed_args()
     return _run(arguments), arguments.quick
 
@@ -70,14 +70,14 @@ def parse_check(doc: str | None) -> tuple[Run, bool]:
 def parse_plan(doc: str | None) -> tuple[Run, bool, bool]:
     """Arguments of the plan: the run, --remaining, --keep."""
     made = parser(doc)
-    made.add_argument("--remaining", action="store_true", help="leave out what is done already")
+    made.add_argument("--remaining", action="store_true", help="leave out finished stages")
     made.add_argument("--keep", action="store_true", help="write the plan to the run's folder too")
     arguments = made.parse_intermixed_args()
     return _run(arguments), arguments.remaining, arguments.keep
 
 
 def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
-    """Arguments of a stage of one iteration; `first` is 0 where the base model counts too."""
+    """Arguments of a stage of one iteration; `first` is 0 if the base model counts too."""
     made = parser(doc)
     made.add_argument("--iteration", type=int, required=True, metavar="T", help="1 is the first")
     arguments = made.parse_intermixed_args()
@@ -97,10 +97,10 @@ def _run(arguments: argparse.Namespace) -> Run:
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Call main; what ends it early becomes one line on stderr and an exit code.
+    """Call main; an error or a signal becomes one line on stderr and an exit code.
 
-    2: a user's mistake. 1: the Hub, a full disk, lack of memory; the same command may work later.
-    130, 143, 129: Ctrl-C, SIGTERM, SIGHUP.
+    2: a mistake of the user. 1: the Hub, a full disk, out of memory; the same command may work
+    later. 130, 143, 129: Ctrl-C, SIGTERM, SIGHUP.
     """
     _speak_utf8()
     with stopped.listening(is_main_process()):
@@ -112,17 +112,17 @@ def run_main(main: Callable[[], None]) -> None:
             main()
         except stopped.Stopped as error:
             _end(stopped.line(error), 128 + error.number)
-        except KeyboardInterrupt:  # raised by a library's own handler
+        except KeyboardInterrupt:  # raised by a library's signal handler
             _end(stopped.line(stopped.Stopped(signal.SIGINT)), 130)
         except Exception as error:
             _end(*_said(error))
 
 
 def _end(line: str, code: int) -> None:
-    """Say the line and exit.
+    """Print the line and exit.
 
-    A process beside the main one waits first. Mostly the main process fails for the same reason:
-    it says so, and the launcher ends this one.
+    A process other than the main one waits first: usually the main process fails for the same
+    reason and says so, and the launcher ends this one.
     """
     if not is_main_process():
         time.sleep(GIVE_WAY_SECONDS)
@@ -132,7 +132,7 @@ def _end(line: str, code: int) -> None:
 
 
 def _said(error: Exception) -> tuple[str, int]:
-    """The line for an error and its exit code; an error that is a fault of ours is raised again."""
+    """The line for an error and its exit code; an unknown error, our own fault, is raised again."""
     known = stopped.cannot_write(error) or error
     if isinstance(known, UserError):
         shared = isinstance(known, SharedError) and not is_main_process()
@@ -147,14 +147,14 @@ def _said(error: Exception) -> tuple[str, int]:
     raise error
 
 
-# What torch says in a process whose neighbour has ended; that one has said why.
+# What torch says if another process has ended, which has already said why.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process")
 
 
 def _speak_utf8() -> None:
-    """Text is UTF-8 whatever the locale: names, the terminal, pipes, files that libraries open.
+    """Use UTF-8 whatever the locale: for file names, the terminal, pipes and libraries' files.
 
-    Python's UTF-8 mode is chosen when it starts, so under another locale the command starts again.
+    Python sets its UTF-8 mode when it starts, so with another locale the command restarts itself.
     """
     encodings = {sys.getfilesystemencoding(), locale.getpreferredencoding(False)}
     if {name.lower() for name in encodings} - {"utf-8"} and os.environ.get("PYTHONUTF8") != "1":
@@ -184,7 +184,7 @@ class Stage:
         return artifacts.folder(self.recipe, self.name, self.t)
 
     def is_done(self) -> bool:
-        """True, and says so, if the artifact is complete and current, and pushed if it shall be."""
+        """True, with a line, if the artifact is complete, current and pushed (with hub.push)."""
         if is_main_process():
             check_access(self.recipe)
         found = artifacts.state(self.recipe, self.name, self.t)
@@ -200,7 +200,7 @@ class Stage:
 
                     exchange.pull(self.recipe, self.name, self.t)
             elif found.why != "missing":
-                print(one_line(f"{self.folder}: made again, {found.why}"))
+                print(one_line(f"{self.folder}: made again: {found.why}"))
         return found.current
 
     def _push(self) -> None:
@@ -210,9 +210,9 @@ class Stage:
             exchange.push(self.run, self.name, self.t)
 
     def begin(self) -> None:
-        """Check the inputs, keep others out, save the resolved recipe, start a log file.
+        """Check the inputs, take the lock, save the resolved recipe, start a log file.
 
-        Inputs that are on the Hub alone are pulled, by one process; the others wait for it.
+        One process pulls inputs that are only on the Hub; the others wait for it.
         """
         artifacts.require_inputs(self.run, self.name, self.t)
         if not is_main_process():
@@ -231,11 +231,11 @@ class Stage:
             self._prepare_hub()
 
     def _save_recipe(self) -> None:
-        """The resolved recipe beside the run, written anew only if it is another one."""
+        """Save the resolved recipe beside the run, unless the same one is already there."""
         keep_text(artifacts.run_folder(self.recipe) / "recipe.yaml", as_yaml(self.recipe))
 
     def _say_what_is_kept(self) -> None:
-        """If this process is stopped from now on."""
+        """Set what is said about finished work if this process is stopped from now on."""
         stopped.work = stopped.Work(
             Path(self.recipe.output_dir),
             self.name,
@@ -245,7 +245,7 @@ class Stage:
         )
 
     def _prepare_hub(self) -> None:
-        """Pull what is missing, and make sure before the work that its result can be pushed."""
+        """Pull missing inputs, and check before the work that its result can be pushed."""
         from selm.hub import access, exchange
         from selm.run import on_hub
 
@@ -257,7 +257,7 @@ class Stage:
     def writing(self) -> Iterator[writing.Record]:
         """Yield an empty folder; afterwards it is the artifact, and the last line says so.
 
-        Then it is pushed, if the recipe says so.
+        The artifact is pushed if the recipe says so.
         """
         seconds = time.monotonic() - self.started
         with writing.writing(self.run, self.name, self.t, seconds) as record:
@@ -271,7 +271,7 @@ class Stage:
             + (f", {record.note}" if record.note else "")
             + f", {seconds:.0f} s"
         )
-        print(one_line(said))  # names of files and of judges are in it
+        print(one_line(said))  # it contains names of files and of judges
         self._push()
 
 
@@ -284,18 +284,18 @@ def check_access(recipe: Recipe) -> None:
 
 
 def is_main_process() -> bool:
-    """Rank 0 under `accelerate launch`, and any process not launched by it."""
+    """True for rank 0 under `accelerate launch`, and for any process without a launcher."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def keep_text(path: Path, text: str) -> None:
-    """Write a file that lies beside the artifacts to be read, unless it holds just that."""
+    """Write a text file beside the artifacts, unless it already holds this text."""
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
 
 
 def log_to(logs: Path, label: str) -> None:
-    """From now on all output, that of C libraries too, also goes to a new file in `logs`.
+    """Copy all further output, including that of C libraries, to a new file in `logs`.
 
     The file is `<label>.<attempt>.log`; attempts are numbered from 1.
     """
@@ -309,10 +309,10 @@ def log_to(logs: Path, label: str) -> None:
 
 
 def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Put a `tee` between a file descriptor and where it goes.
+    """Put a `tee` between a file descriptor and its target.
 
-    In a session of its own: a signal to all processes of the stage is for those that say a last
-    word, not for what carries it.
+    The `tee` has its own session, so that a signal to the stage's processes does not end it
+    before they have printed their last line.
     """
     original = os.dup(descriptor)
     tee = subprocess.Popen(
@@ -325,7 +325,7 @@ def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int
 
 
 def _finish(tees: list[tuple[subprocess.Popen[bytes], int, int]]) -> None:
-    """Give the descriptors back and wait until the last line is written."""
+    """Restore the descriptors and wait until the last line is written."""
     sys.stdout.flush()
     sys.stderr.flush()
     for tee, original, descriptor in tees:

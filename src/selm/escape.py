@@ -1,14 +1,13 @@
-"""Text of models, judges, datasets and file names, made harmless for terminals.
+"""Makes text from models, judges, datasets and file names harmless for terminals.
 
-Nothing that they wrote reaches a terminal or a report as it is: an escape sequence could rewrite
-what the user sees, markup (see `markdown.py`) could forge a report or load a picture from
-somewhere.
+Such text is never printed unchanged: an escape sequence could rewrite what the user sees, and
+markup in a report (see `markdown.py`) could forge it or load a picture from the network.
 """
 
 import re
 import unicodedata
 
-# Overrides of the writing direction: text could be shown in another order than it has.
+# Characters that change the writing direction, so that text is shown in another order.
 _BIDI = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 _UNSEEN = {"Cc", "Zl", "Zp", "Cs"}  # control characters, line separators, lone surrogates
 
@@ -16,7 +15,7 @@ _LINE_ENDS = re.compile(r"[ \t]*[\n\r\t]\s*")
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
-    r"""Control characters in the form of Python's escapes, those in `keep` as they are.
+    r"""The text with control characters as Python escapes, except those in `keep`.
 
     >>> print(visible("red: \x1b[31m, bell: \a"))
     red: \x1b[31m, bell: \x07
@@ -37,7 +36,7 @@ def _escape(char: str) -> str:
 
 
 def one_line(text: str, most: int | None = None) -> str:
-    r"""Visible, on one line, and at most so many characters. Spaces stay: paths may have several.
+    r"""The visible text on one line, at most `most` characters. Repeated spaces stay, as in paths.
 
     >>> one_line("two\n lines", most=6)
     'two li'
@@ -47,5 +46,5 @@ def one_line(text: str, most: int | None = None) -> str:
 
 
 def well_formed(text: str) -> str:
-    """Text that UTF-8 can hold: lone surrogates become U+FFFD. Tokenizers and servers want that."""
+    """Text for tokenizers and servers, which need UTF-8: lone surrogates become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,11 +1,11 @@
-"""Files that are whole or not there: written under another name, brought to disk, then renamed."""
+"""Writes files completely or not at all: under a temporary name, synced to disk, then renamed."""
 
 import os
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Readers see the old text or the new one, after a power cut too."""
+    """Write a file so that readers see the old or the new text, even after a power failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -13,7 +13,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Give a file or a folder its final name once all that it holds is on the disk."""
+    """Give a file or a folder its final name after its contents are on the disk."""
     for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
         _sync(path)
     os.replace(source, target)

@@ -1,6 +1,6 @@
-"""Out of memory: what was too large, in one line, instead of a traceback."""
+"""Turns an out-of-memory error into one line with the keys to lower, instead of a traceback."""
 
-# What libraries say where they raise no error of a class of its own, in lower case.
+# What libraries say, in lower case, if they have no exception class for this.
 _SAYINGS = (
     "can't allocate memory",  # torch on a CPU
     "out of memory",  # CUDA, NCCL
@@ -18,7 +18,7 @@ _ENGINE = (
 )
 _RANKER = "lower ranking.tokens_per_batch or the number of ranking.workers"
 
-# By script: the keys of the recipe that decide on its memory.
+# By script: the keys of the recipe that decide how much memory it needs.
 LOWER = {
     "train": "lower training.per_device_train_batch_size or training.tokens_per_micro_batch, set "
     "training.gradient_checkpointing=true, lower training.max_length, train an adapter "
@@ -31,13 +31,13 @@ LOWER = {
 
 
 def is_lack(error: BaseException | None) -> bool:
-    """Whether an error is lack of memory, of the machine or of a GPU."""
+    """Whether an error means that the machine or a GPU is out of memory."""
     text = " ".join(str(error).split()).lower()
     return isinstance(error, MemoryError) or any(saying in text for saying in _SAYINGS)
 
 
 def said(error: BaseException, script: str) -> str | None:
-    """The line for an error that is lack of memory; None for any other.
+    """The line for an out-of-memory error; None for any other error.
 
     >>> said(RuntimeError("CUDA error: out of memory"), "rank").split(": ")[0]
     'out of memory'
@@ -46,5 +46,5 @@ def said(error: BaseException, script: str) -> str | None:
     if not is_lack(error):
         return None
     text = " ".join(str(error).split())
-    fix = LOWER.get(script, "give it a machine with more memory")
-    return f"out of memory: {fix}; finished work is kept. It says: {text[:300] or 'nothing more'}"
+    fix = LOWER.get(script, "use a machine with more memory")
+    return f"out of memory: {fix}; finished work is kept. The error was: {text[:300] or 'no text'}"

@@ -119,7 +119,10 @@ def test_a_judge_serves_a_whole_run_and_its_report(judged, monkeypatch, tmp_path
     ("reply", "words"),
     [
         (error(401, "who are you?"), "401 who are you?; set ranking.judge.api_key_env"),
-        (error(404, "model not found"), "404 model not found; is there a model 'some-model'?"),
+        (
+            error(404, "model not found"),
+            "404 model not found; check that there is a model 'some-model'",
+        ),
     ],
 )
 def test_a_judge_that_refuses_ends_the_stage(judged, reply: Reply, words: str) -> None:
@@ -138,7 +141,7 @@ def test_a_judge_that_is_not_there_ends_the_stage_with_one_line(judged) -> None:
     failed = judged(url).stage("rank", 1)
     assert failed.returncode == 2
     last = failed.stderr.splitlines()[-1]
-    assert last.startswith(f"error: ranking.judge.base_url: nothing answers at {url}/chat/compl")
+    assert last.startswith(f"error: ranking.judge.base_url: no server answers at {url}/chat/compl")
 
 
 def test_a_function_that_raises_ends_the_stage_with_one_line(project_copy, tmp_path: Path) -> None:
@@ -206,7 +209,7 @@ def test_reward_files_are_ordinary_python(project_copy, tmp_path: Path) -> None:
             ranked.append(preferences(project))
             continue
         assert done.returncode == 2
-        assert "it ends Python itself: SystemExit: 0 (line 4)" in done.stderr.splitlines()[-1]
+        assert "it ends the Python process: SystemExit: 0 (line 4)" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
     assert ranked[0] == ranked[1] == ranked[2]
 

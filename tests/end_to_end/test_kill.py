@@ -169,6 +169,9 @@ def test_a_stage_is_made_by_one_process_at_a_time(project) -> None:
     second = slow.stage("generate", 1)
     first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
-    assert f"process {first.pid} on {socket.gethostname()} makes this already" in second.stderr
+    assert (
+        f"process {first.pid} on {socket.gethostname()} is already working on this stage"
+        in second.stderr
+    )
     assert first.wait() == 0
     assert len(rows(slow, "responses")) == 12

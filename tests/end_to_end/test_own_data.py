@@ -88,8 +88,8 @@ def test_unusable_rows_are_dropped_and_counted(project, tmp_path: Path) -> None:
     ("row", "named"),
     [
         ({"question": "Q", "answer": "A"}, "columns question, answer; wanted: prompt"),
-        ({"prompt": "Q", "chosen": "A"}, "chosen and rejected come together"),
-        ({"prompt": "Q", "chosen": "", "rejected": ""}, "nothing left to work on"),
+        ({"prompt": "Q", "chosen": "A"}, "a dataset needs both chosen and rejected"),
+        ({"prompt": "Q", "chosen": "", "rejected": ""}, "nothing left to use"),
     ],
 )
 def test_a_dataset_that_cannot_be_used_is_named(

@@ -291,7 +291,7 @@ def test_another_recipe_is_refused_with_the_keys(story, tmp_path: Path) -> None:
     other = machine(story.hub, story.second, tmp_path)
     refused = other.with_overrides("generation.temperature=0.5").stage("generate", 1)
     assert refused.returncode == 2
-    assert "me/tiny-responses (iter-1) is on the Hub already" in refused.stderr
+    assert "me/tiny-responses (iter-1) is already on the Hub" in refused.stderr
     assert "generation.temperature (0.0 -> 0.5)" in refused.stderr
     assert not other.output_dir.exists()
     assert titles(story.hub) == before
@@ -302,7 +302,7 @@ def test_a_run_finds_out_about_all_stages_before_the_first(story, tmp_path: Path
     other = machine(story.hub, story.second, tmp_path)
     refused = other.with_overrides("iterations.1.learning_rate=0.5").run()
     assert refused.returncode == 2
-    assert "me/tiny-iter-2 (iter-2) is on the Hub already" in refused.stderr
+    assert "me/tiny-iter-2 (iter-2) is already on the Hub" in refused.stderr
     assert "iteration.learning_rate (0.001 -> 0.5)" in refused.stderr
     assert "already done" not in refused.stdout
 
@@ -335,11 +335,19 @@ def pushing(finished: "Project", hub: LoopbackHub, tmp_path: Path) -> "Project":
         ("hf_unknown", (), "does not know the token on this machine (401)"),
         ("hf_readonly", (), "hub.push: the token of me is read-only"),
         ("hf_fine_read", (), "the fine-grained token of me has no write access to the"),
-        (TOKEN, ("hub.namespace=you",), "hub.namespace: the token is of me, who may not write to"),
+        (
+            TOKEN,
+            ("hub.namespace=you",),
+            "hub.namespace: the token belongs to me, who may not write to",
+        ),
         (TOKEN, ("hub.namespace=museum",), "me may only read in the organisation museum"),
         (TOKEN, ("hub.namespace=null",), "hub.namespace: missing; hub.push=true needs the name of"),
         (TOKEN, ("run_name=a--b",), "run_name: the Hub does not allow me/a--b-*"),
-        ("hf_\x01", (), "hub.push: the token on this machine has characters that no token has"),
+        (
+            "hf_\x01",
+            (),
+            "hub.push: the token on this machine has characters that a token cannot have",
+        ),
     ],
     ids=[
         *("none", "unknown", "read-only", "fine-grained", "foreign namespace", "reader"),
@@ -468,7 +476,7 @@ def test_what_another_run_has_pushed_is_not_overwritten(pushing, hub) -> None:
     manifest.write(folder, facts | {"rows": 13}, hashes_in(pushing.output_dir))
     refused = pushing.stage("generate", 1)
     assert refused.returncode == 2
-    assert "me/tiny-responses (iter-1) is on the Hub already" in refused.stderr
+    assert "me/tiny-responses (iter-1) is already on the Hub" in refused.stderr
     assert "it was made in another run, at 20" in refused.stderr
     assert hub.files("datasets", "me/tiny-responses") == before
 
@@ -478,7 +486,7 @@ def test_a_repository_of_another_kind_is_not_taken_for_ours(pushing, hub) -> Non
     repo = hub.create("datasets", "me/tiny-responses", private=True, files=files)
     refused = pushing.stage("generate", 1)
     assert refused.returncode == 2
-    assert "me/tiny-responses is there already and holds something else" in refused.stderr
+    assert "me/tiny-responses already exists and holds something else" in refused.stderr
     assert hub.files("datasets", "me/tiny-responses") == files
     repo.tags["iter-1"] = repo.resolve("main").oid
     refused = pushing.stage("generate", 1)

@@ -90,11 +90,11 @@ def test_a_stage_ends_with_run_sh(
     lines = [line for line in said.splitlines() if line.startswith("stopped by")]
     assert len(lines) == 1, said
     assert lines[0].startswith(f"stopped by {word}: ") and f"kept in {partial}" in lines[0]
-    assert "go on with: python scripts/answer.py" in lines[0]
+    assert "continue with: python scripts/answer.py" in lines[0]
     log = (slow.folder / "logs" / "iter-0-answer.1.log").read_text(encoding="utf-8")
     assert lines[0] in log
     if whole_group:
-        assert said.splitlines()[-1].startswith("go on with: bash scripts/run.sh")
+        assert said.splitlines()[-1].startswith("continue with: bash scripts/run.sh")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -138,7 +138,7 @@ def test_a_failing_stage_stops_the_run_and_names_the_command(project, tmp_path: 
     assert failed.returncode == 2
     assert "my reward.py:score: 1 scores for 2 candidates" in failed.stderr
     assert "stopped (exit 2) at: python scripts/evaluate.py" in failed.stderr
-    assert "go on with: bash scripts/run.sh" in failed.stderr
+    assert "continue with: bash scripts/run.sh" in failed.stderr
     assert not (broken.folder / "iter-1").exists()
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_work_is_said_before_the_first_stage(project) -> None:
     (line,) = [line for line in failed.stderr.splitlines() if "PROBLEM" in line]
     assert line.startswith("PROBLEM training")
     assert "Traceback" not in failed.stderr
-    assert not list(project.folder.glob("iter-*")), "nothing was begun"
+    assert not list(project.folder.glob("iter-*")), "no work was started"
 
 
 def test_runs_from_another_folder_and_shows_its_usage(finished) -> None:

@@ -65,7 +65,7 @@ def test_generation_survives_the_death_of_the_stage_and_of_a_worker(project, tmp
     os.kill(victims[0], signal.SIGKILL)
     out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
-    assert re.search(r"rows (\d+)\.\.\1: the worker process died, another one is started", said)
+    assert re.search(r"rows (\d+)\.\.\1: the worker process died; a new one is started", said)
     assert "resumed" in said and "12/12" in said
     assert out.splitlines()[-1].startswith(f"{two.folder}/iter-1/responses: written, 12 rows")
     assert written(two, "responses") == written(alone, "responses")
@@ -98,7 +98,7 @@ def test_ranking_is_the_same_with_two_workers_and_a_death(project_copy, tmp_path
     two = replace(alone.with_overrides("ranking.workers=2"), environment={"DIES_ONCE": str(dies)})
     done = two.stage("rank", 1)
     assert done.returncode == 0, done.stderr
-    assert "rows 4..5: the worker process died, another one is started" in done.stderr
+    assert "rows 4..5: the worker process died; a new one is started" in done.stderr
     assert written(two, "preferences") == wanted
 
 

@@ -1,1 +1,1 @@
-"""The preflight: one function per check."""
+"""The preflight: what is looked at before a run starts."""

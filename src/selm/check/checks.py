@@ -38,9 +38,9 @@ CHECKS: dict[str, Check] = {
 
 
 def results(run: Run, checks: Mapping[str, Check] = CHECKS) -> Iterator[tuple[str, bool, str]]:
-    """(check, whether all is well, what was found), check by check.
+    """(name of the check, whether it passed, what it found), one check after another.
 
-    A trouble that several checks run into is told once.
+    If several checks meet the same fault, it is reported once.
     """
     preflight, told = Preflight(run), set()
     for name, check in checks.items():

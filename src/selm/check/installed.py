@@ -12,7 +12,7 @@ from selm.training.batch import accelerate_setting
 
 
 def check_packages(recipe: Recipe) -> None:
-    """Packages that only some recipes need. Asked where stages run, not where a plan is made."""
+    """Refuse a recipe whose packages are missing; called where stages run, not for a plan."""
     training = recipe.training
     wanted = {}
     for tracker in training.trl_overrides().get("report_to", ["tensorboard"]):
@@ -32,6 +32,6 @@ def check_packages(recipe: Recipe) -> None:
         if not any(importlib.util.find_spec(package) for package in packages):
             names = " or ".join(name.replace("_", "-") for name in packages)
             raise UserError(
-                f"{key}: the package {names} is not installed (.venv/bin/pip install "
-                f"{packages[0].replace('_', '-')}), or choose another value"
+                f"{key}: the package {names} is not installed; run .venv/bin/pip install "
+                f"{packages[0].replace('_', '-')}, or choose another value"
             )

@@ -1,4 +1,4 @@
-"""Tokens of the rows against `training.max_length`: every prompt, and a sample of responses."""
+"""Compares `training.max_length` with the lengths of all prompts and a sample of responses."""
 
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from selm.model.chat import Chat, TemplateRefusal
 from selm.recipe.schema import Recipe
 from selm.training.examples import as_pair, tokenize
 
-# Above these shares of the rows, a recipe is not what its author means.
+# If a larger share of the rows is affected, the recipe is probably a mistake.
 MOST_CUT = 0.25
 MOST_DROPPED = 0.1
 
@@ -20,7 +20,7 @@ _MANY = 2000  # rows, which take seconds
 
 
 def lengths(preflight: Preflight) -> str:
-    """How much `max_length` cuts or drops, and mean lengths for the estimates."""
+    """How many rows `max_length` truncates or drops, and mean lengths for the estimates."""
     recipe, chat = preflight.recipe, preflight.chat
     rows = [row for found, _ in preflight.portions for row in found]
     prompts, refused = _prompts(chat, rows)
@@ -29,10 +29,10 @@ def lengths(preflight: Preflight) -> str:
     too_long = sum(length >= limit for length in prompts) / len(prompts)
     if too_long > MOST_DROPPED:
         raise UserError(
-            f"training.max_length: {limit} tokens leave no room behind {too_long:.0%} of the "
-            f"prompts (mean {mean:.0f}); raise it"
+            f"training.max_length: {limit} tokens leave no room for a response after "
+            f"{too_long:.0%} of the prompts (mean {mean:.0f} tokens); raise it"
         )
-    said = f"prompts of {mean:.0f} tokens, {too_long:.1%} too long for {limit}"
+    said = f"prompts of {mean:.0f} tokens, {too_long:.1%} of them too long for {limit}"
     said += f", refused: {in_words(refused)}" if refused else ""
     sample, _ = preflight.taken
     if sample[0]["chosen"] is None:
@@ -40,16 +40,16 @@ def lengths(preflight: Preflight) -> str:
     responses, cut = _responses(recipe, chat, sample)
     if cut > MOST_CUT:
         raise UserError(
-            f"training.max_length: {limit} tokens cut {cut:.0%} of the responses (mean "
-            f"{fmean(responses):.0f} tokens behind prompts of {mean:.0f}); raise it"
+            f"training.max_length: {limit} tokens truncate {cut:.0%} of the responses (mean "
+            f"{fmean(responses):.0f} tokens, after prompts of {mean:.0f}); raise it"
         )
     off = _off(recipe, "prompt_tokens", mean)
     off += _off(recipe, "response_tokens", fmean(responses))
-    return f"{said}; responses of {fmean(responses):.0f}, {cut:.1%} cut{off}"
+    return f"{said}; responses of {fmean(responses):.0f}, {cut:.1%} of them truncated{off}"
 
 
 def _prompts(chat: Chat, rows: list[DatasetRow]) -> tuple[list[int], Drops]:
-    """Length of every prompt that the template takes, and those that it refuses."""
+    """The length of every prompt that the template accepts, and the prompts that it refuses."""
     found: list[int] = []
     refused = Drops()
     for row in tqdm(rows, desc="all prompts", unit="row", disable=len(rows) < _MANY, leave=False):
@@ -64,12 +64,12 @@ def _check_refused(refused: Drops, rows: int) -> None:
     if refused.total() > MOST_DROPPED * rows:
         raise UserError(
             f"model.chat_template: it refuses {refused.total()} of {rows} prompts "
-            f"({in_words(refused)}); name a template that takes them, or change the data"
+            f"({in_words(refused)}); name a template that accepts them, or change the data"
         )
 
 
 def _responses(recipe: Recipe, chat: Chat, found: list[DatasetRow]) -> tuple[list[int], float]:
-    """Whole lengths of chosen and rejected, and the share of them that `max_length` cuts."""
+    """Untruncated lengths of chosen and rejected, and the share that `max_length` truncates."""
     whole, _ = tokenize(map(as_pair, found), chat, None, with_explored=False)
     if not whole:
         return [0], 0.0
@@ -80,7 +80,7 @@ def _responses(recipe: Recipe, chat: Chat, found: list[DatasetRow]) -> tuple[lis
 
 
 def _off(recipe: Recipe, key: str, measured: float) -> str:
-    """A hint where the estimates take another length for granted."""
+    """A hint if the estimates assume a very different length."""
     assumed = getattr(recipe.estimate, key)
     far = abs(assumed - measured) > 0.25 * measured
     return f"; estimate.{key} is {assumed}: set it to {measured:.0f}" if far else ""

@@ -20,11 +20,11 @@ from selm.training.batch import num_processes
 def packages(preflight: Preflight) -> str:
     check_packages(preflight.recipe)
     check_engine(preflight.recipe.generation)
-    return "all that this recipe needs are installed"
+    return "all packages that this recipe needs are installed"
 
 
 def hub(preflight: Preflight) -> str:
-    """The token may push where the recipe wants to, if it wants to."""
+    """If the recipe pushes, check that the token may."""
     recipe = preflight.recipe
     if not recipe.hub.push:
         return "nothing is pushed (hub.push)"
@@ -48,14 +48,14 @@ def disk(preflight: Preflight) -> str:
     need = total.disk_bytes + total.scratch_bytes
     if need > free:
         raise UserError(
-            f"output_dir: {size_text(free)} free at {there}, about {size_text(need)} are wanted; "
+            f"output_dir: {size_text(free)} free at {there}, but about {size_text(need)} needed; "
             "name a folder on a larger disk"
         )
-    return f"{size_text(free)} free, about {size_text(need)} wanted"
+    return f"{size_text(free)} free, about {size_text(need)} needed"
 
 
 def memory(preflight: Preflight) -> str:
-    """The devices of this machine beside those of the estimate, and whether that fits."""
+    """Compare this machine's devices with those of the estimate, and check that the run fits."""
     recipe = preflight.recipe
     why = unknown(recipe)
     if why is not None:
@@ -68,22 +68,22 @@ def memory(preflight: Preflight) -> str:
         here, count = CPU_MEMORY_GB * GB, 1
     elif not torch.cuda.is_available():
         raise UserError(
-            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, and this "
-            "machine has no GPU; run it where there are some, or set estimate.device=cpu"
+            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, but this "
+            "machine has no GPU; run it on a machine with GPUs, or set estimate.device=cpu"
         )
     else:
         here = torch.cuda.get_device_properties(0).total_memory
         count = torch.cuda.device_count()
         if count < num_processes(recipe):
             raise UserError(
-                f"training.num_processes: {num_processes(recipe)} processes, and this machine has "
+                f"training.num_processes: {num_processes(recipe)} processes, but this machine has "
                 f"{count} GPUs; set it to {count}, or start the run on several machines"
             )
     training = [(kind, t) for kind, t in stages(recipe) if kind == "checkpoint"]
     need = max(peak_bytes(recipe, kind, t) for kind, t in training)
     if need > here:
         raise UserError(
-            f"estimate.memory_gb: about {size_text(need)} are wanted, this machine has "
+            f"estimate.memory_gb: about {size_text(need)} needed, but this machine has "
             f"{size_text(here)}; set it to {here / GB:.0f} and see what the plan proposes"
         )
     return f"about {size_text(need)} of {count} x {size_text(here)} to train"

@@ -1,4 +1,4 @@
-"""The model's folder: what it is, without its weights, and what it writes and stops at."""
+"""Checks the model's folder, without loading weights, and the tokens that end a response."""
 
 from selm.check.preflight import Preflight
 from selm.errors import UserError
@@ -8,7 +8,7 @@ from selm.model.shape import shape_of
 
 
 def model(preflight: Preflight) -> str:
-    """Names and sizes of all weights are those of its config; the context holds what it must."""
+    """All weights have the names and sizes of the config, and the context is long enough."""
     recipe, settings = preflight.recipe, preflight.recipe.model
     config = preflight.config.get_text_config()
     context = loading.context(config)
@@ -30,7 +30,7 @@ def model(preflight: Preflight) -> str:
 
 
 def stop_ids(preflight: Preflight) -> str:
-    """Every token that ends a response, and where each is from."""
+    """Every token that ends a response."""
     settings, chat = preflight.recipe.model, preflight.chat
     configured = loading.generation_config(settings.name_or_path, settings)
     ids = chat.stop_ids(configured)

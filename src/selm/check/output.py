@@ -1,4 +1,4 @@
-"""Where the run writes: its folder, and the Hub's cache."""
+"""Checks the places that a run writes to: its folder and the Hub's cache."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from selm.run.artifacts import run_folder
 
 
 def output(preflight: Preflight) -> str:
-    """A file is written, renamed and locked where the run's folder is or will be."""
+    """Write, rename and lock a file where the run's folder is or will be."""
     recipe = preflight.recipe
     folder = run_folder(recipe).absolute()
     _check_place(folder, recipe)
@@ -26,12 +26,13 @@ def output(preflight: Preflight) -> str:
         locks = _try_to_write(there)
     except OSError as error:
         raise UserError(
-            f"output_dir: {there} cannot be written ({error.strerror}); name a folder of yours"
+            f"output_dir: {there} cannot be written ({error.strerror}); name a folder that you "
+            "may write to"
         ) from error
     _check_cache(recipe)
-    notes = [] if locks else ["no file locks there: see that no two runs share it"]
+    notes = [] if locks else ["it has no file locks: make sure that no two runs share it"]
     if shutil.which("git") is None:
-        notes.append("no git here: manifests will not name the code's commit")
+        notes.append("git is not installed: manifests will not name the code's commit")
     return "; ".join([f"{folder} can be written", *notes])
 
 
@@ -39,12 +40,12 @@ def _check_place(folder: Path, recipe: Recipe) -> None:
     model = Path(recipe.model.name_or_path)
     if model.is_dir() and folder.resolve().is_relative_to(model.resolve()):
         raise UserError(
-            f"output_dir: {folder} is inside the model's folder ({model}); name another place"
+            f"output_dir: {folder} is inside the model's folder ({model}); name another folder"
         )
 
 
 def _try_to_write(folder: Path) -> bool:
-    """Whether locks work; raises OSError where writing does not. Nothing is left there."""
+    """Whether locks work; raises OSError if writing does not. Leaves nothing there."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".selm-check-") as place:
         first, second = Path(place, "first"), Path(place, "second")
         with first.open("w", encoding="utf-8") as file:
@@ -61,7 +62,7 @@ def _try_to_write(folder: Path) -> bool:
 
 
 def _check_cache(recipe: Recipe) -> None:
-    """What is downloaded lies in the Hub's cache; its trouble is not that of the data."""
+    """Refuse a Hub cache that cannot be written; otherwise the data would seem to be at fault."""
     names = [recipe.model.name_or_path, recipe.data.name_or_path]
     models = [kind_of(ranking).model(ranking) for ranking in recipe.rankings()]
     if all(is_local_path(name) for name in (*names, *filter(None, models))):
@@ -76,5 +77,5 @@ def _check_cache(recipe: Recipe) -> None:
     except OSError as error:
         raise UserError(
             f"HF_HOME: the Hub's cache {cache} cannot be written ({error.strerror}); set HF_HOME "
-            "to a folder of yours"
+            "to a folder that you may write to"
         ) from error

@@ -1,4 +1,4 @@
-"""What the checks look at, each part loaded when the first of them asks for it."""
+"""What the checks read; each part is loaded when a check first needs it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +43,7 @@ class Preflight:
 
     @cached_property
     def taken(self) -> tuple[list[DatasetRow], Drops]:
-        """The rows of the sample that the chat template takes; stages drop the others, too."""
+        """The rows of the sample that the chat template accepts; stages drop the others, too."""
         rows, dropped = [], Drops()
         for row in self.sample[0]:
             ids = prompt_ids_of(self.chat, row)
@@ -53,8 +53,8 @@ class Preflight:
                 rows.append(row)
         if not rows:
             raise UserError(
-                f"model.chat_template: it takes none of the first {sum(dropped.values())} prompts: "
-                f"{in_words(dropped)}"
+                f"model.chat_template: it refuses all of the first {sum(dropped.values())} "
+                f"prompts: {in_words(dropped)}"
             )
         return rows, dropped
 

@@ -1,6 +1,6 @@
 """The part of the preflight that takes seconds: `run.sh` runs it before the first stage.
 
-No estimates: they may be wrong, and a run is not refused for them.
+It leaves out the estimates: they may be wrong, so no run is refused because of them.
 """
 
 from selm.check.machine import packages

@@ -1,4 +1,4 @@
-"""The data: all rows once, or the first of them."""
+"""Checks the data: all rows, or only the first ones."""
 
 from selm.check.preflight import SAMPLE_ROWS, Preflight
 from selm.data.drops import Drops, in_words
@@ -8,7 +8,7 @@ from selm.errors import UserError
 
 
 def rows(preflight: Preflight) -> str:
-    """Every row is read: forms, drops by reason, and prompts that are trained on and held out."""
+    """Read every row; count forms, dropped rows and prompts both trained on and held out."""
     portions, (held_out, lost) = preflight.portions, preflight.held_out
     trained = [row for found, _ in portions for row in found]
     dropped = sum((drops for _, drops in portions), Drops())
@@ -16,16 +16,16 @@ def rows(preflight: Preflight) -> str:
     shared = overlap(trained, held_out)
     if shared == len(held_out):
         raise UserError(
-            f"data.test_split: all {shared} held-out prompts are trained on as well; hold others "
-            "out, or name a dataset whose splits differ"
+            f"data.test_split: all {shared} held-out prompts are also trained on; hold out "
+            "other rows, or name a dataset whose splits differ"
         )
     said = f"{_kind(trained)}; {numbers} training and {len(held_out):,} held-out rows"
     said += _dropped("dropped", dropped) + _dropped("of held-out rows dropped", lost)
-    return said + (f"; {shared} of the held-out prompts are trained on as well" if shared else "")
+    return said + (f"; {shared} of the held-out prompts are also trained on" if shared else "")
 
 
 def first_rows(preflight: Preflight) -> str:
-    """The first rows of both splits have a form that is read."""
+    """Check that the first rows of both splits have a known form."""
     found, dropped = preflight.sample
     held_out, _ = sample_rows(preflight.recipe, "test", SAMPLE_ROWS)
     for t in range(1, len(preflight.recipe.iterations) + 1):

@@ -1,4 +1,4 @@
-"""The training: its batch, and a trial of it."""
+"""Checks the training: its batch, and a trial with a small model."""
 
 from selm.check.preflight import Preflight
 from selm.data.counting import portion, train_rows
@@ -8,21 +8,21 @@ from selm.training.trial import try_training
 
 
 def batch(preflight: Preflight) -> str:
-    """`load_recipe` has refused what has no answer."""
+    """The batch arithmetic; `load_recipe` has already refused what does not divide."""
     return f"global batch {batch_arithmetic(preflight.recipe)}"
 
 
 def training(preflight: Preflight) -> str:
-    """As `quick_training`, with the schedule of the rows that are really there."""
+    """As `quick_training`, but with the true number of rows for the schedule."""
     try:
         rows = [len(found) for found, _ in preflight.portions]
-    except UserError:  # which is told by the check of the data
+    except UserError:  # which the check of the data reports
         return quick_training(preflight)
     return _try(preflight, list(rows))
 
 
 def quick_training(preflight: Preflight) -> str:
-    """Trainer, optimizer, schedule and adapter are built, and two steps taken by a stand-in."""
+    """Build trainer, optimizer, schedule and adapter, and take two steps with a stand-in model."""
     total, number = train_rows(preflight.recipe), len(preflight.recipe.iterations)
     if total is None:
         return _try(preflight, [None] * number)
@@ -30,11 +30,11 @@ def quick_training(preflight: Preflight) -> str:
 
 
 def _try(preflight: Preflight, rows: list[int | None]) -> str:
-    """Iterations that differ in nothing that a trainer looks at are tried once."""
+    """Try each iteration, but only once if two do not differ for the trainer."""
     recipe, tried = preflight.recipe, set()
     for t, number in enumerate(rows, start=1):
         kind = (recipe.alpha(t), number)
         if kind not in tried:
             try_training(recipe, t, preflight.config, number)
         tried.add(kind)
-    return "a small stand-in takes two steps with these settings, and is saved"
+    return "a small stand-in model took two steps with these settings and was saved"

@@ -1,4 +1,4 @@
-"""A dataset's other columns, kept as JSON beside its prompts and pairs, for rankers."""
+"""A dataset's other columns, saved as JSON for rankers."""
 
 import datetime
 import json
@@ -18,7 +18,7 @@ from selm.escape import one_line
 def as_json(columns: Mapping[str, Any]) -> str | None:
     """The dataset's other columns as a `ResponseRow` holds them; dates and the like become text.
 
-    Columns of pictures, sounds and other bytes are left out: as text they would say nothing.
+    Columns with pictures, sounds and other bytes are left out, because JSON cannot hold them.
     """
     found = {key: text for key, value in columns.items() if (text := _json(key, value)) is not None}
     pairs = ", ".join(f"{json.dumps(key)}: {text}" for key, text in found.items())
@@ -43,11 +43,13 @@ def _as_text(value: Any) -> str:
 
 @cache  # once for a column, not for each of its rows
 def _say_left_out(column: str) -> None:
-    tqdm.write(one_line(f"column {column}: left out, rankers get no pictures, sounds or bytes"))
+    tqdm.write(
+        one_line(f"column {column}: left out, because rankers do not get pictures, sounds or bytes")
+    )
 
 
 def columns_of(row: ResponseRow) -> dict[str, Any]:
-    """What a row holds beside prompt and candidates, for rankers.
+    """What rankers get from a row beside prompt and candidates.
 
     >>> columns_of({"chosen": as_messages("w"), "rejected": None, "columns": '{"level": 3}'})
     {'chosen': 'w', 'rejected': None, 'level': 3}

@@ -1,4 +1,4 @@
-"""How many rows there are, as far as it can be told without reading the data; and portions."""
+"""How many rows the splits have, if that is known without reading the data; and portions."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from selm.recipe.schema import Data, Recipe
 
 
 def portion(num_rows: int, t: int, num_iterations: int) -> range:
-    """The rows of iteration t = 1..T: contiguous, sizes differ by one at most, nothing left over.
+    """The rows of iteration t = 1..T: contiguous, of sizes that differ by at most one.
 
     >>> [portion(10, t, 3) for t in (1, 2, 3)]
     [range(0, 3), range(3, 6), range(6, 10)]
@@ -17,20 +17,20 @@ def portion(num_rows: int, t: int, num_iterations: int) -> range:
 
 
 def train_rows(recipe: Recipe) -> int | None:
-    """Rows of the training split after `data.limit`, if they can be told without loading it."""
+    """Number of training rows after `data.limit`; None if it is not known without loading them."""
     rows = recipe.data.train_rows or _local_rows(recipe.data, "train")
     return None if rows is None else min(rows, recipe.data.limit or rows)
 
 
 def held_out_rows(recipe: Recipe) -> int:
-    """Rows that an evaluation answers; 1,000 are assumed where nothing says how many there are."""
+    """Number of held-out prompts that an evaluation answers; 1,000 if it is not known."""
     limit = recipe.evaluation.limit
     rows = _local_rows(recipe.data, "test") or limit or 1000
     return min(rows, limit or rows)
 
 
 def _local_rows(data: Data, which: str) -> int | None:
-    """Rows of local .jsonl files, split as `portions` does it; None where that takes a reader."""
+    """Rows of local .jsonl files, split as in `portions`; None if that needs reading the data."""
     from selm.data import on_disk  # it imports this module
 
     if not is_local_path(data.name_or_path) or any(

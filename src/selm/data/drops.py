@@ -1,4 +1,4 @@
-"""Rows that cannot be used: counted by reason, and the first of each reason named."""
+"""Counts rows that cannot be used by reason, and remembers the first row of each reason."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from selm.data.schemas import Prompted
 
 
 class Dropped(Exception):
-    """Raised where a row turns out to be unusable; its text is the reason, as it is counted."""
+    """Raised if a row cannot be used; its text is the reason under which it is counted."""
 
 
 class Drops(Counter[str]):
-    """Reason -> number of rows; `first` has, for each reason, the first row that it struck.
+    """Reason -> number of rows; `first` holds the first row of each reason.
 
     >>> drops = Drops()
     >>> drops.add("empty_prompt", "train.jsonl row 7")
@@ -47,7 +47,7 @@ def in_words(dropped: Mapping[str, int]) -> str:
 
 
 def row_name(row: Prompted) -> str:
-    """A prompt by its id and its first words, for rows that are no longer a file's.
+    """Names a row by its prompt's id and first words, when its place in a file is not known.
 
     >>> row_name({"prompt_id": "p7", "prompt": [{"role": "user", "content": "Why is it?"}]})
     "prompt p7, 'Why is it?'"

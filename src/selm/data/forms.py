@@ -1,4 +1,4 @@
-"""A row of a dataset, whatever its form, becomes a `DatasetRow` or the reason why it is dropped."""
+"""Turns a row in any known form into a `DatasetRow`, or into the reason why it is dropped."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,26 +24,26 @@ WANTED = (
     "dialogues; or messages, conversations or instruction in place of prompt"
 )
 
-# The columns that become the prompt and the pair; all others travel along for function rankers.
+# The columns that become the prompt and the pair; all others are kept for function rankers.
 _OWN_COLUMNS = ("prompt_id", "prompt", "chosen", "rejected")
 
-# Columns that hold a prompt where there is no column `prompt`.
+# Columns that hold a prompt if there is no column `prompt`.
 _PROMPT_COLUMNS = ("prompt", "messages", "conversations", "instruction")
 
 
 def lacking(columns: Iterable[str]) -> str | None:
-    """What a dataset of these columns lacks to be read; None if nothing."""
+    """What is missing in a dataset with these columns; None if nothing is."""
     found = set(columns)
     pair = found & {"chosen", "rejected"}
     if len(pair) == 1:
-        return "chosen and rejected come together or not at all"
+        return "a dataset needs both chosen and rejected, or neither"
     if not pair and not found & set(_PROMPT_COLUMNS):
         return f"wanted: {WANTED}"
     return None
 
 
 def normalise(raw: dict[str, Any]) -> DatasetRow | str:
-    """A row of ours, or the reason why it is dropped.
+    """The row as a `DatasetRow`, or the reason why it is dropped.
 
     Reads UltraFeedback-binarized rows (prompt a string, chosen and rejected whole conversations),
     TRL's forms (messages or strings, with or without an explicit prompt), hh-rlhf's dialogues,
@@ -87,7 +87,7 @@ def _row(raw: dict[str, Any]) -> DatasetRow:
 
 
 def _asked(raw: dict[str, Any]) -> tuple[list[Message], bool, bool]:
-    """What `prompt` says; whether it is a single text, and whether a dialogue such as hh-rlhf's."""
+    """The messages in `prompt`; whether it is one text; whether it is a dialogue as in hh-rlhf."""
     value = raw.get("prompt")
     if value is None:
         return [], False, False
@@ -103,7 +103,7 @@ def _asked(raw: dict[str, Any]) -> tuple[list[Message], bool, bool]:
 
 @dataclass(frozen=True)
 class _Answer:
-    """A response's text, and the conversation before it if the column holds that, too."""
+    """A response's text, and the conversation before it if the column holds it."""
 
     before: list[Message]
     text: str
@@ -133,7 +133,7 @@ def _answer(value: Any, which: str, asked: list[Message]) -> _Answer:
 def _prompt(
     raw: dict[str, Any], asked: list[Message], is_text: bool, befores: list[list[Message]]
 ) -> list[Message]:
-    """The whole prompt: with the turns that the responses bring, and the system column's."""
+    """The whole prompt, including turns from the responses' columns and the system column."""
     found = asked
     if not asked and not befores:
         found = _of_other_columns(raw)
@@ -166,13 +166,13 @@ def _of_other_columns(raw: dict[str, Any]) -> list[Message]:
 
 
 def _refuse_media(raw: dict[str, Any]) -> None:
-    """A policy of texts would answer without the picture that the prompt is about."""
+    """Drop a row with media: the policy would answer without seeing them."""
     if any(raw.get(name) for name in ("image", "images")) or any(map(_is_media, raw.values())):
         raise Dropped("row_has_image_audio_or_video")
 
 
 def _is_media(value: Any) -> bool:
-    """Whether a value is what `datasets` makes of an image, a sound or a film."""
+    """Whether a value has the form that `datasets` gives to images, audio and video."""
     if isinstance(value, list):
         return bool(value) and _is_media(value[0])
     if not isinstance(value, dict):
@@ -183,7 +183,7 @@ def _is_media(value: Any) -> bool:
 
 
 def _refuse_half_characters(prompt: list[Message], pair: tuple[str | None, str | None]) -> None:
-    """JSON can say half of an emoji, which no tokenizer and no file of ours takes."""
+    """Drop half of an emoji, which JSON can hold but tokenizers and our files cannot."""
     texts = [text for message in prompt for text in _texts(message)]
     try:
         "".join([*texts, *(response or "" for response in pair)]).encode()

@@ -1,9 +1,9 @@
-"""Which files of a dataset are read, and as which split. Standard library and PyYAML alone.
+"""Which files of a dataset are read, and as which split. Needs only PyYAML.
 
 A folder (or a repository of the Hub) names its splits in the `configs:` of its README.md, as the
 Hub's datasets do, or by the names of its files: `train.jsonl`, `data/train-00000-of-00002.parquet`,
-`train/data-00000-of-00001.arrow`. Nothing else in it is looked at: no hidden file, no script, no
-run's output, and nothing outside it.
+`train/data-00000-of-00001.arrow`. All other files are ignored: hidden files, scripts, the
+output of runs, and everything outside the folder.
 """
 
 import re
@@ -18,7 +18,7 @@ from selm.errors import UserError
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Data
 
-# What can be read, by suffix; all but the last two may end in .gz behind it.
+# How each suffix is read; all but the last two may be followed by .gz.
 KINDS = {
     ".jsonl": "lines",
     ".ndjson": "lines",
@@ -30,7 +30,7 @@ KINDS = {
 }
 _READ = ".jsonl, .json, .csv, .tsv (each also with .gz), .parquet or .arrow"
 
-# The name of the split that a recipe means if it says nothing: it need not be there.
+# The default of data.test_split: a split of this name need not exist.
 TEST = "test"
 
 _WORDS = {
@@ -54,7 +54,9 @@ def kind(path: Path) -> str:
     bare = Path(path.stem) if path.suffix.lower() == ".gz" else path
     found = KINDS.get(bare.suffix.lower(), "json" if not bare.suffix else "")
     if not found or (bare is not path and found in ("parquet", "arrow")):
-        raise UserError(f"data.name_or_path: {path}: {path.suffix} is not read; wanted {_READ}")
+        raise UserError(
+            f"data.name_or_path: {path}: files {path.suffix} cannot be read; use {_READ}"
+        )
     return found
 
 
@@ -84,7 +86,7 @@ def has_test(data: Data, splits: Collection[str]) -> bool:
 
 
 def wanted_splits(data: Data) -> list[str]:
-    """The splits that the recipe's two keys name: of `train[:90%]+more` train and more."""
+    """The splits that the recipe's two keys name: train and more for `train[:90%]+more`."""
     specs = (data.train_split, data.test_split)
     return list(dict.fromkeys(name for spec in specs for name in names_in(spec)))
 
@@ -98,11 +100,13 @@ def names_in(spec: str) -> list[str]:
 
 
 def local_splits(data: Data) -> dict[str, list[Path]]:
-    """The splits of a local file or folder; what the recipe wants and is not there, is missing."""
+    """The splits of a local file or folder, without those that it does not have."""
     path = Path(data.name_or_path)
     if path.is_file():
         if data.subset is not None:
-            raise UserError(f"data.subset: {path} is a single file: it has none; leave it out")
+            raise UserError(
+                f"data.subset: {path} is a single file and has no subsets; remove the key"
+            )
         return {"train": [path]}
     try:
         names = [file.relative_to(path).as_posix() for file in _walk(path)]
@@ -123,7 +127,8 @@ def splits(names: Sequence[str], readme: str, data: Data) -> Splits:
         readme: the text of its README.md, empty if it has none.
 
     Raises:
-        UserError: a subset has to be named, or is not there; no data; not all files of a split.
+        UserError: a subset must be named or does not exist, there are no data, or a file of a split
+            is missing.
     """
     where = data.name_or_path
     names = sorted(name for name in names if _is_data(name))
@@ -139,7 +144,7 @@ def splits(names: Sequence[str], readme: str, data: Data) -> Splits:
         names = _below(names, folder)
     found = _by_name(names, wanted_splits(data))
     if not found:
-        raise UserError(f"data.name_or_path: {where} has no data files; wanted {_READ}")
+        raise UserError(f"data.name_or_path: {where} has no data files; use {_READ}")
     for split in wanted_splits(data):
         _check_split(where, split, found.get(split, []))
     prefix = f"{folder}/" if folder else ""
@@ -173,7 +178,7 @@ def _text(readme: Path) -> str:
 
 
 def _configs(readme: str, where: str) -> dict[str, dict[str, Any]]:
-    """What the head of a README.md says of subsets, by name."""
+    """The subsets that the head of a README.md defines, by name."""
     head = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---", readme, re.DOTALL)
     try:
         tree = yaml.safe_load(head[1]) if head else None
@@ -186,7 +191,9 @@ def _configs(readme: str, where: str) -> dict[str, dict[str, Any]]:
         isinstance(config, dict) and isinstance(config.get("config_name"), str)
         for config in configs
     ):
-        said = ": its `configs` are no list of config_name and data_files; correct or remove them"
+        said = (
+            ": its `configs` must be a list of config_name and data_files; correct or remove them"
+        )
         raise _bad_readme(where, said)
     return {config["config_name"]: config for config in configs}
 
@@ -220,7 +227,7 @@ def _default(configs: dict[str, dict[str, Any]]) -> str | None:
 
 
 def _subfolder(names: Sequence[str], data: Data) -> str:
-    """The folder of the subset, where no README names any: '' or a folder at the top."""
+    """The folder of the subset if no README names one: '' or a folder at the top."""
     folders = [name.partition("/")[0] for name in names if "/" in name]
     splits = {word for words in _WORDS.values() for word in words} | {"data"}
     splits |= set(wanted_splits(data))
@@ -230,7 +237,7 @@ def _subfolder(names: Sequence[str], data: Data) -> str:
             return _subset(data, known) if len(known) > 1 else known[0]
         return ""
     if not known:
-        raise UserError(f"data.subset: {data.name_or_path} has no subsets; leave it out")
+        raise UserError(f"data.subset: {data.name_or_path} has no subsets; remove the key")
     return _subset(data, known)
 
 
@@ -241,13 +248,13 @@ def _below(names: Sequence[str], folder: str) -> list[str]:
 
 
 def _declared(declared: Any, folder: str, names: Sequence[str], where: str) -> Splits:
-    """`data_files` of a README: a pattern, some, or some for each split."""
+    """`data_files` of a README: one pattern, several, or several for each split."""
     found: Splits = {}
     for split, pattern in _patterns(declared, where):
         pattern = f"{folder}/{_checked(pattern, where)}".strip("/").removeprefix("./")
         matching = _matching(names, pattern)
         if not matching:
-            raise _bad_readme(where, f" names {pattern}: no such data file there")
+            raise _bad_readme(where, f" names {pattern}, but there is no such data file")
         found.setdefault(split, []).extend(n for n in matching if n not in found.get(split, []))
     return found
 
@@ -263,24 +270,24 @@ def _patterns(declared: Any, where: str) -> list[tuple[str, str]]:
         paths = entry.get("path")
         for path in paths if isinstance(paths, list) else [paths]:
             if not isinstance(path, str) or not isinstance(entry.get("split"), str):
-                said = ": its `data_files` are no list of split and path; correct or remove them"
+                said = ": its `data_files` must be a list of split and path; correct or remove them"
                 raise _bad_readme(where, said)
             found.append((entry["split"], path))
     return found
 
 
 def _checked(pattern: str, where: str) -> str:
-    """A path of a README, if it stays in its folder."""
+    """The path from a README; UserError if it leaves the README's folder."""
     parts = re.split(r"[/\\]", pattern)
     outside = "://" in pattern or "::" in pattern or ".." in parts
     if outside or pattern.startswith(("/", "\\", "~")) or re.match("[A-Za-z]:", pattern):
-        said = f" names {pattern!r}, which is not in its folder; only files beside it are read"
+        said = f" names {pattern!r}, which is not in its folder; only files in this folder are read"
         raise _bad_readme(where, said)
     return pattern
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Names that fit a pattern, or lie below a folder of that name.
+    """Names that match a pattern or are in a folder of that name.
 
     >>> _matching(["a/b.csv", "c.csv"], "**/*.csv"), _matching(["a/b.csv", "c.csv"], "a")
     (['a/b.csv', 'c.csv'], ['a/b.csv'])
@@ -292,7 +299,7 @@ def _matching(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:
-    """Part by part; `**` stands for any number of folders."""
+    """Whether the parts match one by one; `**` stands for any number of folders."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -303,7 +310,7 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _split_of(name: str, wanted: Sequence[str]) -> str:
-    """The split that a file's place and name say; '' for a file in some other folder."""
+    """The split that a file's folder and name stand for; '' for a file in another folder."""
     *folders, file = name.removeprefix("data/").split("/")
     if folders:
         known = folders[0] in wanted or any(folders[0] in words for words in _WORDS.values())
@@ -314,7 +321,7 @@ def _split_of(name: str, wanted: Sequence[str]) -> str:
 
 
 def _by_name(names: Sequence[str], wanted: Sequence[str]) -> Splits:
-    """Splits by the names of files: at the top, then in `data/`."""
+    """The splits by the names of files, first at the top, then in `data/`."""
     raw: Splits = {}
     for in_data in (False, True):
         level: Splits = {}
@@ -329,7 +336,7 @@ def _by_name(names: Sequence[str], wanted: Sequence[str]) -> Splits:
 
 
 def _of_words(raw: Splits, split: str) -> list[str]:
-    """The files of a split: those of its name, else of its other names, as in train_1, train-2."""
+    """The files of a split: those with its name, otherwise those with a name such as train_1."""
     if split in raw:
         return raw[split]
     begins = re.compile(rf"(?:{'|'.join(_WORDS[split])})(?:[-._ 0-9].*)?", re.DOTALL)
@@ -337,7 +344,7 @@ def _of_words(raw: Splits, split: str) -> list[str]:
 
 
 def _check_split(where: str, split: str, names: Sequence[str]) -> None:
-    """All shards, and not the same rows in two forms."""
+    """Check that all shards are there and that no rows are there in two forms."""
     stems = [name.rpartition("/")[2].partition(".")[0] for name in names]
     shards = [found for stem in stems if (found := _SHARD.fullmatch(stem))]
     suffixes = {Path(name.lower().removesuffix(".gz")).suffix for name in names}
@@ -351,12 +358,12 @@ def _check_split(where: str, split: str, names: Sequence[str]) -> None:
     if len({found[2] for found in shards}) < total:
         raise UserError(
             f"data.name_or_path: {where} has {len(shards)} of the {total} files of the split "
-            f"{split}; get the others, too"
+            f"{split}; add the missing ones"
         )
 
 
 def _check_inside(folder: Path, name: str) -> None:
-    """A link leads out of the folder only where the user put it: as train.jsonl, say.
+    """Refuse a link out of the folder that a README names; the user may place links as split files.
 
     In the Hub's cache the files of a snapshot are links to blobs beside it.
     """

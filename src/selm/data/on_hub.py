@@ -1,4 +1,4 @@
-"""The data files of a dataset on the Hub: its wanted splits are downloaded, and nothing else."""
+"""Downloads the data files of a dataset on the Hub, but only the splits that the recipe uses."""
 
 import glob
 from functools import lru_cache
@@ -19,7 +19,7 @@ from selm.recipe.schema import Data
 
 @lru_cache
 def splits(data: Data) -> dict[str, list[Path]]:
-    """Split -> files in the Hub's cache; splits that nobody wants have names, but no files.
+    """Split -> files in the Hub's cache; the files of unused splits are not downloaded.
 
     Raises:
         UserError: no such dataset, or this token may not read it.
@@ -60,7 +60,7 @@ def _downloaded(data: Data) -> dict[str, list[Path]]:
 
 
 def _cached(data: Data, reason: Exception) -> dict[str, list[Path]]:
-    """What an earlier run of the same recipe has downloaded: always both of its splits."""
+    """The files that an earlier run of this recipe downloaded, which are always both splits."""
     try:
         folder = snapshot_download(
             data.name_or_path, repo_type="dataset", revision=data.revision, local_files_only=True

@@ -1,7 +1,7 @@
-"""Preference datasets in; rows with ids out, portion by portion.
+"""Loads a dataset's rows, portion by portion.
 
-The way of a row: `on_disk` and `on_hub` say which files are read, `raw_rows` reads them row by row,
-`forms` makes rows of ours of them (see there), `drops` counts those that cannot be used.
+`on_disk` and `on_hub` find the files, `raw_rows` reads them row by row, `forms` turns each row into
+a `DatasetRow`, and `drops` counts the rows that cannot be used.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ from selm.errors import UserError
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
 
-# Of the rows that were read, at most this share may be dropped.
+# At most this share of the rows may be dropped.
 _MOST_DROPPED = 0.9
 
-# ... and at most this share may be no rows at all: then the file is damaged, or another kind.
+# If a larger share cannot be read, the file is damaged or of another format.
 _MOST_UNREADABLE = 0.1
 
 
@@ -42,23 +42,23 @@ def training_portion(recipe: Recipe, t: int) -> tuple[list[DatasetRow], Drops]:
 
 
 def sample_rows(recipe: Recipe, which: str, count: int) -> tuple[list[DatasetRow], Drops]:
-    """The first rows of the split `train` or `test`, for a look at the data."""
+    """The first rows of the split `train` or `test`."""
     return _clean(recipe, _split(recipe, which).select(range(count)))
 
 
 def check_objective(recipe: Recipe, t: int, rows: list[DatasetRow]) -> None:
-    """UserError if these rows are prompts only, and iteration t wants pairs."""
+    """UserError if these rows have no pairs and the iteration needs them."""
     if rows[0]["chosen"] is not None:
         return
     if recipe.iteration(t).objective == "dpo":
         raise UserError(
-            f"iterations.{t - 1}.objective: dpo needs pairs, {_where(recipe)} has prompts only; "
-            "use selm or online_dpo"
+            f"iterations.{t - 1}.objective: dpo needs pairs, but {_where(recipe)} has prompts "
+            "only; use selm or online_dpo"
         )
     if recipe.generation.num_samples < 2:
         raise UserError(
-            f"generation.num_samples: {_where(recipe)} has prompts only, so that the policy's own "
-            "responses form the pool: set it to 2 or more, with a temperature above 0"
+            f"generation.num_samples: {_where(recipe)} has prompts only, so the pool holds only "
+            "the policy's own responses; set it to 2 or more, with a temperature above 0"
         )
 
 
@@ -70,13 +70,13 @@ def held_out_portion(recipe: Recipe) -> tuple[list[DatasetRow], Drops]:
 
 
 def overlap(trained: Iterable[DatasetRow], held_out: Iterable[DatasetRow]) -> int:
-    """How many held-out prompts are among those that are trained on."""
+    """How many held-out prompts are also trained on."""
     known = {prompt_hash(row["prompt"], row["tools"]) for row in trained}
     return sum(prompt_hash(row["prompt"], row["tools"]) in known for row in held_out)
 
 
 def _split(recipe: Recipe, which: str) -> Table:
-    """The rows of `train` or `test`. Where nothing is held out, the last tenth of train is."""
+    """The rows of `train` or `test`; without a test split, the last tenth of train is `test`."""
     splits = _splits(recipe)
     train = _selected(recipe, "train", splits)
     if on_disk.has_test(recipe.data, splits):
@@ -91,7 +91,7 @@ def _split(recipe: Recipe, which: str) -> Table:
     data = recipe.data
     if data.train_rows not in (None, train.num_rows):
         raise UserError(
-            f"data.train_rows: the recipe says {data.train_rows}, {_where(recipe)} has "
+            f"data.train_rows: the recipe says {data.train_rows}, but {_where(recipe)} has "
             f"{train.num_rows} rows; set it to null or to that number"
         )
     return train.select(range(data.limit or train.num_rows))
@@ -125,7 +125,7 @@ def _selected(recipe: Recipe, which: str, splits: dict[str, list[Path]]) -> Tabl
         parts = ReadInstruction.from_spec(spec).to_absolute(sizes)
     except (ValueError, AssertionError) as error:
         raise UserError(
-            f"data.{which}_split: {spec!r} is no part of a split; wanted train, train[:90%] or "
+            f"data.{which}_split: {spec!r} is not a part of a split; use train, train[:90%] or "
             "train[100:200]"
         ) from error
     spans = [tables[part.splitname].select(range(part.from_, part.to)).spans for part in parts]
@@ -143,7 +143,7 @@ def _check_apart(recipe: Recipe, train: Table, test: Table) -> None:
     if shared:
         data = recipe.data
         raise UserError(
-            f"data.test_split: {data.test_split} has {shared} rows that are trained on "
+            f"data.test_split: {data.test_split} has {shared} rows that are also trained on "
             f"(data.train_split {data.train_split}); choose parts that do not overlap, such as "
             "train[:90%] and train[90%:]"
         )
@@ -173,7 +173,7 @@ def _clean(recipe: Recipe, rows: Table) -> tuple[list[DatasetRow], Drops]:
         if prompt in prompts:
             dropped.add("duplicate_prompt", place)
             continue
-        if row["prompt_id"] in ids:  # rows are joined by it: of another prompt, it is no id
+        if row["prompt_id"] in ids:  # rows are joined by id, so another prompt needs another one
             row["prompt_id"] = f"{row['prompt_id']}-{prompt[:16]}"
         prompts.add(prompt)
         ids.add(row["prompt_id"])
@@ -183,9 +183,9 @@ def _clean(recipe: Recipe, rows: Table) -> tuple[list[DatasetRow], Drops]:
 
 
 def _normalised(raws: Sequence[Raw], columns: list[str]) -> Iterable[tuple[str, DatasetRow | str]]:
-    """(place, row or reason). A column that other rows have is null where it is missing.
+    """(place, row or reason). A column that only other rows have is null.
 
-    Pairs that are null in all rows are none: these are prompts alone.
+    If the pairs of all rows are null, the rows count as prompts without pairs.
     """
     pair = ("chosen", "rejected")
     given = [raw.values for raw in raws if raw.values is not None]
@@ -223,7 +223,7 @@ def _check_enough(
         return
     left = f"only {len(kept)} of {len(raws)} rows are" if kept else "nothing"
     raise UserError(
-        f"data: {_where(recipe)}: {left} left to work on ({in_words(dropped) or 'no rows'}); it "
+        f"data: {_where(recipe)}: {left} left to use ({in_words(dropped) or 'no rows'}); it "
         f"has the columns {_named(columns)}; wanted: {WANTED}"
     )
 

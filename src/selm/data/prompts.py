@@ -1,7 +1,7 @@
-"""What datasets call messages becomes messages; prompts and their ids.
+"""Turns the messages of datasets into ours; prompts and their ids.
 
-A message is {"role", "content"}, content a text; where there are tools, also `tool_calls`, and
-`name` and `tool_call_id` of the message that holds a tool's result.
+A message is {"role", "content"}, and content is a text. With tools, a message may also have
+`tool_calls`, or `name` and `tool_call_id` if it holds the result of a tool.
 """
 
 import ast
@@ -26,7 +26,7 @@ _TEXT_PARTS = {"text", "input_text", "output_text"}
 _MEDIA = ("image", "audio", "video")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
-# How a list of messages begins that was saved as text, as CSV does it.
+# The start of a list of messages that was saved as text, as in CSV.
 _WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](?:role|content|from|value)['"]\s*:""")
 
 
@@ -69,7 +69,7 @@ def messages(value: Any, what: str) -> list[Message]:
 
 
 def written(value: Any) -> list[Any] | None:
-    """The messages that a text is the JSON (or Python's) form of; None if it is another text.
+    """The messages of which a text is the JSON or Python form; None for any other text.
 
     >>> written("[{'role': 'user', 'content': 'Hi'}]"), written("Hi")
     ([{'role': 'user', 'content': 'Hi'}], None)
@@ -117,7 +117,7 @@ def _has_call(value: dict[str, Any]) -> bool:
 
 
 def _content(value: Any) -> str:
-    """Parts of text are one text; a part that is none would be lost."""
+    """The content as one text; parts of text are joined, and other parts drop the row."""
     if value is None:
         return ""
     if isinstance(value, dict):
@@ -144,7 +144,7 @@ def _part(part: Any) -> str:
 
 
 def _calls(value: Any) -> list[dict[str, Any]]:
-    """Calls of functions, their arguments as objects: what chat templates expect."""
+    """Calls of functions with their arguments as objects, as chat templates expect them."""
     found = _parsed(value, "tool_calls_are_no_json")
     found = [found] if isinstance(found, dict) else found
     if not isinstance(found, list) or not all(isinstance(call, dict) for call in found):
@@ -185,7 +185,7 @@ def tools(value: Any) -> list[Tool] | None:
 
 
 def tool_name(tool: Mapping[str, Any]) -> str:
-    """Of a tool or a call, `{"function": {"name"}}` or `{"name"}`; empty if it has none."""
+    """The name in a tool or a call: `{"function": {"name"}}` or `{"name"}`; empty without one."""
     function = tool.get("function")
     named = function if isinstance(function, dict) else tool
     name = named.get("name")
@@ -202,7 +202,7 @@ def _parsed(value: Any, reason: str) -> Any:
 
 
 def without_nulls(value: Any) -> Any:
-    """Without the keys of objects whose value is null: columns of Parquet are full of them."""
+    """The value without null entries of its objects; Parquet adds many."""
     if isinstance(value, dict):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
     return [without_nulls(v) for v in value] if isinstance(value, list) else value
@@ -236,7 +236,7 @@ def prompt_of_text(value: str) -> tuple[list[Message], bool]:
 
 
 def same(first: Sequence[Message], second: Sequence[Message]) -> bool:
-    """Whether two prompts are the same but for white space."""
+    """Whether two prompts are the same except for white space."""
     return [_key(message) for message in first] == [_key(message) for message in second]
 
 
@@ -247,13 +247,13 @@ def _key(message: Message) -> dict[str, Any]:
 def joined(
     asked: Sequence[Message], before: Sequence[Message], asked_is_text: bool
 ) -> list[Message]:
-    """The prompt, of what a row gives as such and of what a response has before its last turn.
+    """One prompt from a row's own prompt and the turns before a response.
 
-    The longer one, if one is a part of the other: UltraFeedback's `prompt` is the first turn of
-    several, and a system message may stand in one of the two alone.
+    If one is a part of the other, the longer one is used: UltraFeedback's `prompt` is only the
+    first of several turns, and a system message may be in only one of the two.
 
     Raises:
-        Dropped: the response answers something else.
+        Dropped: the response answers another prompt.
     """
     if not before or not asked:
         return list(before or asked)
@@ -277,7 +277,7 @@ def _without_system(found: Sequence[Message]) -> Sequence[Message]:
 
 
 def with_system(prompt: list[Message], system: Any) -> list[Message]:
-    """The prompt behind the system message of a column, unless it begins with its own."""
+    """The prompt after the system message of the column, unless it has its own."""
     if system is None or prompt[0]["role"] == "system":
         return prompt
     found = text(system)
@@ -287,6 +287,6 @@ def with_system(prompt: list[Message], system: Any) -> list[Message]:
 
 
 def prompt_hash(prompt: Sequence[Message], offered: Sequence[Tool] | None) -> str:
-    """What two rows of the same prompt have in common."""
+    """A hash that is equal for two rows with the same prompt and tools."""
     whole = {"prompt": prompt, "tools": offered} if offered else prompt
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Rows of data files one by one, each with its place; what cannot be read of one spoils no other.
+"""Reads data files row by row, each row with its place; a bad row does not affect the others.
 
-`datasets` reads JSON with one schema for all rows, and whole files or nothing: a list in one row
-and a text in another, or a byte that is no UTF-8, would stop the run.
+`datasets` reads JSON with one schema for all rows and refuses a file with one bad row: a list in
+one row and a text in another, or a byte that is not UTF-8, would stop the run.
 """
 
 import csv
@@ -32,7 +32,7 @@ WIDER = "row_has_more_cells_than_columns"
 
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 
-# Without such a mark: how many of the first four bytes are 0 where they are two letters, or one.
+# Without such a mark: the number of zero bytes among the first four tells the encoding.
 _BY_NULS = {2: "UTF-16", 3: "UTF-32"}
 
 csv.field_size_limit(2**31 - 1)
@@ -42,9 +42,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Raw:
-    """A row as its file has it: `values`, or None and the reason why it cannot be read.
+    """A row as read from its file: `values`, or None and the reason why it cannot be read.
 
-    `place` names it (`train.jsonl row 251`, counted from 1), `detail` says more of the reason.
+    `place` names it (`train.jsonl row 251`, counted from 1); `detail` explains the reason.
     """
 
     place: str
@@ -64,7 +64,7 @@ class Table:
         return sum(len(rows) for _, rows in self.spans)
 
     def select(self, wanted: range) -> "Table":
-        """Some rows in a row, counted from 0; what lies beyond the end is left out."""
+        """A range of rows, counted from 0; numbers beyond the end are ignored."""
         spans, start = [], 0
         for path, rows in self.spans:
             cut = rows[max(0, wanted.start - start) : max(0, wanted.stop - start)]
@@ -80,7 +80,7 @@ def table(files: Sequence[Path]) -> Table:
     """All rows of these files.
 
     Raises:
-        UserError: a file that cannot be read at all, with what is wrong with it.
+        UserError: a file cannot be read at all; the message says why.
     """
     found = Table(tuple((file, range(count(file))) for file in files))
     if not found.num_rows:
@@ -122,7 +122,7 @@ def _read(path: Path, rows: range) -> Iterator[Raw]:
 
 
 def _reading(path: Path, call: Callable[[], T]) -> T:
-    """What is wrong with a file as a whole is one line that names it."""
+    """Turn an error about a whole file into one line that names it."""
     try:
         return call()
     except (OSError, EOFError, zlib.error, pyarrow.ArrowException, csv.Error) as error:
@@ -130,13 +130,13 @@ def _reading(path: Path, call: Callable[[], T]) -> T:
         raise _unreadable(path, reason) from error
 
 
-# A reader yields, row by row, what is then parsed: rows that are not wanted cost little.
+# A reader yields one parser per row, so that skipped rows cost little.
 _Parse = Callable[[str], Raw]
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Behind a byte order mark, if there is one."""
+    """Open a file after its byte order mark, if it has one."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rb") as file:
         head = file.read(4)
@@ -150,7 +150,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _lines(path: Path) -> Iterator[_Parse]:
-    """JSON lines; a file that begins with a bracket is one list, whatever its name says."""
+    """JSON lines, or one list if the file begins with a bracket, whatever its suffix."""
     with _open(path) as file:
         lines = _numbered(file)
         first = next(lines, None)
@@ -194,7 +194,7 @@ def _row(place: str, values: Any) -> Raw:
 
 
 def _json(path: Path) -> Iterator[_Parse]:
-    """One list of rows, one object that holds it, or, after all, JSON lines."""
+    """One list of rows, one object that holds the list, or JSON lines."""
     with _open(path) as file:
         content = file.read()
     if not content.strip():
@@ -246,7 +246,7 @@ def _rows_of(path: Path, tree: Any) -> list[Any]:
             return tree[lists[0]]
         raise UserError(
             f"data.name_or_path: {path} is one object with the keys "
-            f"{', '.join(list(map(str, tree))[:8])}; wanted a list of rows, or a row per line"
+            f"{', '.join(list(map(str, tree))[:8])}; wanted a list of rows, or one row per line"
         )
     raise UserError(f"data.name_or_path: {path} is a single value; wanted a list of rows")
 
@@ -258,7 +258,7 @@ def _is_rows(value: Any) -> bool:
 def _csv(path: Path, delimiter: str = ",") -> Iterator[_Parse]:
     """Every cell is text; the first line names the columns."""
     with _open(path) as file:
-        # bytes that are no UTF-8 pass through as surrogates, and are found row by row
+        # bytes that are not UTF-8 become surrogates, which are found row by row
         text = (line.decode("utf-8", "surrogateescape") for line in file)
         first = next(text, "")
         if delimiter == "," and ";" in first and "," not in first:
@@ -266,7 +266,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[_Parse]:
         rows = csv.reader(chain([first], text), delimiter=delimiter)
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
-            raise _unreadable(path, "two columns of one name")
+            raise _unreadable(path, "two columns have the same name")
         for cells in rows:
             if cells:
                 yield partial(_of_cells, header=header, cells=cells, line=rows.line_num)
@@ -296,7 +296,7 @@ def _arrow(path: Path) -> Iterator[_Parse]:
 
 
 def _check_arrow(path: Path) -> None:
-    """In a process of its own: some damage of an Arrow file ends the process that reads it."""
+    """Read it in a separate process: a damaged Arrow file can crash the process that reads it."""
     done = subprocess.run([sys.executable, "-c", _VALIDATE, path], capture_output=True)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
@@ -312,7 +312,7 @@ with pyarrow.memory_map(sys.argv[1]) as source:
         try:
             batch.validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            if "UTF8" not in str(error):  # that costs its row alone
+            if "UTF8" not in str(error):  # this drops only its row
                 raise
         try:
             batch.to_pylist()
@@ -322,7 +322,7 @@ with pyarrow.memory_map(sys.argv[1]) as source:
 
 
 def batches(source: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
-    """Of a stream, as `datasets` saves it, or of a file, as other programs do."""
+    """The batches of an Arrow stream, as `datasets` writes, or of an Arrow file."""
     if source.read(6) == b"ARROW1":
         file = pyarrow.ipc.open_file(source)
         return (file.get_batch(n) for n in range(file.num_record_batches))
@@ -347,7 +347,7 @@ def _of_batch(batch: pyarrow.RecordBatch) -> Iterator[_Parse]:
 
 
 def _of_arrow(place: str, batch: pyarrow.RecordBatch, n: int) -> Raw:
-    """A row of a batch with values that Python cannot have."""
+    """A row of a batch that has values without a Python form."""
     try:
         names = batch.schema.names
         return Raw(place, {name: _value(batch.column(i), n) for i, name in enumerate(names)})
@@ -356,7 +356,7 @@ def _of_arrow(place: str, batch: pyarrow.RecordBatch, n: int) -> Raw:
 
 
 def _value(column: pyarrow.Array, n: int) -> Any:
-    """None for what Python cannot have, such as a day of the year 20000."""
+    """The value; None if Python cannot represent it, such as a day of the year 20000."""
     try:
         return column[n].as_py()
     except UnicodeDecodeError:

@@ -27,4 +27,4 @@ def check_engine(generation: Generation) -> None:
     kind = KINDS[generation.engine]
     for package in kind.packages:
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"generation.engine: {package} is not installed here; {kind.otherwise}")
+            raise UserError(f"generation.engine: {package} is not installed; {kind.otherwise}")

@@ -29,7 +29,9 @@ def check_access(recipe: Recipe) -> None:
     if token is None:
         raise UserError("hub.push: no token on this machine; run `hf auth login` or set HF_TOKEN")
     if not (token.isascii() and token.isprintable()):
-        raise UserError("hub.push: the token on this machine has characters that no token has")
+        raise UserError(
+            "hub.push: the token on this machine has characters that a token cannot have"
+        )
     try:
         who = patiently("asking who the token belongs to", lambda: API.whoami(cache=True))
     except OfflineModeIsEnabled as error:
@@ -41,7 +43,7 @@ def check_access(recipe: Recipe) -> None:
             raise
         raise UserError(
             f"hub.push: {API.endpoint} does not know the token on this machine (401); make a new "
-            "one with write access, then `hf auth login` or HF_TOKEN"
+            "one with write access, and use `hf auth login` or HF_TOKEN"
         ) from error
     refusal = why_not(who, namespace)
     if refusal is not None:
@@ -70,7 +72,7 @@ def why_not(who: Mapping[str, Any], namespace: str) -> str | None:
     roles = {name: "admin"} | {o["name"]: o.get("roleInOrg", "write") for o in who.get("orgs", [])}
     if namespace not in roles:
         return (
-            f"hub.namespace: the token is of {name}, who may not write to {namespace}; "
+            f"hub.namespace: the token belongs to {name}, who may not write to {namespace}; "
             f"possible: {', '.join(roles)}"
         )
     if roles[namespace] == "read":
@@ -112,6 +114,6 @@ def make_repository(recipe: Recipe, where: Place) -> None:
     is_ours = any(PurePosixPath(name).name == "manifest.json" for name in names)
     if names - {".gitattributes", "README.md"} and not is_ours:
         raise UserError(
-            f"hub.namespace: {where.repo} is there already and holds something else; use another "
+            f"hub.namespace: {where.repo} already exists and holds something else; use another "
             "run_name"
         )

@@ -80,7 +80,9 @@ def _check(where: Place, folder: Path, revision: str) -> None:
     there = {info.path: info for info in found if isinstance(info, RepoFile)}
     for name, path in files.items():
         if name not in there or not _is_same(there[name], path):
-            raise OutsideError(f"hub: {where.repo}: {name} arrived damaged in {revision[:8]}")
+            raise OutsideError(
+                f"hub: {where.repo}: {name} was damaged in the upload ({revision[:8]})"
+            )
 
 
 def _is_same(there: RepoFile, here: Path) -> bool:

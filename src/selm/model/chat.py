@@ -1,14 +1,14 @@
 """The one place that turns messages into tokens.
 
 Generation and training both call `prompt_ids`; labels come from `response_ids`. So the policy is
-trained behind exactly the tokens that it is asked with, and is taught exactly one end-of-turn.
+trained after exactly the prompt tokens that generation uses, and learns exactly one end-of-turn.
 
     prompt_ids    <s> <|user|> \\n Hi </s> \\n <|assistant|> \\n
     response_ids                                            Hello ! </s>
 
-Both together are what the template writes of the finished conversation. Where it writes something
+Together they are what the template writes for the finished conversation. If it writes something
 between its generation prompt and an answer (an empty think block, harmony's `<|channel|>final`),
-that belongs to the prompt; where its prompt goes on otherwise than its answers, it is refused.
+that belongs to the prompt. If an answer does not continue the generation prompt, it is refused.
 """
 
 import re
@@ -26,12 +26,12 @@ from selm.errors import UserError
 from selm.model import template
 from selm.model.template import Tools, render, without_system
 
-_CUT = "\ufffd"  # what bytes become that are no whole character
+_CUT = "\ufffd"  # what the bytes of an incomplete character decode to
 _LONGEST_CUT = 3  # tokens: a character has four bytes at most
 
 
 class TemplateRefusal(UserError):
-    """The chat template does not take a prompt: that row is dropped, under `reason`."""
+    """The chat template refuses a prompt: the row is dropped and counted under `reason`."""
 
     def __init__(self, message: str, reason: str = "refused_by_template") -> None:
         super().__init__(message)
@@ -46,18 +46,19 @@ class Chat:
         lead: white space that the template puts between the generation prompt and the response,
             e.g. " " for `[/INST] Hello`.
         space: white space that the tokenizer itself puts before a response, as sentencepiece does
-            behind Phi-3's `<|assistant|>`: it is in the tokens, and not in the text.
-        header: what has to follow a rendered prompt, where the template ignores
-            `add_generation_prompt`, e.g. "<|im_start|>assistant\n", or writes more before an
-            answer than its generation prompt has, e.g. "<think>\n\n</think>\n\n"; else empty.
-        opens_by_answer: the header is of the second kind, and may depend on the answer.
+            after Phi-3's `<|assistant|>`: it is in the tokens, but not in the text.
+        header: text that has to follow a rendered prompt, because the template ignores
+            `add_generation_prompt`, e.g. "<|im_start|>assistant\n", or because it writes more
+            before an answer than in its generation prompt, e.g. "<think>\n\n</think>\n\n";
+            otherwise empty.
+        opens_by_answer: the header has the second reason, so it may depend on the answer.
         closing: text that the template writes between a response and its end-of-turn.
         end_of_turn: id of the token that ends an assistant's turn.
         turn_markers: added tokens, special or not, that the template writes between turns.
-        adds_bos: BOS comes from the tokenizer (Mistral with Zephyr's template), not from the
-            template (Llama 3), and there is one (not in Qwen).
-        takes_system: the template writes a system message; if it does not (it refuses or drops
-            them), the message goes to the head of the user's turn.
+        adds_bos: the tokenizer writes BOS (Mistral with Zephyr's template). False if the template
+            writes it (Llama 3) or there is none (Qwen).
+        takes_system: the template writes system messages. If it refuses or drops them, the message
+            is put at the start of the user's turn.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -72,13 +73,13 @@ class Chat:
     takes_system: bool
 
     def prompt_ids(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
-        """Tokens of the conversation up to where the assistant's answer starts.
+        """Tokens of the conversation, up to the start of the assistant's answer.
 
         Args:
             tools: the functions that the prompt offers, as JSON schemas.
 
         Raises:
-            TemplateRefusal: the template takes no such conversation, or writes no tools.
+            TemplateRefusal: the template refuses the conversation, or does not write its tools.
         """
         return self.encode(self._prompt_text(messages, tools))
 
@@ -89,16 +90,16 @@ class Chat:
         finished: bool = True,
         tools: Tools | None = None,
     ) -> list[int]:
-        """Tokens of a response behind `prompt_ids(messages)`, and one end-of-turn.
+        """Tokens of a response that follows `prompt_ids(messages)`, and one end-of-turn.
 
         Args:
             messages: the prompt; the response's first token may depend on its last characters.
             response: plain text. Special tokens written in it are removed: they would end the turn.
-            finished: False if the response was cut at the length limit; it gets no end-of-turn.
+            finished: False if the response was truncated at the limit; it gets no end-of-turn.
 
         Raises:
-            TemplateRefusal: the template writes something else than the prompt before this
-                response, as before one that brings thoughts of its own.
+            TemplateRefusal: before this response the template writes something other than the
+                prompt, for example because the response has its own thoughts.
         """
         response = self._without_specials(response)
         before = self._prompt_text(messages, tools)
@@ -134,14 +135,14 @@ class Chat:
         return ", ".join(said)
 
     def text(self, ids: Sequence[int], finished: bool = True) -> str:
-        """The response's plain text, without special tokens and what the template adds to it.
+        """The response's plain text, without special tokens and without the template's additions.
 
-        It ends where another turn begins, and before a character of which bytes are missing. It
-        is decoded behind another word: sentencepiece drops a leading space where a text starts.
+        The text ends where another turn begins, and before an incomplete character. The ids are
+        decoded after another word, because sentencepiece drops a space at the start of a text.
 
         Args:
             ids: as generated, with or without the token that ended them.
-            finished: False if they were cut at the length limit.
+            finished: False if they were truncated at the limit.
         """
         word = self.tokenizer.encode("x", add_special_tokens=False)
         before = self._decode(word)
@@ -151,12 +152,12 @@ class Chat:
         return text.removesuffix(self.closing) if finished else text
 
     def _whole_characters(self, word: list[int], ids: list[int]) -> str:
-        """The text of `ids` behind a word, without last tokens that are a part of a character."""
+        """The text of `ids` after a word, without last tokens that are part of a character."""
         for cut in range(min(_LONGEST_CUT, len(ids)) + 1):
             text = self._decode([*word, *ids[: len(ids) - cut]])
             if not text.endswith(_CUT):
                 return text
-        return self._decode([*word, *ids])  # not cut: it says so
+        return self._decode([*word, *ids])  # a real replacement character, which the policy wrote
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Without the clean-up that Llama 3's tokenizer asks for: it would turn `a .` to `a.`."""
@@ -173,7 +174,7 @@ class Chat:
     def _prepared(
         self, messages: Sequence[Message], tools: Tools | None
     ) -> tuple[list[Message], Tools | None]:
-        """Special tokens written in messages are removed: they would start turns, or the text."""
+        """Remove special tokens written in messages: they would start turns or the whole text."""
         messages = [self._harmless(message) for message in messages]
         tools = [self._harmless(tool) for tool in tools] if tools else None
         return list(messages if self.takes_system else without_system(messages)), tools
@@ -186,13 +187,13 @@ class Chat:
         except TemplateError as error:
             roles = ", ".join(str(message.get("role")) for message in messages)
             raise TemplateRefusal(
-                f"model.chat_template: it refuses a prompt of the roles {roles}: {error}"
+                f"model.chat_template: it refuses a prompt with the roles {roles}: {error}"
             ) from error
 
     def _check_answer(
         self, before: str, messages: Sequence[Message], response: str, tools: Tools | None
     ) -> None:
-        """Whether the finished conversation is the prompt and the response, but for white space."""
+        """Check that the finished conversation is prompt and response, except for white space."""
         asked, tools = self._prepared(messages, tools)
         for answer in (response, template.PROBE):
             turn: Message = {"role": "assistant", "content": answer}
@@ -210,8 +211,8 @@ class Chat:
     def behind(self, before: str, text: str) -> list[int]:
         """Tokens of a text behind a prompt, whose last characters may decide on the first of them.
 
-        Markers that swallow the white space behind them (Phi-3's) do so in a prompt, as the model
-        knows it; what the policy says behind one keeps its own.
+        Some markers (Phi-3's) remove the white space after them. They do so in a prompt, because
+        the model knows it like that, but the policy's text after such a marker keeps its own.
         """
         prompt = self.encode(before)
         if text[:1].isspace() and self.swallows(prompt):
@@ -228,7 +229,7 @@ class Chat:
         return last is not None and last.rstrip
 
     def _encode_behind_marker(self, text: str) -> list[int]:
-        """As behind a special token, but one that swallows nothing."""
+        """Encode as if after a special token that keeps the white space after it."""
         for marker, token in self.tokenizer.added_tokens_decoder.items():
             if token.special and not token.rstrip:
                 ids = self.tokenizer.encode(token.content + text, add_special_tokens=False)
@@ -236,7 +237,7 @@ class Chat:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _harmless(self, value: Any) -> Any:
-        """Texts of a message or a tool, however deep, without special tokens."""
+        """A message or a tool without special tokens in any of its texts."""
         if isinstance(value, str):
             return self._without_specials(value)
         if isinstance(value, Mapping):
@@ -244,7 +245,7 @@ class Chat:
         return [self._harmless(item) for item in value] if isinstance(value, list) else value
 
     def _without_specials(self, text: str) -> str:
-        """Remove special tokens written as text, also those that only a removal puts together."""
+        """Remove special tokens written as text, also those that appear only after a removal."""
         while (removed := self._written_specials.sub("", text)) != text:
             text = removed
         return text
@@ -258,13 +259,13 @@ class Chat:
         return frozenset(self.tokenizer.convert_tokens_to_ids(list(self.turn_markers)))
 
     def encode(self, text: str) -> list[int]:
-        """Exactly one BOS where the model knows one, whether or not its template writes it."""
+        """Encode with exactly one BOS if the model has one, whoever writes it."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return [self.tokenizer.bos_token_id, *ids] if self.adds_bos else ids
 
 
 def prompt_ids_of(chat: Chat, row: Prompted) -> list[int] | str:
-    """The tokens of a row's prompt, or the reason why the template makes none of it."""
+    """The tokens of a row's prompt, or the reason why the template refuses it."""
     try:
         return chat.prompt_ids(row["prompt"], row.get("tools"))
     except TemplateRefusal as refusal:
@@ -277,12 +278,12 @@ def specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 
 
 def any_of(tokens: frozenset[str]) -> re.Pattern[str]:
-    """Where one token is the start of another, the longer one is found."""
+    """Matches any of the tokens; if one token starts with another, the longer one is found."""
     return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)))
 
 
 def _check_tools_written(text: str, messages: Sequence[Message], tools: Tools) -> None:
-    """Many templates leave tools and calls out: the policy would answer what it was not told."""
+    """Refuse a prompt whose tools or calls the template leaves out, as many templates do."""
     calls = [call for message in messages for call in message.get("tool_calls", ())]
     lost = [name for name in map(tool_name, [*tools, *calls]) if name not in text]
     if lost:

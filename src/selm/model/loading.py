@@ -1,7 +1,7 @@
-"""The one place where a policy is loaded and judged: no random, damaged or foreign weights pass.
+"""The one place where a policy is loaded and checked for random, damaged or foreign weights.
 
-Whatever is wrong with a model's folder is a `UserError` of one line that names it, and so the same
-in the preflight (`inspect`, no weights in memory) and in every stage (`load`).
+A fault in a model's folder is a `UserError` of one line that names it. The line is the same in the
+preflight (`inspect`, no weights in memory) and in every stage (`load`).
 """
 
 import json
@@ -30,10 +30,10 @@ from selm.errors import OutsideError, UserError
 from selm.recipe.schema import Model
 from selm.training.finite import all_finite, first_not_finite
 
-# What old checkpoints hold beside weights: tables that are computed anew when a model is built.
+# Old checkpoints hold these tables beside the weights; they are computed when a model is built.
 _NO_WEIGHTS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids)$")
 
-# They call themselves no decoders, and are causal.
+# Their configs do not say that they are decoders, but they are causal.
 _CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese")
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -44,7 +44,7 @@ _OF_ATTENTION = re.compile(
 
 
 def load_config(path: str, model: Model) -> PretrainedConfig:
-    """The config of a checkpoint folder or Hub id, of a model that generates from left to right."""
+    """The config of a checkpoint folder or Hub id, of a causal model."""
     _refuse_adapter(path, model)
     _refuse_no_config(path)
     with _in_one_line(path, "no usable config.json"):
@@ -57,9 +57,9 @@ def load_config(path: str, model: Model) -> PretrainedConfig:
 
 
 def inspect(path: str, model: Model) -> PreTrainedModel | None:
-    """The model without its weights, after all of their names and sizes were looked at.
+    """The model without its weights, after their names and sizes were checked.
 
-    None where that would take a download.
+    None if this would need a download.
     """
     local_only = {} if Path(path).is_dir() else {"local_files_only": True}
     try:
@@ -73,13 +73,13 @@ def inspect(path: str, model: Model) -> PreTrainedModel | None:
 def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
     """The policy at `path`, a checkpoint folder or the base model.
 
-    Its generation config is one that can be saved, whatever the file says.
+    Its generation config can always be saved, whatever the file contains.
 
     Args:
-        how: arguments of `from_pretrained` beside those that the recipe's model section decides.
+        how: further arguments of `from_pretrained`; the recipe's model section decides the others.
 
     Raises:
-        UserError: the model is not what its folder promises.
+        UserError: the folder does not hold the model that its config describes.
     """
     config = load_config(path, model)
     configured = savable(generation_config(path, model) or GenerationConfig())
@@ -92,7 +92,7 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
             revision=_revision(path, model),
             attn_implementation=model.attn_implementation,
             trust_remote_code=model.trust_remote_code,
-            generation_config=configured,  # the library would read the file, and refuse some
+            generation_config=configured,  # otherwise the library reads the file, and may refuse it
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in `info`, and refused below
             **how,
@@ -104,7 +104,7 @@ def load(path: str, model: Model, **how: Any) -> PreTrainedModel:
 
 
 def check_files(path: str, model: Model) -> None:
-    """What `load` refuses, for an engine that loads by itself: of a folder, from its files."""
+    """Refuse what `load` refuses, for an engine that loads the model itself."""
     load_config(path, model)
     generation_config(path, model)
     inspect(path, model)
@@ -114,10 +114,10 @@ def check_files(path: str, model: Model) -> None:
 
 
 def generation_config(path: str, model: Model) -> GenerationConfig | None:
-    """The model's generation_config.json, or the EOS tokens of config.json where it has none.
+    """The model's generation_config.json, or the EOS tokens of config.json if there is none.
 
-    None where neither says anything. Settings that the library refuses are left out with all others
-    but the token ids: this project samples as the recipe says.
+    None if neither has any. If the library refuses the settings, only the token ids are kept,
+    because the recipe decides how to sample.
     """
     file = cached_file(
         path,
@@ -134,7 +134,8 @@ def generation_config(path: str, model: Model) -> GenerationConfig | None:
     for end in ends if isinstance(ends, list) else [ends]:
         if end is not None and (type(end) is not int or end < 0):
             raise UserError(
-                f"{path}: eos_token_id in its generation_config.json: {end!r} is no token's number"
+                f"{path}: eos_token_id in its generation_config.json: {end!r} is not the id of "
+                "a token"
             )
     try:
         return GenerationConfig.from_dict(found)
@@ -143,22 +144,22 @@ def generation_config(path: str, model: Model) -> GenerationConfig | None:
 
 
 def _settings(file: str) -> dict[str, Any]:
-    """An object of JSON."""
+    """The JSON object in a file."""
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"{file}: it cannot be used ({said}); mend or delete it") from error
+        raise UserError(f"{file}: it cannot be used ({said}); correct or delete it") from error
     if not isinstance(found, dict):
         raise UserError(f"{file}: wanted an object of settings, got {str(found)[:40]!r}")
     return found
 
 
 def savable(config: GenerationConfig) -> GenerationConfig:
-    """The config as it can be written into a checkpoint: the library refuses some that it reads.
+    """The config in a form that can be saved: the library refuses to save some that it reads.
 
-    Mostly a temperature without `do_sample`, which is meant to sample. The recipe's own sampling is
-    what this project generates with.
+    Most of them have a temperature but no `do_sample`. Generation does not use these settings,
+    because the recipe decides how to sample.
     """
     if _is_savable(config):
         return config
@@ -177,7 +178,7 @@ def _is_savable(config: GenerationConfig) -> bool:
 
 
 def context(config: PretrainedConfig) -> int | None:
-    """Tokens that the model can see; None where nothing limits them (ALiBi, recurrent models)."""
+    """How many tokens the model can see; None without a limit (ALiBi, recurrent models)."""
     text = config.get_text_config()
     for name in ("max_position_embeddings", "max_seq_len"):
         tokens = getattr(text, name, None)
@@ -187,30 +188,31 @@ def context(config: PretrainedConfig) -> int | None:
 
 
 def most_prompt_tokens(config: PretrainedConfig, max_tokens: int) -> int:
-    """What a prompt may take of the context when an answer of `max_tokens` has to fit as well."""
+    """The longest prompt that leaves room in the context for an answer of `max_tokens`."""
     return (context(config) or sys.maxsize) - max_tokens
 
 
 def check_vocabulary(
     path: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
 ) -> None:
-    """UserError if the tokenizer knows tokens for which the model has no embedding.
+    """UserError if the tokenizer has tokens for which the model has no embedding.
 
-    An embedding with more rows than the tokenizer has tokens is padded, which is fine.
+    An embedding may have more rows than the tokenizer has tokens: it is padded.
     """
     rows = config.get_text_config().vocab_size
     vocabulary = tokenizer.get_vocab()
     last = max(vocabulary, key=lambda token: vocabulary[token])
     if vocabulary[last] >= rows:
         raise UserError(
-            f"{path}: its tokenizer has ids up to {vocabulary[last]} ({last!r}), the embedding has "
+            f"{path}: its tokenizer has ids up to {vocabulary[last]} ({last!r}), but the "
+            "embedding has "
             f"{rows} rows; load the model, call resize_token_embeddings({vocabulary[last] + 1}) "
-            "and save it, or take the added tokens out of the tokenizer"
+            "and save it, or remove the added tokens from the tokenizer"
         )
 
 
 def check_attention(config: PretrainedConfig, model: Model) -> None:
-    """UserError where this attention leaves a part of the model out, or needs another machine."""
+    """UserError if this attention leaves out a part of the model or needs another machine."""
     if model.attn_implementation == "flex_attention" and not torch.cuda.is_available():
         raise UserError(
             "model.attn_implementation: flex_attention is compiled for a GPU, and this machine has "
@@ -225,13 +227,13 @@ def check_attention(config: PretrainedConfig, model: Model) -> None:
 
 
 def dropout_note(config: PretrainedConfig) -> str:
-    """What is said of a model whose attention drops out while it is trained; else empty."""
+    """A note if the model's attention has dropout in training; otherwise empty."""
     share = getattr(config.get_text_config(), "attention_dropout", 0)
     if not isinstance(share, (int, float)) or share <= 0:
         return ""
     return (
         f"its config has attention_dropout {share:g}, which training.disable_dropout does not "
-        "reach: log-probs are noisy in training; set it to 0 in config.json to have none"
+        "reach, so log-probs are noisy in training; set it to 0 in config.json to avoid this"
     )
 
 
@@ -240,7 +242,7 @@ def _revision(path: str, model: Model) -> str | None:
 
 
 def _refuse_adapter(path: str, model: Model) -> None:
-    """transformers would load the adapter's base, or train nothing."""
+    """Refuse an adapter: transformers would load its base, or train nothing."""
     folder = Path(path)
     if folder.is_dir():
         found = folder / "adapter_config.json"
@@ -258,11 +260,11 @@ def _refuse_adapter(path: str, model: Model) -> None:
         pass
     if folder.is_dir() and (folder / "config.json").is_file() and _has_weights(folder):
         raise UserError(
-            f"{path}: an adapter of {base} lies beside the model (adapter_config.json), and would "
-            "be loaded in its place; move the adapter's files out of this folder"
+            f"{path}: an adapter of {base} is beside the model (adapter_config.json) and would "
+            "be loaded instead of it; move the adapter's files out of this folder"
         )
     raise UserError(
-        f"{path}: it is an adapter of {base}, no model; merge it first: peft's "
+        f"{path}: it is an adapter of {base}, not a model; merge it first: peft's "
         "AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload().save_pretrained("
         "folder), and save the tokenizer there too"
     )
@@ -273,7 +275,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _refuse_no_config(path: str) -> None:
-    """Of a folder, what transformers would take for a Hub id or a file of another kind."""
+    """Refuse a path that transformers would take for a Hub id or another sort of file."""
     folder = Path(path)
     if folder.is_file():
         raise UserError(f"{path}: it is a file; a model is a folder with config.json and weights")
@@ -281,7 +283,7 @@ def _refuse_no_config(path: str) -> None:
         return
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(f"{path}: no config.json there, so it is no model's folder")
+        raise UserError(f"{path}: it has no config.json, so it is not the folder of a model")
     try:
         read = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -295,19 +297,19 @@ def _check_kind(path: str, config: PretrainedConfig) -> None:
     both_ways = getattr(text, "is_decoder", True) is False
     if config.is_encoder_decoder or (both_ways and text.model_type not in _CAUSAL_ANYWAY):
         raise UserError(
-            f"{path}: a model of type {text.model_type} does not write from left to right; wanted "
+            f"{path}: a model of type {text.model_type} does not generate from left to right; use "
             "a causal language model"
         )
 
 
 def _has_the_weights() -> bool:
-    """Under FSDP one process of a machine reads them; the others get theirs when it starts."""
+    """Under FSDP one process per machine reads the weights; the others get theirs at the start."""
     under_fsdp = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     return not under_fsdp or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _check_keys(path: str, loaded: PreTrainedModel, info: Mapping[str, Any]) -> None:
-    """Weights that the file lacks would be random; those that it has too many are another model."""
+    """Refuse missing weights, which would be random, and those of another model."""
     sizes = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     buffers = {name for name, _ in loaded.named_buffers()}
     unexpected = [
@@ -315,9 +317,9 @@ def _check_keys(path: str, loaded: PreTrainedModel, info: Mapping[str, Any]) -> 
     ]
     kind = type(loaded).__name__
     for keys, what in (
-        (sizes, f"have another size than a {kind} of this config.json"),
-        (info["missing_keys"], f"of a {kind} are not in its files, and would be random"),
-        (unexpected, f"in its files are none of a {kind}"),
+        (sizes, f"do not have the size that a {kind} of this config.json has"),
+        (info["missing_keys"], f"of a {kind} are not in its files and would be random"),
+        (unexpected, f"in its files do not belong to a {kind}"),
     ):
         if keys:
             named = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
@@ -334,17 +336,17 @@ def _check_finite(path: str, loaded: PreTrainedModel) -> None:
 
 def _not_finite(path: str, name: str) -> UserError:
     return UserError(
-        f"{path}: {name} has weights that are not finite (NaN or infinity): the training that made "
-        "them diverged, or the file is damaged; use another checkpoint"
+        f"{path}: {name} has weights that are not finite (NaN or infinity): the training that "
+        "wrote them diverged, or the file is damaged; use another checkpoint"
     )
 
 
 @contextmanager
 def _in_one_line(path: str, what: str, model: Model | None = None) -> Iterator[None]:
-    """Whatever a library raises over a model's files, as one line that names them.
+    """Turn any error that a library raises for a model's files into one line that names them.
 
-    Any exception: of what lies in a folder, each architecture raises what it likes (KeyError,
-    AssertionError, ZeroDivisionError, ...). Lack of memory is not the folder's fault.
+    Every exception is caught, because architectures raise all kinds (KeyError, AssertionError,
+    ZeroDivisionError, ...). An error about memory is raised as it is.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A chat is loaded: what its template does is found by rendering a probe conversation."""
+"""Loads a chat, and finds out what its template does by rendering a short test conversation."""
 
 import re
 from dataclasses import dataclass, replace
@@ -22,25 +22,25 @@ def load_chat(path: str, model: Model) -> Chat:
     """The tokenizer of a checkpoint folder or Hub id, with the recipe's chat template if any.
 
     Raises:
-        UserError: nothing there, no chat template, or one that `make_chat` cannot use.
+        UserError: there is no tokenizer or no chat template, or `make_chat` cannot use it.
     """
     revision = model.revision if path == model.name_or_path else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=model.trust_remote_code
         )
-    except Exception as error:  # of a broken file, libraries raise what they like
-        raise UserError(f"{path}: no tokenizer can be loaded: {_first_line(error)}") from error
+    except Exception as error:  # libraries raise all kinds of errors for a broken file
+        raise UserError(f"{path}: its tokenizer cannot be loaded: {_first_line(error)}") from error
     template.settle(tokenizer, model.chat_template, path)
     return make_chat(tokenizer)
 
 
 def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
-    """Find out what the template does, by rendering a probe conversation.
+    """Find out what the template does by rendering a short test conversation.
 
     Raises:
-        UserError: the template cannot write one (some vision models want content in parts), writes
-            prompts that its answers do not follow, or nothing could end a turn.
+        UserError: the template cannot write it (some vision models want content in parts), its
+            answers do not continue its prompts, or no token could end a turn.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -48,7 +48,7 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    template.judge(tokenizer)
+    template.check(tokenizer)
     probe = _probe(tokenizer)
     between = _between(probe)
     ignores_flag = probe.prompt == probe.unprompted
@@ -76,10 +76,10 @@ def make_chat(tokenizer: PreTrainedTokenizerBase) -> Chat:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the template writes of a small conversation.
+    """What the template writes for a short test conversation.
 
     Attributes:
-        asked: messages up to the user's, which some templates want behind a system message.
+        asked: messages up to the user's; some templates need a system message before it.
         prompt, unprompted: their text, with and without the generation prompt.
         before, after: the text of the finished conversation around the answer.
     """
@@ -103,28 +103,28 @@ def _probe(tokenizer: PreTrainedTokenizerBase) -> Probe:
             refusals.append(error)
             continue
         if PROBE not in whole:
-            raise UserError("model.chat_template: it does not write the text of a message")
+            raise UserError("model.chat_template: it does not write the text of messages")
         before, _, after = whole.rpartition(PROBE)
         return Probe(asked, prompt, unprompted, before, after)
     raise UserError(f"model.chat_template: it refuses a conversation: {refusals[0]}")
 
 
 def _between(probe: Probe) -> str:
-    """What the finished conversation has between the prompt and the answer."""
+    """The text of the finished conversation between the prompt and the answer."""
     if not probe.before.startswith(probe.prompt):
         raise UserError(
             f"model.chat_template: its prompts end in {probe.prompt[-40:]!r}, but what it writes "
             f"before an answer ends in {probe.before[-40:]!r}, so the policy would be trained on "
-            "something else than it is asked; write a .jinja file whose generation prompt is what "
-            "stands before an answer, and set model.chat_template"
+            "other prompts than it is given; write a .jinja file whose generation prompt is the "
+            "text before an answer, and set model.chat_template"
         )
     return probe.before.removeprefix(probe.prompt)
 
 
 def _turn_markers(tokenizer: PreTrainedTokenizerBase, probe: Probe, header: str) -> frozenset[str]:
-    """Added tokens around turns: what users type must not become one, and no answer goes past one.
+    """Added tokens around turns: a user's text must not become one, and an answer ends before one.
 
-    Tokens that open an answer's own parts, as `<think>` does, are none, unless they are special.
+    Tokens that open a part of an answer, such as `<think>`, do not count unless they are special.
     """
     added = any_of(_added(tokenizer))
     conversation = [*probe.asked, {"role": "assistant", "content": PROBE}, *_ASKED]
@@ -140,21 +140,21 @@ def _turn_markers(tokenizer: PreTrainedTokenizerBase, probe: Probe, header: str)
 
 
 def _opened(added: re.Pattern[str], probe: Probe, header: str) -> list[str]:
-    """Markers of what the generation prompt adds to a conversation."""
+    """The markers that the generation prompt adds to a conversation."""
     prompted, unprompted = added.findall(probe.prompt + header), added.findall(probe.unprompted)
     same = takewhile(lambda pair: pair[0] == pair[1], zip(prompted, unprompted, strict=False))
     return prompted[len(list(same)) :]
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    """Tokens with a text of their own, special or not; runs of white space, which some
-    vocabularies add, say nothing about turns."""
+    """Added tokens, special or not, except runs of white space, which some vocabularies add:
+    these say nothing about turns."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
     return frozenset(t for t in [*tokenizer.all_special_tokens, *added] if t.strip())
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
-    """Whether the tokenizer puts BOS before a text, and the template does not write it itself."""
+    """Whether the tokenizer puts BOS before a text and the template does not write it."""
     bos = tokenizer.bos_token_id
     if bos is None or tokenizer("x")["input_ids"][:1] != [bos]:
         return False
@@ -162,9 +162,9 @@ def _adds_bos(tokenizer: PreTrainedTokenizerBase, prompt: str) -> bool:
 
 
 def _ending(tokenizer: PreTrainedTokenizerBase, after: str) -> tuple[str, int]:
-    """The first added token that the template writes after a response, else EOS; the text before.
+    """The text after a response up to the first added token, and that token, or EOS if none.
 
-    It need not be special: some end-of-turn tokens are not marked as such.
+    The token need not be special: some end-of-turn tokens are not marked as special.
     """
     found = any_of(_added(tokenizer)).search(after)
     if found is None:
@@ -173,6 +173,6 @@ def _ending(tokenizer: PreTrainedTokenizerBase, after: str) -> tuple[str, int]:
 
 
 def _first_line(error: Exception) -> str:
-    """Where it says nothing, or a name alone (KeyError), what kind of error it is."""
+    """The error's first line, with its class if the line alone would not explain it (KeyError)."""
     said = (str(error).strip() or "nothing said").splitlines()[0]
     return said if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}"

@@ -1,6 +1,6 @@
-"""Chat templates: read as files, judged as programs, filled in.
+"""Chat templates: read from files, checked as programs, filled in.
 
-A template is somebody else's program: whatever it raises comes out as jinja2's TemplateError.
+A template is a program written by others; all its errors are raised as jinja2's TemplateError.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from selm.errors import UserError
 
 Tools = Sequence[Mapping[str, Any]]
 
-# What templates that write today's date get (Llama 3.2's own default): a run that goes on after
-# midnight must not train behind other tokens than it generated from.
+# Templates that write today's date get this one (Llama 3.2's own default): a run that continues
+# after midnight must train with the same prompt tokens that it generated with.
 TODAY = datetime(2024, 7, 26)
 
-_MARK = "\ufeff"  # the byte order mark that some editors write in front of a file
+_MARK = "\ufeff"  # the byte order mark that some editors write at the start of a file
 PROBE = "PROBE"
 
-# What a template may raise besides TemplateError: sums of text and nothing, keys and items that
-# are not there, divisions by zero, macros without an end.
+# What a template may raise besides TemplateError: text plus None, missing keys and items, divisions
+# by zero, endless macros.
 _PROGRAM_ERRORS = (
     TypeError,
     ValueError,
@@ -37,37 +37,37 @@ _PROGRAM_ERRORS = (
 
 
 def settle(tokenizer: PreTrainedTokenizerBase, own: str | None, path: str) -> None:
-    """Give the tokenizer the recipe's template, or see that its own one can be used.
+    """Give the tokenizer the recipe's template, or check its own.
 
     Args:
         own: the recipe's `model.chat_template`.
-        path: where the tokenizer is from.
+        path: where the tokenizer comes from.
 
     Raises:
-        UserError: there is none, or `judge` refuses it.
+        UserError: there is none, or `check` refuses it.
     """
     if own is not None:
         tokenizer.chat_template = read(own)
-        judge(tokenizer, own)
+        check(tokenizer, own)
         return
     found = tokenizer.chat_template
     named = found if isinstance(found, dict) else {"default": found or ""}
     if not all(isinstance(text, str) for text in named.values()):
-        raise UserError(f"{path}: the chat template of its tokenizer is no text but {found!r}")
+        raise UserError(f"{path}: the chat template of its tokenizer must be text, got {found!r}")
     if "default" not in named:
         raise UserError(
             f"{path}: none of its chat templates ({', '.join(named)}) is called default; put the "
-            "one you want into a file and set model.chat_template"
+            "one you want in a file and set model.chat_template"
         )
     named = {name: text.removeprefix(_MARK) for name, text in named.items()}
     if not named["default"].strip():
         raise UserError(f"{path}: its tokenizer has no chat template; set model.chat_template")
     tokenizer.chat_template = named if isinstance(found, dict) else named["default"]
-    judge(tokenizer, f"the template of {path}")
+    check(tokenizer, f"the template of {path}")
 
 
 def read(path: str) -> str:
-    """The text of a `.jinja` file: UTF-8, whatever the locale, with or without a mark in front."""
+    """The text of a `.jinja` file: UTF-8 whatever the locale, with or without a byte order mark."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -81,8 +81,8 @@ def read(path: str) -> str:
     return text
 
 
-def judge(tokenizer: PreTrainedTokenizerBase, source: str = "the tokenizer's template") -> None:
-    """Refuse what is no template, and what writes another prompt each time.
+def check(tokenizer: PreTrainedTokenizerBase, source: str = "the tokenizer's template") -> None:
+    """Refuse a text that is not a template, or a template whose prompts vary at random.
 
     Raises:
         UserError: with the line of the template.
@@ -99,7 +99,7 @@ def judge(tokenizer: PreTrainedTokenizerBase, source: str = "the tokenizer's tem
         if line is not None:
             raise UserError(
                 f"model.chat_template: {source}, line {line}: it draws at random, so training "
-                "would see other prompts than generation; write a .jinja file without that"
+                "would see other prompts than generation; write a .jinja file that does not"
             )
 
 
@@ -111,7 +111,7 @@ def _line_of_chance(tree: nodes.Template) -> int | None:
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template asks for today's date; it gets `TODAY`, on every day."""
+    """Whether the template writes today's date; it always gets `TODAY`."""
     found = tokenizer.chat_template
     texts = found.values() if isinstance(found, dict) else [found or ""]
     return any("strftime_now" in text for text in texts)
@@ -137,7 +137,7 @@ def render(
 
 
 def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes a system message; some refuse them, some drop them."""
+    """Whether the chat template writes a system message; some templates refuse or drop it."""
     probe = [{"role": "system", "content": PROBE}, {"role": "user", "content": "Hi"}]
     try:
         text = render(tokenizer, probe, add_generation_prompt=True)
@@ -147,7 +147,7 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def without_system(messages: Sequence[Message]) -> Sequence[Message]:
-    """A leading system message goes to the head of the turn behind it.
+    """Puts a leading system message at the start of the next turn.
 
     >>> without_system([{"role": "system", "content": "A"}, {"role": "user", "content": "B"}])
     [{'role': 'user', 'content': 'A\\n\\nB'}]

@@ -35,7 +35,7 @@ _LIMIT_KEYS = ("max_tokens", "max_completion_tokens", None)
 
 _HINTS = {
     402: "the account has no credit",
-    404: "is there a model {model!r}? base_url usually ends with /v1",
+    404: "check that there is a model {model!r}; base_url usually ends with /v1",
 }
 
 
@@ -165,8 +165,7 @@ class Endpoint:
         if isinstance(error, httpx2.ConnectError) and not self.reached:
             raise self.ranking.error(
                 "judge.base_url",
-                f"nothing answers at {self.url} ({_line(error)}); "
-                "start the server there, or mend the URL",
+                f"no server answers at {self.url} ({_line(error)}); start it, or correct the URL",
             ) from error
         return Failure(self._shown(f"{type(error).__name__} {error}"))
 
@@ -179,7 +178,7 @@ class Endpoint:
         if error.is_too_long:
             return Answer(shown, "too_long")
         if response.status_code == 200:
-            return Failure(f"no chat completion but {self._shown(response.text)!r}")
+            return Failure(f"wanted a chat completion, got {self._shown(response.text)!r}")
         message = f"{error.status} {shown}".strip()
         if self._adapt(error, body):
             return Failure(message, adapted=True)
@@ -199,7 +198,9 @@ class Endpoint:
         if "response_format" in body and error.is_about_schema:
             if self._schema is not None:
                 self._schema = None
-                tqdm.write(f"{self.url}: takes no JSON schema; verdicts are read from plain text")
+                tqdm.write(
+                    f"{self.url}: does not accept a JSON schema; verdicts are read from plain text"
+                )
             return True
         key, new = next((k for k in _LIMIT_KEYS if k in body), None), _LIMIT_KEYS[1]
         renamed = error.is_about_body and key == "max_tokens" and new in error.words
@@ -219,7 +220,7 @@ class Endpoint:
             return _HINTS[error.status].format(model=self.model)
         if 300 <= error.status < 400:
             there = self._shown(response.headers.get("Location", "")) or "elsewhere"
-            return f"see {self.section}.base_url: this one sends on to {there}"
+            return f"see {self.section}.base_url: this one redirects to {there}"
         if "temperature" in error.all and self.settings.temperature is not None:
             key = f"{self.section}.temperature"
             return f"see {key}; set {key}=null to send none"
@@ -237,14 +238,14 @@ class Endpoint:
         if pause > PATIENCE_SECONDS:
             what = f"asks to wait {pause:.0f} seconds"
         elif found.is_limit and silent_seconds > PATIENCE_SECONDS:
-            what = f"has answered nothing but rate limits for {silent_seconds:.0f} seconds"
+            what = f"has answered only with rate limits for {silent_seconds:.0f} seconds"
         elif failures >= ATTEMPTS:
-            what = f"failed {failures} times at one request"
+            what = f"failed {failures} times on one request"
         else:
             return
         raise UserError(
-            f"{self.url}: {what}, the last time with: {found.message}; what was answered is kept, "
-            "repeat the command to go on"
+            f"{self.url}: {what}; the last error: {found.message}; all verdicts so far are kept, "
+            "repeat the command to continue"
         )
 
     def _pause(self, found: "Failure", attempts: int) -> None:
@@ -309,7 +310,7 @@ def _api_key(key: str, env: str | None) -> str | None:
     if not found:
         raise UserError(f"{key}: the environment variable {env} is not set")
     if not found.isascii() or not found.isprintable():
-        raise UserError(f"{key}: what {env} holds is not a key")
+        raise UserError(f"{key}: the content of {env} is not a key")
     return found
 
 

@@ -128,14 +128,16 @@ class Taken:
         missing = [name for name in self.needed if name not in columns]
         if missing:
             there = ", ".join(columns)
-            raise UserError(f"{function}: it takes {missing[0]!r}; the columns are {there}")
+            raise UserError(
+                f"{function}: it needs a column {missing[0]!r}; the columns are {there}"
+            )
         if not self.everything:
             return {k: columns[k] for k in (*self.needed, *self.optional) if k in columns}
         taken = [name for name in self.reserved if name in columns]
         if taken:
             raise UserError(
-                f"{function}: the dataset has a column {taken[0]!r}, the name of an argument of "
-                "this function; rename one of the two"
+                f"{function}: the dataset has a column {taken[0]!r}, which is also an argument "
+                "of this function; rename one of the two"
             )
         return dict(columns)
 
@@ -170,12 +172,12 @@ def _check_signature(name: str, function: Callable[..., Any]) -> None:
     code = getattr(inspect.unwrap(function), "__code__", None)
     line = f" (line {code.co_firstlineno})" if code is not None else ""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise UserError(f"{name}: it is async{line}; wanted is a plain function")
+        raise UserError(f"{name}: it is async{line}; wanted a plain function")
     parameters = _parameters(function)
     if parameters is not None and not _takes_two_by_position(parameters):
         raise UserError(
-            f"{name}: it takes {inspect.signature(function)}{line}; wanted is "
-            "(prompt, candidates, **columns), the first two by position"
+            f"{name}: it takes {inspect.signature(function)}{line}; wanted "
+            "(prompt, candidates, **columns), with the first two by position"
         )
 
 

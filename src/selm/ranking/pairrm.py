@@ -137,7 +137,8 @@ class PairRMRanker(Ranker):
             if not math.isfinite(logits[key]):
                 raise UserError(
                     f"{self.section}.dtype: PairRM compares the candidates of {prompt_ids[p]} with "
-                    f"{logits[key]}: too large a number for {self.dtype}, or in the weights"
+                    f"{logits[key]}: the number is too large for {self.dtype}, or the weights "
+                    "are damaged"
                 )
             matrices[p][i][j] = logits[key]
         return matrices

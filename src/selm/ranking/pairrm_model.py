@@ -150,18 +150,18 @@ def _network(encoder: DebertaV2Config, config: Mapping[str, Any], file: Path) ->
         return PairRM(encoder, config.get("n_tasks", 1))
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
         reason = one_line(" ".join(str(error).split()), most=200)
-        raise UserError(f"{file}: no DeBERTa can be made of it: {reason}") from error
+        raise UserError(f"{file}: it does not describe a DeBERTa: {reason}") from error
 
 
 def _check_tokenizer(tokenizer: Tokenizer, encoder: DebertaV2Config, folder: Path) -> None:
     """[CLS] and [SEP] around a text, and no id that the encoder has no embedding for."""
     first, *_, last = tokenizer.encode(f"{MARKERS[0]}x").tokens or [""]
     if (first, last) != ("[CLS]", "[SEP]"):
-        raise UserError(f"{folder}: its tokenizer puts no [CLS] and [SEP] around a text")
+        raise UserError(f"{folder}: its tokenizer does not put [CLS] and [SEP] around a text")
     largest = max(tokenizer.get_vocab().values())
     if largest >= encoder.vocab_size:
         raise UserError(
-            f"{folder}: its tokenizer has the id {largest}, and the encoder has embeddings for "
+            f"{folder}: its tokenizer has the id {largest}, but the encoder has embeddings for "
             f"{encoder.vocab_size}: they do not belong together"
         )
 
@@ -181,8 +181,8 @@ def _download(name: str, revision: str, patterns: list[str]) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{name}, revision {revision}, is no folder here and cannot be "
-            f"had from the Hub: {reason}"
+            f"{name}, revision {revision}, is not a folder here and cannot "
+            f"be loaded from the Hub: {reason}"
         ) from error
 
 
@@ -205,7 +205,7 @@ def _config(folder: Path) -> dict[str, Any]:
     }
     for key, fits in kinds.items():
         if not fits:
-            raise UserError(f"{file}: {key} is {config.get(key)!r}: this is no PairRM")
+            raise UserError(f"{file}: {key} is {config.get(key)!r}, so this is not a PairRM")
     return config
 
 
@@ -213,7 +213,7 @@ def _limit(folder: Path, config: Mapping[str, Any], key: str) -> int | None:
     """Tokens of a part: its markers, one token of text at least, and whatever is left out."""
     value = config.get(key)
     if value is not None and (type(value) is not int or not 4 <= value <= 10**6):
-        raise UserError(f"{folder / 'config.json'}: {key} is {value!r}: wanted is a number above 3")
+        raise UserError(f"{folder / 'config.json'}: {key} is {value!r}: wanted a number above 3")
     return value
 
 
@@ -226,7 +226,7 @@ def _weights(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, *_OF_PICKLE) as error:
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
-        raise UserError(f"{file}: cannot be read: it holds something else than weights by name")
+        raise UserError(f"{file}: cannot be read: it must hold weights by name")
     # A buffer that transformers before 4.31 saved among the weights.
     return {key: w for key, w in weights.items() if not key.endswith(".position_ids")}
 
@@ -242,7 +242,7 @@ def _check_weights(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], 
             )
     unknown = sorted(weights.keys() - wanted.keys())
     if unknown:
-        raise UserError(f"{file}: {unknown[0]} has no place in the model of config.json")
+        raise UserError(f"{file}: {unknown[0]} does not belong to the model of config.json")
 
 
 def _base(folder: Path, config: Mapping[str, Any]) -> Path | None:

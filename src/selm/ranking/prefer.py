@@ -57,7 +57,7 @@ def prefer(
     if not preferred:
         said = in_words(facts(rows, recipe, verdicts))
         raise UserError(
-            f"ranking: no pair is left of {len(rows)} rows ({dict(dropped)})"
+            f"ranking: none of the {len(rows)} rows gave a pair ({dict(dropped)})"
             + (f"; {said}" if said else "")
         )
     scored = [one for one in ranked if one is not None]

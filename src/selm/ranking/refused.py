@@ -38,7 +38,7 @@ def of_the_others(
             return dict(zip(left, score(left), strict=True))
         except PromptRefused as error:
             if len(left) == len(prompt_ids):
-                tqdm.write(one_line(f"{error}: left out"))
+                tqdm.write(one_line(f"{error}: the prompt is dropped"))
             kept = [i for i in left if prompt_ids[i] != error.prompt_id]
             if kept == left:
                 raise

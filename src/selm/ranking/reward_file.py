@@ -94,7 +94,7 @@ def blame(error: BaseException, file: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file.absolute()]
     where = f" (line {lines[-1]})" if lines else ""
-    ends = "it ends Python itself: " if isinstance(error, SystemExit) else ""
+    ends = "it ends the Python process: " if isinstance(error, SystemExit) else ""
     said = one_line(f"{type(error).__name__}: {_words(error)}", _MOST_WORDS).removesuffix(":")
     return ends + said.replace(_module_name(file), file.stem) + where
 
@@ -146,7 +146,7 @@ def _check_siblings(key: str, file_name: str, file: Path) -> None:
         there = _origin(name)
         if there is None or Path(there).resolve() != path.resolve():
             raise UserError(
-                f"{key}: {file_name} imports {name}, and {path} is not what it would get, but "
+                f"{key}: {file_name} imports {name}, but instead of {path} it would get "
                 f"{there or 'a module'} of the same name; rename {path.name}"
             )
 

@@ -66,7 +66,7 @@ class RewardModelRanker(Ranker):
             if not math.isfinite(score):
                 raise UserError(
                     f"{self.settings.name_or_path}: the score {score} for the prompt "
-                    f"{prompt_ids[i]} is no number; "
+                    f"{prompt_ids[i]} is not a number; "
                     f"{self.settings.section}.dtype=float32 may help"
                 )
         return [[scores[i, text] for text in texts] for i, texts in enumerate(candidates)]
@@ -76,8 +76,8 @@ class RewardModelRanker(Ranker):
         if cuts["prompt"] or cuts["response"]:
             tqdm.write(
                 f"{self.settings.name_or_path}: {len(encoded) - cuts['']} of {len(encoded)} texts "
-                f"are longer than its {self.encoder.limit} tokens and lost their start; of "
-                f"{cuts['response']} that took a part of the response"
+                f"are longer than its {self.encoder.limit} tokens and lost their start, "
+                f"{cuts['response']} of them also a part of the response"
             )
 
     def _scores(self, encoded: Sequence["Encoded"]) -> list[float]:
@@ -119,7 +119,7 @@ class RewardModelRanker(Ranker):
             raise self.settings.error(
                 "output_key",
                 f"{key!r} of {self.settings.name_or_path} has the shape "
-                f"{tuple(scores.shape)} for {len(texts)} texts; wanted is one number for each",
+                f"{tuple(scores.shape)} for {len(texts)} texts; wanted one number for each",
             )
         return scores.float().reshape(-1).tolist()
 

@@ -83,7 +83,7 @@ class Encoder:
         if self.vocabulary is not None and max(found.ids, default=0) >= self.vocabulary:
             name = self.tokenizer.name_or_path
             raise UserError(
-                f"{self.key}: the tokenizer of {name} gives the id {max(found.ids)}, and "
+                f"{self.key}: the tokenizer of {name} gives the id {max(found.ids)}, but "
                 f"the model has embeddings for {self.vocabulary}"
             )
         return found
@@ -185,9 +185,8 @@ def load_config(ranking: Ranking) -> PretrainedConfig:
     if config.num_labels != 1 and ranking.output_key is None:
         raise ranking.error(
             "name_or_path",
-            f"{ranking.name_or_path} has {config.num_labels} outputs, a "
-            "reward model has one; for a custom head name its output in "
-            f"{ranking.section}.output_key",
+            f"{ranking.name_or_path} has {config.num_labels} outputs, but a reward model has one; "
+            f"for a custom head name its output in {ranking.section}.output_key",
         )
     return config
 
@@ -224,15 +223,15 @@ def _check_weights(ranking: Ranking, info: Mapping[str, Any]) -> None:
     if wrong:
         raise ranking.error(
             "name_or_path",
-            f"{ranking.name_or_path} is no trained reward model: "
+            f"{ranking.name_or_path} is not a trained reward model: "
             f"{_some(wrong)} are missing in its weights or have another shape",
         )
     unknown = sorted(key for key in info["unexpected_keys"] if not _WITHOUT_EFFECT.search(key))
     if unknown:
         raise ranking.error(
             "name_or_path",
-            f"{ranking.name_or_path}: {_some(unknown)} of its weights have "
-            "no place in the model of its config.json, which would be another one without them",
+            f"{ranking.name_or_path}: {_some(unknown)} of its weights do "
+            "not belong to the model of its config.json",
         )
 
 
@@ -244,5 +243,5 @@ def _unloadable(ranking: Ranking, error: Exception) -> UserError:
     reason = one_line(" ".join(str(error).split()), most=300) or type(error).__name__
     if "trust_remote_code" in reason:
         key = f"{ranking.section}.trust_remote_code"
-        reason = f"it brings code of its own; read it, then set {key}=true"
+        reason = f"it has its own code; read it, then set {key}=true"
     return ranking.error("name_or_path", f"{ranking.name_or_path} cannot be loaded: {reason}")

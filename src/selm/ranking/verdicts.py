@@ -108,7 +108,7 @@ def _entry(line: bytes) -> tuple[str, Verdict] | None:
 @cache  # a stage reads the files several times
 def _say_damaged(path: Path, count: int) -> None:
     lines = "1 line is" if count == 1 else f"{count} lines are"
-    tqdm.write(one_line(f"{path}: {lines} no verdict; asked again where it is wanted"))
+    tqdm.write(one_line(f"{path}: {lines} damaged; the judge is asked again when needed"))
 
 
 def read_verdict(answer: "Answer") -> Verdict:

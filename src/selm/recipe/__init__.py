@@ -1,1 +1,1 @@
-"""Recipes: the schema, loading, and the rules of what fits together. Imports no torch."""
+"""Recipes: the schema, loading, and rules about keys that must fit together. Imports no torch."""

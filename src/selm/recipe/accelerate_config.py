@@ -1,4 +1,4 @@
-"""What a recipe's `training.accelerate_config` may say: accelerate reads it only when training."""
+"""Checks the file `training.accelerate_config` early: accelerate reads it only for training."""
 
 import math
 from pathlib import Path
@@ -11,10 +11,10 @@ from selm.recipe.yaml_tree import Written, as_text, plain, read
 
 KEY = "training.accelerate_config"
 
-# How processes are joined; others of accelerate's are for devices that nothing here was tried on.
+# Supported values of distributed_type; accelerate's others are for devices never tried here.
 DISTRIBUTED = ("NO", "MULTI_GPU", "DEEPSPEED", "FSDP")
 
-# The recipe's dtype decides, and what the file says may not contradict it.
+# The recipe's dtype decides; the file must not contradict it.
 _PRECISION = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
 _BOOLEAN = ("use_cpu", "debug", "same_network", "enable_cpu_affinity")
@@ -28,7 +28,7 @@ _WORDS = {
     "compute_environment": ("LOCAL_MACHINE",),
     "rdzv_backend": ("static", "c10d", "etcd", "etcd-v2"),
 }
-# What `accelerate config` writes into every file, empty.
+# Keys that `accelerate config` writes into every file; they must be empty.
 _EMPTY_ONLY = {
     *("fp8_config", "parallelism_config", "megatron_lm_config", "mpirun_config", "dynamo_config"),
     *("tpu_name", "tpu_zone", "tpu_use_cluster", "tpu_use_sudo", "tpu_vm", "tpu_env"),
@@ -57,7 +57,7 @@ _FSDP_WORDS = {
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """The file's settings; raises UserError where it is no mapping in YAML."""
+    """The file's settings; raises UserError if it is not a mapping in YAML."""
     if not Path(path).is_file():
         raise UserError(f"{KEY}: no such file: {path} (looked from {Path.cwd().name}/)")
     try:
@@ -70,7 +70,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def setting(path: str, key: str) -> Any:
-    """What the file says under `key`; raises UserError where it says nothing."""
+    """The value of `key` in the file; raises UserError if it has none."""
     config = read_config(path)
     if config.get(key) is None:
         fix = ", or set training.num_processes" if key == "num_processes" else ""
@@ -79,10 +79,10 @@ def setting(path: str, key: str) -> Any:
 
 
 def check_config(path: str, dtype: str, num_processes: int | None) -> None:
-    """Refuse what accelerate would refuse, or read and do nothing with.
+    """Refuse settings that accelerate would refuse or ignore.
 
     Args:
-        num_processes: of the recipe, before the file's own.
+        num_processes: the recipe's number, which takes precedence over the file's.
     """
     config = read_config(path)
     for key, value in config.items():
@@ -170,7 +170,7 @@ def _check_gpu_ids(where: str, value: str) -> None:
 def _check_section(
     path: str, config: dict[str, Any], section: str, words: dict[str, tuple[str, ...]]
 ) -> None:
-    """Unknown keys here are dropped in silence by accelerate, wrong values end in a traceback."""
+    """Refuse unknown keys, which accelerate ignores, and values that end in a traceback there."""
     prefix = "fsdp_" if section == "fsdp_config" else ""
     known = sorted(options(source_file("accelerate", "commands/launch.py")))
     for name, value in (config.get(section) or {}).items():

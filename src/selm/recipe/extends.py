@@ -1,7 +1,7 @@
 """A recipe's file and those that it extends: `extends: selm.yaml` at the top of dpo.yaml.
 
-A file's own keys stand over those of the file that it extends, whose name is as seen from the
-file's folder. Mappings are merged key by key; lists, words and null replace what was there.
+A file's own keys take precedence over those of the file that it extends, whose name is relative
+to the file's folder. Mappings are merged key by key; lists, words and null substitute the value.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ KEY = "extends"
 
 
 class Layer(NamedTuple):
-    """One file, and what stands in it but for `extends`."""
+    """One file and its keys other than `extends`."""
 
     path: Path
     own: dict[str, Any]
@@ -29,7 +29,7 @@ def layers(path: str | Path) -> list[Layer]:
     """The file, the one that it extends, the one that this extends, and so on.
 
     Raises:
-        UserError: a file is missing, is no recipe, holds a secret, or extends itself.
+        UserError: a file is missing, is not a recipe, holds a secret, or extends itself.
     """
     found: list[Layer] = []
     while True:
@@ -41,7 +41,7 @@ def layers(path: str | Path) -> list[Layer]:
 
 
 def merged(found: list[Layer]) -> dict[str, Any]:
-    """The tree that the files come to."""
+    """The merged tree of all files."""
     return reduce(over, (layer.own for layer in found))
 
 

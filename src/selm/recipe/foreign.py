@@ -9,7 +9,7 @@ from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys, vllm_value
 
 
 def with_foreign_keys(recipe: Recipe) -> Recipe:
-    """The recipe with these keys' values as their packages want them; UserError for others."""
+    """The recipe with these keys' values in the types of their packages, or a UserError."""
     return recipe.model_copy(
         update={
             "generation": _generation(recipe.generation),

@@ -1,4 +1,4 @@
-"""YAML in, a recipe out: files, overrides, and what is said of mistakes. Imports no torch.
+"""Loads recipes from YAML files and overrides, and explains mistakes. Imports no torch.
 
     recipe = load_recipe("recipes/zephyr-7b-sft/selm.yaml", ["training.alpha=0.005"])
 
@@ -33,7 +33,7 @@ from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, override, check. Raises UserError on anything that is not as it should be."""
+    """Read the file, apply the overrides, check the result. Raises UserError for any mistake."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
     layers = extends.layers(path)
@@ -108,7 +108,7 @@ def _index(items: list[Any], name: str, key: str) -> int:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line for the first thing wrong."""
+    """One line about the first mistake."""
     first = error.errors()[0]
     location, value = first["loc"], first.get("input")
     if location[-1] == "literal['auto']":  # pydantic's name for one half of AutoOrCount

@@ -1,4 +1,4 @@
-"""Keys of a recipe that are unknown: what is said, and the key that was probably meant."""
+"""Messages about unknown keys and values, with the one that was probably meant."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from selm.recipe.schema import Recipe
 
 
 def unknown_key(location: tuple[int | str, ...], names: Sequence[str]) -> str:
-    """What is said of a key that its section does not have.
+    """The message for a key that its section does not have.
 
     Args:
         names: the keys that a recipe may set there; one of them is proposed.

@@ -1,4 +1,4 @@
-"""Paths of a recipe: `~` and `$VAR` are expanded once, when it is loaded; then it is literal."""
+"""Paths of a recipe: `~` and `$VAR` are expanded once, at loading; then paths are literal."""
 
 import os
 import re
@@ -7,15 +7,15 @@ from selm.errors import UserError
 
 _VARIABLE = re.compile(r"\$(\$|[A-Za-z_]\w*|\{[^{}]*\})", re.ASCII)
 
-# Of one name in a path, and of the whole: what Linux takes.
+# Bytes of one name in a path, and of the whole path: the limits of Linux.
 LONGEST_NAME, LONGEST_PATH = 255, 4000
 
 
 def expand(key: str, path: str) -> str:
-    """The path that is meant; `$$` is a dollar sign.
+    """The path with `~` and `$VAR` expanded; `$$` is a dollar sign.
 
     Raises:
-        UserError: a variable is not set, there is no such user, or no disk takes such a name.
+        UserError: a variable is not set, there is no such user, or a name is too long.
     """
     path = _VARIABLE.sub(lambda found: _value(key, found[1]), _home(key, path))
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")):
@@ -30,7 +30,7 @@ def expand(key: str, path: str) -> str:
 
 
 def escape(path: str) -> str:
-    """What `expand` turns into this path: how a literal path is written down."""
+    """The text that `expand` turns into this path, for writing a literal path."""
     return path.replace("$", "$$")
 
 

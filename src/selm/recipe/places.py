@@ -1,4 +1,4 @@
-"""Paths and names of the Hub in a recipe."""
+"""The paths and Hub names in a recipe."""
 
 import os
 import re
@@ -32,7 +32,7 @@ _DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet
 
 
 def is_local_path(name_or_path: str) -> bool:
-    """True for what must exist on this disk: anything but a Hub id (`name` or `owner/name`)."""
+    """True for a path, which must exist on this disk; false for a Hub id (`name`, `owner/name`)."""
     path = Path(name_or_path)
     looks_local = name_or_path.startswith((".", "/", "~")) or len(path.parts) > 2
     is_data = path.suffix in _DATA_SUFFIXES

@@ -1,8 +1,8 @@
-"""What a key of a recipe is for. It stands beside the key in the schema:
+"""The role of a recipe's key. It is written beside the key in the schema:
 
     workers: Annotated[AutoOrCount, EXECUTION] = "auto"
 
-A key without a role decides what its stage writes: if it changes, what was written is stale.
+A key without a role decides what its stage writes: if it changes, the stage's artifact is stale.
 """
 
 from enum import Enum
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 
 class Role(Enum):
-    """Execution: how a stage runs, not what it writes. Argument: TRL's trainer takes it as is.
+    """EXECUTION: how a stage runs, not what it writes. ARGUMENT: passed on to TRL's trainer.
     Path: a place on this disk, in which `~` and `$VAR` are expanded; or a name of the Hub."""
 
     EXECUTION = "execution"
@@ -29,7 +29,7 @@ def keys_with(role: Role, section: type[BaseModel]) -> set[str]:
 
 
 def deciding(section: BaseModel) -> dict[str, Any]:
-    """What decides of a section and of the sections in it, as JSON has it: a tuple is a list."""
+    """The keys of a section, and of sections in it, that decide its result, as JSON values."""
     execution = keys_with(EXECUTION, type(section))
     written = section.model_dump(mode="json")
     return {

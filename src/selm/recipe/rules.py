@@ -1,4 +1,4 @@
-"""What must fit together in a recipe, and the files that it names."""
+"""Checks keys that must fit together, and the files that a recipe names."""
 
 from selm.data.counting import portion, train_rows
 from selm.errors import UserError
@@ -18,7 +18,7 @@ from selm.training.steps import untrained
 
 
 def check(recipe: Recipe) -> None:
-    """Raises UserError for what no single key can refuse."""
+    """Raises UserError for mistakes that no single key shows."""
     if recipe.generation.engine not in KINDS:
         raise UserError(not_one_of("generation.engine", recipe.generation.engine, list(KINDS)))
     _check_files(recipe)
@@ -28,7 +28,7 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_files(recipe: Recipe) -> None:
-    """Every file that the recipe names is there before the first stage starts."""
+    """Check that every file that the recipe names exists."""
     check_name("model.name_or_path", recipe.model.name_or_path)
     check_name("data.name_or_path", recipe.data.name_or_path)
     check_file("training.accelerate_config", recipe.training.accelerate_config)
@@ -52,7 +52,7 @@ def _check_batch(recipe: Recipe) -> None:
 
 
 def _check_sense(recipe: Recipe) -> None:
-    """Combinations that no single key can refuse."""
+    """Refuse combinations of keys that do not work."""
     training = recipe.training
     accelerate_config.check_config(
         training.accelerate_config, recipe.model.dtype, training.num_processes
@@ -82,9 +82,9 @@ def _check_sense(recipe: Recipe) -> None:
 
 
 def _check_steps(recipe: Recipe) -> None:
-    """Each iteration trains, as far as its rows are known."""
+    """Check that each iteration trains, if the number of its rows is known."""
     rows, last = train_rows(recipe), len(recipe.iterations)
-    if not rows:  # that a file is empty is said by who reads it
+    if not rows:  # an empty file is refused by the code that reads it
         return
     if rows < last:
         raise UserError(
@@ -99,7 +99,7 @@ def _check_steps(recipe: Recipe) -> None:
 
 
 def _check_kernels(model: Model) -> None:
-    """`owner/name` is code from the Hub, which runs on this machine."""
+    """Refuse an attention kernel `owner/name`, code from the Hub, unless the recipe trusts it."""
     if "/" in model.attn_implementation and not model.trust_remote_code:
         raise UserError(
             f"model.attn_implementation: {model.attn_implementation} is code from the Hub; set "

@@ -1,4 +1,4 @@
-"""The schema of a recipe: one frozen tree of settings. It knows no other package's keys."""
+"""The schema of a recipe: one frozen tree of settings, without the keys of TRL and vLLM."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
 
 Objective = Literal["dpo", "selm", "online_dpo"]
 
-# Counts beyond these are slips of the hand, and arithmetic with them takes for ever.
+# Larger counts are typing mistakes, and computing with them would take forever.
 MOST, MOST_ROWS = 10**9, 10**6
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -81,7 +81,7 @@ class Generation(Section):
 class Judge(Section):
     """How an LLM is asked, over an OpenAI-compatible endpoint, which of two responses is better.
 
-    The key of a hosted endpoint stands in an environment variable, never in a recipe.
+    The key of a hosted endpoint is in an environment variable, never in a recipe.
     """
 
     base_url: Annotated[str, EXECUTION] = "http://localhost:8000/v1"
@@ -143,9 +143,9 @@ class Ranking(Section):
 
 
 class Lora(Section):
-    """An adapter is trained instead of all weights. Keys of `peft.LoraConfig`, and `load_in_4bit`.
+    """Train an adapter instead of all weights. Keys of `peft.LoraConfig`, and `load_in_4bit`.
 
-    `load_in_4bit` is QLoRA: the weights below the adapter are held in 4 bits while it is trained.
+    `load_in_4bit` is QLoRA: during training the weights below the adapter have 4 bits.
     """
 
     r: RowCount = 16
@@ -158,7 +158,7 @@ class Lora(Section):
     @field_validator("target_modules", mode="after")
     @classmethod
     def _a_name_is_a_list_of_one(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        """Text is a pattern of a module's whole name to peft, which `q_proj` alone never is."""
+        """Make `q_proj` a list: for peft, text is a pattern for a module's whole name."""
         if isinstance(value, str) and value != "all-linear":
             if value.isidentifier():
                 return (value,)
@@ -192,7 +192,7 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """Greedy answers to the held-out split; `ranking` null means: judged by the recipe's ranker."""
+    """Greedy answers to the held-out split, scored by `ranking` or else by the recipe's ranker."""
 
     every_iteration: bool = True
     limit: Count | None = 500
@@ -205,10 +205,10 @@ class Evaluation(Section):
 
 
 class Estimate(Section):
-    """What the plan's estimates take for granted (`selm.cost`); it changes nothing that is run.
+    """What the plan's estimates assume (`selm.cost`); it does not change the run.
 
-    `device` names a row of `cost/devices.yaml`, and the numbers below it replace that row's.
-    Lengths are means in tokens, a prompt's with its template; the defaults are UltraFeedback's
+    `device` names a row of `cost/devices.yaml`, and the numbers below it override that row's.
+    Lengths are means in tokens; a prompt includes its template; the defaults are UltraFeedback's
     (arXiv 2310.01377, table 1).
     """
 
@@ -221,7 +221,7 @@ class Estimate(Section):
 
 
 class Hub(Section):
-    """Where finished artifacts are pushed, and missing ones pulled from."""
+    """Where finished artifacts are pushed to and missing ones pulled from."""
 
     push: bool = False
     namespace: str | None = None

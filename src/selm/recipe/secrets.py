@@ -1,7 +1,7 @@
-"""What must never stand in a recipe, a plan or a message: tokens, keys, passwords.
+"""Finds secrets (tokens, keys, passwords), which must never be in a recipe, a plan or a message.
 
-A recipe is saved beside the run and pushed with it. Whatever looks like a secret is refused, and
-the line that refuses it does not repeat it.
+A recipe is saved beside the run and pushed with it. Anything that looks like a secret is refused,
+and the message does not repeat it.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 from selm.errors import UserError
 
-# Names of keys whose value is a secret, whatever it looks like.
+# Names of keys whose value is always a secret.
 _NAMES = re.compile(
     r"(^|[_-])(api_?keys?|access_?keys?|secrets?|secret_?keys?|password|passwd|credentials?|"
     r"bearer|authorization|(hf|hub|auth|access|api|wandb|github)_?tokens?|tokens?_?secret)$"
@@ -18,7 +18,7 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 
-# Words that say by themselves that they are one, as their makers mark them.
+# Words with a prefix by which their issuer marks them as secrets.
 _WORD = re.compile(
     r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{12,}|api_org_[A-Za-z0-9]{12,}|[sr]k-[A-Za-z0-9_-]{12,}"
     r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{12,}|xox[abeoprs]-[\w-]{10,}"
@@ -47,7 +47,7 @@ def hide(text: str) -> str:
 
 
 def is_secret(text: str) -> bool:
-    """Does it look like one, or hold one?"""
+    """Whether a text is or contains something that looks like a secret."""
     return hide(text) != text
 
 
@@ -60,10 +60,10 @@ def names_a_secret(name: str) -> bool:
 
 
 def refuse_secrets(tree: Any) -> None:
-    """Look at every key and value of a recipe's tree.
+    """Check every key and value of a recipe's tree.
 
     Raises:
-        UserError: names the key that holds a secret, not the secret.
+        UserError: names the key that holds a secret, but not the secret.
     """
     for path, value in _leaves(tree, ()):
         if any(is_secret(part) for part in path):
@@ -87,7 +87,7 @@ _FIX = (
 )
 
 
-# Of TRL and vLLM: refused as keys that cannot be set, whatever the value.
+# Keys of TRL and vLLM that are refused later, because a recipe can never set them.
 _REFUSED_LATER = {("training", "hub_token"), ("generation", "vllm", "hf_token")}
 
 

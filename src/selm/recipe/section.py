@@ -1,4 +1,4 @@
-"""What all sections of a recipe share: unknown keys are refused, words are what a key wants."""
+"""The base of a recipe's sections: refuses unknown keys, and reads words in the type of the key."""
 
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -21,7 +21,7 @@ class Section(BaseModel):
     @classmethod
     def _as_the_key_wants_it(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, dict):  # a section, which does it itself, or vLLM's options
+        if isinstance(value, dict):  # a section, which does this itself, or vLLM's options
             return value
         value = as_text(value) if _wants_text(field) else _values(value)
         if isinstance(value, bool) and field.annotation is not bool:
@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 
 def check_text(value: Any) -> None:
-    """Raises ValueError for text that no name, path or setting can be."""
+    """Raises ValueError for text that cannot be a name, a path or a setting."""
     for text in value if isinstance(value, list) else [value]:
         if not isinstance(text, str):
             continue
@@ -44,14 +44,14 @@ def check_text(value: Any) -> None:
 
 
 def _values(value: Any) -> Any:
-    """Sections in a list are left to themselves."""
+    """The plain values; sections in a list read their own."""
     if isinstance(value, list):
         return [item if isinstance(item, dict) else plain(item) for item in value]
     return plain(value) if isinstance(value, Written) else value
 
 
 def _wants_text(field: FieldInfo) -> bool:
-    """For str and words to choose from; not where numbers fit too, as in AutoOrCount."""
+    """True for str and for choices of words; false if numbers fit too, as in AutoOrCount."""
     kinds = set(_kinds(field.annotation))
     return str in kinds and not kinds & {int, float, bool}
 

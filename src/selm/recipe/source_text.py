@@ -1,6 +1,6 @@
-"""What installed packages take, read from their source text.
+"""The settings that installed packages accept, read from their source text.
 
-Importing them takes seconds and loads torch, and a copy of their lists kept here would age.
+Importing the packages takes seconds and loads torch, and a copy of their lists here would get old.
 """
 
 import ast

@@ -1,6 +1,6 @@
-"""The keys of TRL's DPOConfig: which a recipe may set, and which only say how to execute.
+"""The keys of TRL's DPOConfig: which ones a recipe may set, and which ones only say how to execute.
 
-Names and types are read from the packages' source text, so no torch is imported.
+Names and types are read from the packages' source text, so torch is not imported.
 """
 
 import re
@@ -52,7 +52,7 @@ _BEST = "a training has no evaluation that could find the best step; the last st
 
 _GONE = "transformers no longer has this key"
 
-# Keys that cannot work here, or would change nothing, and why.
+# Keys that cannot work here or would change nothing, with the reason.
 NEVER = {
     **dict.fromkeys(("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"), _EVALUATES),
     **dict.fromkeys(("eval_accumulation_steps", "eval_do_concat_batches"), _EVALUATES),
@@ -126,12 +126,12 @@ def trl_keys() -> dict[str, str]:
 
 
 def usable_keys() -> list[str]:
-    """Those that a recipe may set."""
+    """The keys that a recipe may set."""
     return [key for key in trl_keys() if key not in DECIDED_ELSEWHERE and key not in NEVER]
 
 
-# TRL names its keys by what they are about. These families say how a training runs and what is
-# shown of it: logs, saves, processes, loaders, memory.
+# The name of a TRL key says what it is about. These groups only say how a training runs and what it
+# shows: logs, saves, processes, loaders, memory.
 _EXECUTION = re.compile(
     "(log|save|ddp|dataloader|gradient_checkpointing|trackio|torch_empty_cache)_?"
     "|(report_to|project|disable_tqdm|activation_offloading|precompute_ref_batch_size)$"
@@ -139,7 +139,7 @@ _EXECUTION = re.compile(
 
 
 def is_execution(key: str) -> bool:
-    """Whether a key of TRL's says only how to execute, so that no checkpoint depends on it.
+    """Whether a TRL key only says how to execute, so that checkpoints do not depend on it.
 
     >>> [is_execution(key) for key in ("logging_steps", "ddp_timeout", "weight_decay", "loss_type")]
     [True, True, False, False]
@@ -148,7 +148,7 @@ def is_execution(key: str) -> bool:
 
 
 def refuse_key(key: str) -> None:
-    """Raises UserError for a key of TRL's that cannot stand in a recipe, with the reason."""
+    """Raises UserError, with the reason, for a TRL key that a recipe cannot set."""
     if key in DECIDED_ELSEWHERE:
         raise UserError(f"training.{key}: decided by {DECIDED_ELSEWHERE[key]}")
     if key in NEVER:

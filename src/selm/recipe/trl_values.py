@@ -1,7 +1,7 @@
-"""The values that TRL's keys take here, checked when a recipe is loaded.
+"""Checks the values of TRL's keys when a recipe is loaded.
 
-A training that starts after hours of generation is too late to find a wrong value. What only a
-model or an installed package can tell is left to the preflight, which builds what training builds.
+A wrong value must not be found only after hours of generation. Values that need a model or an
+installed package are checked in the preflight, which builds what the training builds.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _DIVERGENT = {
 
 _DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 
-# What each schedule reads of lr_scheduler_kwargs, and the types.
+# The lr_scheduler_kwargs of each schedule, and their types.
 SCHEDULES: dict[str, dict[str, str]] = {
     "linear": {},
     "cosine": {"num_cycles": "float"},
@@ -47,7 +47,7 @@ SCHEDULES: dict[str, dict[str, str]] = {
     },
 }
 
-# The package that an optimizer is from, by the start of its name.
+# The package of an optimizer, by the start of its name.
 OPTIMIZER_PACKAGES = {
     **dict.fromkeys(("adamw_bnb", "adamw_8bit", "ademamix", "lion_", "paged_"), "bitsandbytes"),
     "rmsprop_bnb": "bitsandbytes",
@@ -65,7 +65,7 @@ _NO_OPTIMIZER = {
     **dict.fromkeys(("lomo", "adalomo"), "cannot sum the gradients of several micro-batches"),
 }
 
-# What the optimizers of torch read of optim_args; those of packages judge theirs themselves.
+# The optim_args of torch's optimizers; those of other packages check their own.
 _OPTIM_ARGS = {
     "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
     "adagrad": ("lr_decay", "weight_decay", "eps"),
@@ -102,7 +102,7 @@ RANGES = {
 
 
 def trl_value(key: str, value: Any) -> Any:
-    """The value as TRL wants it; raises UserError for one that TRL or the trainer would refuse."""
+    """The value in TRL's type; raises UserError if TRL or the trainer would refuse it."""
     dotted = f"training.{key}"
     if key in _SPECIAL:
         return _SPECIAL[key](dotted, value)
@@ -172,7 +172,7 @@ def _max_steps(key: str, value: Any) -> int:
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any] | None:
-    """A mapping as such, or in a text."""
+    """A mapping, or a text that holds one."""
     if isinstance(value, str):
         value = parse(value)
     if value is None or isinstance(value, dict):
@@ -215,7 +215,7 @@ _SPECIAL: dict[str, Callable[[str, Any], Any]] = {
 
 
 def check_together(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of which one only means something, or only works, with another.
+    """Checks settings that have an effect, or work, only together with another.
 
     Raises:
         UserError: names the key that would fail or change nothing.
@@ -333,11 +333,11 @@ def _check_optim_arg(optimizer: str, argument: str, value: str) -> None:
         )
 
 
-# Where the package of a tracker has another name than the tracker.
+# Packages whose name differs from the tracker's.
 TRACKER_PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
 
 
 def optimizer_package(name: str) -> str | None:
-    """The package that must be installed for an optimizer; None: torch has it."""
+    """The package that an optimizer needs; None if it is in torch."""
     starts = [start for start in OPTIMIZER_PACKAGES if name.startswith(start)]
     return OPTIMIZER_PACKAGES[max(starts, key=len)] if starts else None

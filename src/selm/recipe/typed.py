@@ -1,4 +1,4 @@
-"""A value of a recipe for a key of another package, as that package's annotation wants it.
+"""Converts a recipe's value to the type that another package's annotation asks for.
 
 typed("training.logging_steps", Written("5", 5), "float")  ->  5.0
 """
@@ -13,7 +13,7 @@ from typing import Any
 from selm.errors import UserError
 from selm.recipe.yaml_tree import as_text, plain, word
 
-# What is said if no kind of the annotation takes the value; the first of these that it names.
+# The words for what was wanted: the first of these that the annotation names.
 _WANTED = {
     "bool": "true or false",
     "float": "a number",
@@ -23,17 +23,17 @@ _WANTED = {
     "dict": "a mapping",
 }
 
-# More words than these in a line help nobody.
+# The most words that a message lists.
 MOST_LISTED = 16
 
-# What a value is tried as first: `no` is false for `str | bool`, 5 is a number for `str | int`.
+# The order in which types are tried: `no` is false for `str | bool`, 5 a number for `str | int`.
 _ORDER = ("bool", "int", "float", "Literal", "str", "list", "dict")
 
 
 def typed(key: str, value: Any, annotation: str) -> Any:
-    """Raises UserError where no kind of the annotation, such as `float | None`, takes the value."""
+    """Raises UserError if the value fits no type in the annotation, such as `float | None`."""
     kinds = {_name(node): node for node in _kinds(annotation)}
-    foreign = not kinds or bool(set(kinds) - {*_ORDER, "None"})  # only the package can judge
+    foreign = not kinds or bool(set(kinds) - {*_ORDER, "None"})  # only the package can check it
     if any(name.endswith("Config") for name in kinds) and not isinstance(value, dict | None):
         raise UserError(f"{key}: must be a mapping, got {value!r}")
     if value is None:
@@ -70,7 +70,7 @@ def _name(node: ast.expr) -> str:
 
 
 def _fit(key: str, value: Any, kind: ast.expr) -> Any:
-    """The value as this kind has it; None where it is none of it."""
+    """The value in this type; None if it does not fit."""
     name = _name(kind)
     if name == "bool":
         return plain(value) if isinstance(plain(value), bool) else None
@@ -104,7 +104,7 @@ def _choices(kind: ast.expr) -> list[Any]:
 
 
 def _readings(value: Any) -> list[Any]:
-    """A word as text and as a value, for a choice may be either."""
+    """A word as text and as a value, because a choice may be either."""
     return [reading for reading in (as_text(value), plain(value)) if not isinstance(reading, dict)]
 
 
@@ -120,7 +120,7 @@ def _wanted(kinds: dict[str, ast.expr], value: Any) -> str:
 
 
 def one_of(key: str, value: str, words: Sequence[str]) -> str:
-    """The word; raises UserError with the nearest one where it is none of them."""
+    """The word itself; raises UserError with the nearest one if it is not among `words`."""
     if value in words:
         return value
     if len(words) > MOST_LISTED:
@@ -135,7 +135,7 @@ def _nearest(value: str, words: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Between:
-    """Numbers from `low` to `high`; `above` leaves out `low`, `whole` all fractions above 1."""
+    """Numbers from `low` to `high`; `above` excludes `low`, `whole` excludes fractions above 1."""
 
     low: float
     high: float

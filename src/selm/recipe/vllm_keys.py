@@ -1,4 +1,4 @@
-"""The options of vLLM that a recipe may set under `generation.vllm`, as vLLM's source has them."""
+"""The options of vLLM that a recipe may set under `generation.vllm`, read from vLLM's source."""
 
 from functools import lru_cache
 from typing import Any
@@ -27,7 +27,7 @@ VLLM_DECIDED_ELSEWHERE = {
 
 @lru_cache(maxsize=1)
 def vllm_keys() -> dict[str, str]:
-    """Fields of vLLM's EngineArgs and their annotations; empty where vLLM is not installed."""
+    """Fields of vLLM's EngineArgs and their annotations; empty if vLLM is not installed."""
     folder = package_folder("vllm")
     if folder is None:
         return {}
@@ -40,7 +40,7 @@ def vllm_keys() -> dict[str, str]:
 
 
 def _resolved(annotation: str, named: dict[str, str]) -> str:
-    """`CacheDType | None` with the choices that the name stands for; then other text is none."""
+    """`CacheDType | None` with the name's choices in its place; other text is then not allowed."""
     parts = [named.get(part.strip(), part.strip()) for part in _split(annotation.strip("'"))]
     chosen = any(part.startswith("Literal[") for part in parts)
     return " | ".join(part for part in parts if not chosen or part != "str")
@@ -51,11 +51,11 @@ def _split(annotation: str) -> list[str]:
 
 
 def vllm_value(key: str, value: Any) -> Any:
-    """The value as vLLM wants it; numbers within mappings are numbers."""
+    """The value in vLLM's type."""
     dotted = f"generation.vllm.{key}"
     if key in VLLM_DECIDED_ELSEWHERE:
         raise UserError(f"{dotted}: decided by {VLLM_DECIDED_ELSEWHERE[key]}")
-    # Where vLLM is not installed, numbers that have a range are known to be numbers all the same.
+    # Without vLLM, the options that have a range are still known to be numbers.
     known = dict.fromkeys(_RANGES, "int | float | None") | vllm_keys()
     value = typed(dotted, value, known.get(key, ""))
     if key in _RANGES and value is not None:

@@ -1,10 +1,10 @@
-"""YAML as dicts, lists and words, where every number and every true remembers how it is written.
+"""YAML as dicts, lists and words, where numbers, true and false keep the text that was written.
 
     parse("{run_name: 007, seed: 7}") == {"run_name": Written("007", 7), "seed": Written("7", 7)}
 
-Whether a word is meant as a number is decided by the key it stands under: `run_name: 007` is text,
-`revision: 1.10` is not 1.1, and `save_strategy: no` means "no". What YAML would do in silence, a
-second key of the same name above all, is refused in one line.
+The key decides whether a word is a number: `run_name: 007` is text, `revision: 1.10` is not 1.1,
+and `save_strategy: no` means "no". Mistakes that YAML accepts silently, such as a key that is
+written twice, are refused in one line.
 """
 
 import re
@@ -16,7 +16,7 @@ import yaml
 
 from selm.errors import UserError
 
-# More than any recipe needs; an alias of aliases of aliases grows beyond any memory.
+# More than any recipe needs; nested aliases could grow beyond any memory.
 MOST_NODES = 20_000
 DEEPEST = 50
 
@@ -35,7 +35,7 @@ _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
 
 @dataclass(frozen=True)
 class Written:
-    """A number or a truth value, and the text it was written as."""
+    """A number, true or false, and the text that was written."""
 
     text: str
     value: int | float | bool
@@ -45,7 +45,7 @@ class Written:
 
 
 class _Loader(yaml.SafeLoader):
-    """Finds structure alone: what a plain word means is decided in this module."""
+    """Finds only the structure; this module decides what a plain word means."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
 
@@ -54,7 +54,7 @@ def read(path: str | Path) -> Any:
     """The tree of a file in UTF-8, with a byte order mark or without.
 
     Raises:
-        UserError: it cannot be read, or is no YAML that this module takes; names the line.
+        UserError: it cannot be read, or is not YAML that this module accepts; names the line.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -76,9 +76,9 @@ def parse(text: str) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """The right side of an override: what is neither a list nor a mapping is one word, to its end.
+    """The right side of an override; unless it is a list or a mapping, all of it is one word.
 
-    So `data.name_or_path=/data/run #3` has no comment, and needs no quotes.
+    So `data.name_or_path=/data/run #3` has no comment and needs no quotes.
     """
     root = _compose(text)
     is_word = isinstance(root, yaml.ScalarNode) and root.style is None
@@ -88,7 +88,7 @@ def parse_value(text: str) -> Any:
 
 
 def word(text: str) -> Any:
-    """What an unquoted word says."""
+    """The value of an unquoted word."""
     if text.lower() in _NULLS:
         return None
     if text.lower() in _WORDS:
@@ -101,7 +101,7 @@ def word(text: str) -> Any:
 
 
 def plain(tree: Any) -> Any:
-    """The tree with values in place of what was written."""
+    """The tree with values instead of written words."""
     if isinstance(tree, Written):
         return tree.value
     if isinstance(tree, dict):
@@ -135,7 +135,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 class _Builder:
-    """Nodes to dicts and lists; what an alias shares becomes two."""
+    """Turns nodes into dicts and lists; each alias becomes a copy."""
 
     def __init__(self) -> None:
         self.nodes = 0

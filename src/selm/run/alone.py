@@ -1,4 +1,4 @@
-"""A stage of a run is made by one process, or one launch of several, at a time."""
+"""A lock, so that only one process (or one launch of several) works on a stage at a time."""
 
 import errno
 import fcntl
@@ -12,20 +12,20 @@ from typing import TextIO
 from selm.errors import OutsideError, UserError
 from selm.escape import one_line
 
-PATIENCE = 150  # seconds; NFS lets go of a lost machine's locks after 90
+PATIENCE = 150  # seconds; NFS releases the locks of a lost machine after 90
 
-# What a disk answers that has no locks, e.g. NFS without its lock service.
+# The errors of a disk without locks, e.g. NFS without its lock service.
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 def lock(path: Path) -> TextIO:
-    """Hold this file for as long as the result is open; the kernel lets go of a dead process's.
+    """Lock this file as long as the result is open; the kernel releases a dead process's lock.
 
-    On a disk without locks a line says that nobody is kept out.
+    On a disk without locks, a line says that other processes are not kept out.
 
     Raises:
         OutsideError: another process holds it.
-        UserError: somebody has put a link or something else in its place.
+        UserError: there is a link or something else in its place.
     """
     file = _open(path)
     until = time.monotonic() + PATIENCE
@@ -33,7 +33,9 @@ def lock(path: Path) -> TextIO:
         holder = _holder(file)
         elsewhere = not holder.endswith(f" on {socket.gethostname()}")
         if not elsewhere or time.monotonic() > until:
-            raise OutsideError(f"{path}: {holder} makes this already; wait for it or end it")
+            raise OutsideError(
+                f"{path}: {holder} is already working on this stage; wait for it or end it"
+            )
         time.sleep(1)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -42,9 +44,9 @@ def lock(path: Path) -> TextIO:
 
 
 def _open(path: Path) -> TextIO:
-    """The file itself, in the folder itself: in a shared folder others could have put links there,
+    """Open the file, but no link: in a shared folder others could have placed links.
 
-    and what they point to would be overwritten.
+    The file that a link points to would be overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -67,7 +69,9 @@ def _open(path: Path) -> TextIO:
 
 
 def _no_file(path: Path) -> UserError:
-    return UserError(f"{path}: a link, or no plain file, is where the lock belongs; delete it")
+    return UserError(
+        f"{path}: there is a link, or not a plain file, in the place of the lock; delete it"
+    )
 
 
 def _holder(file: TextIO) -> str:
@@ -85,7 +89,7 @@ def _try(file: TextIO, path: Path) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         print(
-            f"{path.parent}: this disk has no file locks ({error.strerror}); see to it yourself "
-            "that no second process makes the same stage"
+            f"{path.parent}: this disk has no file locks ({error.strerror}); make sure "
+            "that no second process works on the same stage"
         )
     return True

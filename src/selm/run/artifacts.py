@@ -1,13 +1,14 @@
 """Where a stage's output lies, and whether it is complete and current.
 
-There are two places: a folder on this disk and, where `hub.push` is true, the Hub (`on_hub.py`). A
+There are two places: a folder on this disk and, if `hub.push` is true, the Hub (`on_hub.py`). A
 stage writes to the disk, then pushes; an input that is missing on the disk is pulled.
 
 An artifact is a folder with a `manifest.json`. The manifest holds the part of the recipe that the
 stage depends on and the hashes of its inputs' manifests, so each artifact is chained back to the
 base model. An artifact is *current* if that part, those hashes and its own files are unchanged.
 
-Folders are built under a temporary name and renamed: what has its final name is complete.
+Folders are built under a temporary name and then renamed, so a folder with its final name is
+complete.
 """
 
 import hashlib
@@ -127,19 +128,19 @@ class Look:
             return State(False, f"recipe changed: {', '.join(changed)}")
         wanted = inputs(self.recipe, stage, t)
         if set(facts["inputs"]) != {name(*entry) for entry in wanted}:
-            return State(False, "its inputs are other ones now")
+            return State(False, "it now has other inputs")
         for entry in wanted:
             upstream = self.state(*entry)
             if not upstream.current:
                 return State(False, f"its input {name(*entry)} is not current ({upstream.why})")
             if upstream.manifest_hash != facts["inputs"][name(*entry)]:
-                return State(False, f"its input {name(*entry)} was written anew")
+                return State(False, f"its input {name(*entry)} was written again")
         return State(True, manifest_hash=hashlib.sha256(manifest_bytes).hexdigest())
 
 
 def _refusal(there: "Pushed", why: str) -> str:
     return (
-        f"{there.place} is on the Hub already and is not what this recipe makes: {why}; "
+        f"{there.place} is already on the Hub and was not made by this recipe: {why}; "
         "use another run_name, or delete it there"
     )
 
@@ -243,7 +244,7 @@ def partial_folder(run: Run, stage: str, t: int | None) -> Path:
         why = _why_discard(kept.read_bytes() if kept.is_file() else b"", key)
         if why:
             shutil.rmtree(partial)
-            print(one_line(f"{partial}: unfinished work is discarded, {why}"), flush=True)
+            print(one_line(f"{partial}: unfinished work is deleted, {why}"), flush=True)
     if not partial.exists():
         partial.mkdir(parents=True)
         write_text(partial / "key.json", key)
@@ -263,11 +264,11 @@ def _why_discard(kept: bytes, key: str) -> str:
     with suppress(ValueError, RecursionError):
         then = json.loads(kept)
     if not isinstance(then, list) or len(then) != 2:
-        return "damaged: key.json is not the file that was written"
+        return "damaged: key.json has changed since it was written"
     changed = differing_keys(then[0], part)
     if changed:
         return f"recipe changed: {', '.join(changed)}"
-    return f"its inputs were written anew: {', '.join(differing_keys(then[1], inputs_now))}"
+    return f"its inputs were written again: {', '.join(differing_keys(then[1], inputs_now))}"
 
 
 def verdicts_folder(recipe: Recipe) -> Path:

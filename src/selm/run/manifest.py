@@ -43,10 +43,12 @@ def parse(text: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{NAME} is not the file that was written") from error
+        raise Damaged(f"{NAME} has changed since it was written") from error
     own = found.pop("sha256", None) if isinstance(found, dict) else None
     if own is None or own != _own_hash(found):
-        raise Damaged(f"{NAME} is not the file that was written, or from an older version of selm")
+        raise Damaged(
+            f"{NAME} has changed since it was written, or is from an older version of selm"
+        )
     return found
 
 
@@ -55,10 +57,10 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], hashes: Ha
     for path, facts in files.items():
         there = folder / path
         if not there.is_file() or there.stat().st_size != facts["bytes"]:
-            raise Damaged(f"{path} is not the file that was written")
+            raise Damaged(f"{path} has changed since it was written")
     for path, facts in files.items():
         if hashes.of(folder / path) != facts["sha256"]:
-            raise Damaged(f"{path} is not the file that was written")
+            raise Damaged(f"{path} has changed since it was written")
 
 
 def _own_hash(facts: Mapping[str, Any]) -> str:

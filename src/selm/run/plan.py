@@ -25,7 +25,7 @@ from selm.training.batch import batch_arithmetic, num_processes
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe as it was asked for: what a command line is made of."""
+    """A recipe, its path and its overrides, as given on the command line."""
 
     recipe: Recipe
     path: str
@@ -52,7 +52,7 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
     """The whole plan as a bash script that stops at the first failure and says what to repeat.
 
     Args:
-        done: stages to leave out, and what is said in their place.
+        done: stages to leave out, and the line to print in place of each.
     """
     recipe = run.recipe
     lines = [*_header(run)]
@@ -92,19 +92,19 @@ def _header(run: Run) -> list[str]:
 
 
 def _comment(text: str) -> str:
-    """On one line, whatever the recipe's names hold."""
+    """A comment on one line, whatever the names in the recipe contain."""
     return "# " + " ".join(text.split())
 
 
 def _trap(again: str) -> str:
-    """On failure: name the command that failed, and the one that goes on from there.
+    """On failure, print the command that failed and the one that continues from there.
 
-    From 128 on a signal has ended it, and there is nothing to mend.
+    An exit code above 128 comes from a signal, so there is nothing to fix.
     """
     return f"""stopped() {{
   echo "stopped (exit $1) at: $2" >&2
-  how='mend it, then repeat that command or go on with'
-  if [ "$1" -gt 128 ]; then how='go on with'; fi
+  how='fix the cause, then repeat that command or continue with'
+  if [ "$1" -gt 128 ]; then how='continue with'; fi
   printf '%s: %s\\n' "$how" {shlex.quote(again)} >&2
   exit "$1"
 }}
@@ -120,7 +120,7 @@ def _batch_comment(recipe: Recipe) -> str:
 
 
 def estimate(recipe: Recipe) -> str:
-    """What the whole run takes, and what that takes for granted."""
+    """What the whole run takes, and the assumptions behind this estimate."""
     why = unknown(recipe)
     if why is not None:
         return f"no estimates: {why}"
@@ -141,7 +141,7 @@ def _devices(recipe: Recipe) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """One line for each stage that will not fit, and what would make it fit."""
+    """One line for each stage that does not fit, with the overrides that make it fit."""
     recipe = run.recipe
     if unknown(recipe) is not None:
         return []

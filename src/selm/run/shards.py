@@ -69,7 +69,7 @@ def _kept(folder: Path, span: range) -> list[Any] | None:
     found = sealed.read(path)
     if found is None:
         print(
-            one_line(f"damaged: {path} is not the file that was written; its rows are done again")
+            one_line(f"damaged: {path} has changed since it was written; its rows are done again")
         )
     return None if found is None else with_tools(found)
 

@@ -1,4 +1,4 @@
-"""A stage that is stopped, or cannot write: one line says why, what is kept and how to go on."""
+"""For a stage that is stopped or cannot write: a line says why, what is kept, how to continue."""
 
 import errno
 import os
@@ -20,14 +20,14 @@ from selm.run.stages import STAGES
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# What libraries say that write by themselves, in lower case.
+# What libraries that write files themselves say, in lower case.
 _FULL_SAYINGS = (
     "no space left on device",
     "disk quota exceeded",
     "os error 28",  # safetensors and others in Rust
     "os error 122",
 )
-# torch tells of bytes that are missing, not of the disk they do not fit on.
+# torch reports missing bytes instead of a full disk.
 _TORCH_SAYINGS = (
     "unexpected pos",
     "pytorchstreamwriter failed",
@@ -41,7 +41,7 @@ _CANNOT_WRITE = {
 
 
 class Stopped(BaseException):
-    """A signal asked us to end. Like KeyboardInterrupt it is nobody's to catch but run_main's."""
+    """A signal asked this process to end. Like KeyboardInterrupt, only run_main catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -50,7 +50,7 @@ class Stopped(BaseException):
 
 @dataclass
 class Work:
-    """What this process is at, for the line that says what is kept of it."""
+    """The work of this process, for the line that says what is kept of it."""
 
     output_dir: Path | None = None
     stage: str = ""
@@ -65,15 +65,15 @@ work = Work()
 def kept() -> str:
     """
     >>> kept()  # of 12 shards of responses, 3 of them written
-    '3 finished shards are kept in runs/a/iter-1/.responses.partial; go on with: python ...'
+    '3 finished shards are kept in runs/a/iter-1/.responses.partial; continue with: python ...'
     """
     if work.folder is None or work.partial is None:
-        return "nothing was begun, nothing is lost; repeat the command"
+        return "no work was started, so nothing is lost; repeat the command"
     if (work.folder / "manifest.json").is_file() and not work.partial.exists():
         said = f"{work.folder} is complete"
     else:
         said = _KEPT[STAGES[work.stage].keeps](work.partial)
-    return f"{said}; go on with: {work.again}"
+    return f"{said}; continue with: {work.again}"
 
 
 def _shards(partial: Path) -> str:
@@ -94,15 +94,15 @@ def _saves(partial: Path) -> str:
 _KEPT: dict[str, Callable[[Path], str]] = {
     "shards": _shards,
     "saves": _saves,
-    "nothing": lambda partial: "it is made anew in seconds",
+    "nothing": lambda partial: "it is made again in seconds",
 }
 
 
 @contextmanager
 def listening(main: bool) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP raise `Stopped`; processes beside the main one end without a word.
+    """Let Ctrl-C, SIGTERM and SIGHUP raise `Stopped`; processes beside the main one end silently.
 
-    What is ignored (nohup) stays so.
+    Ignored signals (nohup) stay ignored.
     """
     before = {number: signal.getsignal(number) for number in _NAMES}
     _listen(main)
@@ -114,7 +114,7 @@ def listening(main: bool) -> Iterator[None]:
 
 
 def listen_again() -> None:
-    """For whoever imports a library that puts its own handler of SIGTERM in the place of ours."""
+    """Call this after importing a library that installs its own handler of SIGTERM."""
     if signal.getsignal(signal.SIGINT) is _raise:
         signal.signal(signal.SIGTERM, _raise)
 
@@ -126,7 +126,7 @@ def _listen(main: bool) -> None:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    """Once. A launcher hands on what the terminal has sent already: a later one counts."""
+    """Raise only once: a launcher repeats the terminal's signal. A second Ctrl-C later ends us."""
     first = time.monotonic()
 
     def again(number: int, frame: Any) -> None:
@@ -167,26 +167,26 @@ os.register_at_fork(
 
 
 def line(error: Stopped) -> str:
-    """What is said of a stop; the exit code is 128 + its number, as a shell would have it."""
+    """The line about a stop; the exit code is 128 + the signal's number, as in a shell."""
     return f"stopped by {_NAMES[signal.Signals(error.number)]}: {kept()}"
 
 
 def cannot_write(error: BaseException) -> UserError | OutsideError | None:
-    """One line for an error that is a full disk, or an output folder that cannot be written."""
+    """The error with one line for a full disk or an output folder that cannot be written."""
     for each in _chain(error):
         if _is_full(each):
-            return OutsideError(f"disk full: {_where(each)}; {kept()}, once there is room")
+            return OutsideError(f"disk full: {_where(each)}; {kept()} when there is space")
         if isinstance(each, OSError) and each.errno in _CANNOT_WRITE and _is_output(each):
             reason = f"{each.filename2 or each.filename}: {each.strerror}"
             return UserError(
                 f"output_dir: {work.output_dir} cannot be written ({reason}); "
-                f"set output_dir to a folder that can. {kept()}"
+                f"set output_dir to a folder that can be written. {kept()}"
             )
     return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it came of."""
+    """The error and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -198,15 +198,15 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     if isinstance(error, UserError | OutsideError):
-        return False  # they have said it in their own words
+        return False  # these already have their own text
     sayings = _FULL_SAYINGS + (_TORCH_SAYINGS if isinstance(error, RuntimeError) else ())
     return any(saying in str(error).lower() for saying in sayings)
 
 
 def _where(error: BaseException) -> str:
-    """The file that did not fit, or the disk with the least room of those a stage writes to."""
+    """The file that did not fit, or the disk with the least free space that a stage writes to."""
     if isinstance(error, OSError) and error.filename:
-        return f"no room for {error.filename}"
+        return f"no space for {error.filename}"
     places = [Path(tempfile.gettempdir()), *([work.output_dir] if work.output_dir else [])]
     free = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
     place = min(free, key=lambda place: free[place])
@@ -214,7 +214,7 @@ def _where(error: BaseException) -> str:
 
 
 def _is_output(error: OSError) -> bool:
-    """Whether it is about a path in the output folder, or the folders that this one lies in."""
+    """Whether the error is about a path in the output folder or in one of its parents."""
     if work.output_dir is None:
         return False
     output = Path(os.path.abspath(work.output_dir))

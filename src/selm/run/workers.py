@@ -106,7 +106,7 @@ def _reserved(workers: Workers, count: int, cluster: Mapping[str, float]) -> dic
     if count * workers.gpus > gpus:
         raise UserError(
             f"{workers.key}: {count} workers x {workers.gpus} GPUs are more than the {gpus} GPUs "
-            f"there are; use auto, or at most {gpus // workers.gpus}"
+            f"available; use auto, or at most {gpus // workers.gpus}"
         )
     return {"num_cpus": 1, "num_gpus": workers.gpus}
 
@@ -167,11 +167,11 @@ class _Team(Generic[In, Out]):
         self.deaths[what] += 1
         if self.deaths[what] == ATTEMPTS:
             raise OutsideError(
-                f"{what}: {ATTEMPTS} worker processes died of it, from lack of memory perhaps; "
-                f"their output: {self.folder}/worker-*.log; finished shards are kept, repeat the "
-                f"command to go on. Ray says: {reason}"
+                f"{what}: {ATTEMPTS} worker processes died of it, perhaps because memory ran out; "
+                f"their output is in {self.folder}/worker-*.log; finished shards are kept, repeat "
+                f"the command to continue. Ray says: {reason}"
             ) from error
-        tqdm.write(f"{what}: the worker process died, another one is started", file=sys.stderr)
+        tqdm.write(f"{what}: the worker process died; a new one is started", file=sys.stderr)
         self._start(n)
 
 

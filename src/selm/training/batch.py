@@ -8,18 +8,18 @@ from selm.recipe.schema import Recipe, Training
 
 
 def rows_per_process(recipe: Recipe, world_size: int) -> int:
-    """Of a step; raises UserError where the global batch cannot be shared out equally."""
+    """Rows of a step on one process; UserError if the global batch cannot be divided equally."""
     wanted = recipe.training.global_batch_size
     if wanted % world_size == 0:
         return wanted // world_size
     raise UserError(
-        f"training.global_batch_size: {wanted} rows cannot be shared out equally; make it "
-        f"a multiple of the {world_size} processes"
+        f"training.global_batch_size: {wanted} rows cannot be divided equally among {world_size} "
+        f"processes; make it a multiple of {world_size}"
     )
 
 
 def gradient_accumulation_steps(recipe: Recipe, world_size: int) -> int:
-    """global = processes x per device x accumulation; raises UserError where that has no answer."""
+    """global = processes x per device x accumulation; raises UserError if no whole number fits."""
     per_device = recipe.training.per_device_train_batch_size
     rows = rows_per_process(recipe, world_size)
     if rows % per_device == 0:
@@ -40,7 +40,7 @@ def num_processes(recipe: Recipe) -> int:
 
 
 def accelerate_setting(training: Training, key: str) -> Any:
-    """What the accelerate config that the recipe names says under `key`; UserError: nothing."""
+    """The value of `key` in the recipe's accelerate config; raises UserError if it has none."""
     return accelerate_config.setting(training.accelerate_config, key)
 
 

@@ -23,14 +23,15 @@ class SELMConfig(DPOConfig):
     alpha: weight of the optimism term, `alpha * beta * (log pi(y|x) - log ref(y|x))`. 0 is plain
         DPO. This is SELM's alpha: XPO's is alpha * beta.
     forward: how log-probs are computed; `shared` is fast, `padded` is TRL's way, `auto` chooses.
-    rows_per_step: of one process, to be cut into micro-batches of like numbers of tokens, as many
-        as `gradient_accumulation_steps`. None: each has `per_device_train_batch_size` rows.
+    rows_per_step: rows of a step on one process. They are split into `gradient_accumulation_steps`
+        micro-batches of similar numbers of tokens. None: each micro-batch has
+        `per_device_train_batch_size` rows.
     """
 
     alpha: float = field(default=0.001, metadata={"help": "Weight of SELM's optimism term."})
     forward: str = field(default="auto", metadata={"help": "auto, shared or padded."})
     rows_per_step: int | None = field(
-        default=None, metadata={"help": "Rows of a step that are cut by numbers of tokens."}
+        default=None, metadata={"help": "Rows of a step that is split by numbers of tokens."}
     )
     beta: float = field(default=0.01, metadata={"help": "DPO's beta: the KL penalty's strength."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Below 1: a share of all steps."})
@@ -60,10 +61,10 @@ class SELMConfig(DPOConfig):
             raise ValueError("ld_alpha compares two lengths; SELM scores three responses: unset it")
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """The parent's, but a share of the steps leaves at least one that is none of the warm-up.
+        """As in the parent, but a share of the steps leaves at least one step after the warm-up.
 
-        The first step of a warm-up has a learning rate of 0: were it the only one, nothing would
-        be trained.
+        The first step of a warm-up has a learning rate of 0. If it were the only step, nothing
+        would be trained.
         """
         steps = super().get_warmup_steps(num_training_steps)
         return steps if self.warmup_steps >= 1 else min(steps, num_training_steps - 1)
@@ -72,11 +73,11 @@ class SELMConfig(DPOConfig):
 def training_arguments(
     recipe: Recipe, t: int, output_dir: Path, world_size: int, lengths: Sequence[int]
 ) -> SELMConfig:
-    """The recipe's training section for iteration t; the global batch holds on any world size.
+    """The recipe's training section for iteration t; any world size has the same global batch.
 
     Args:
-        lengths: one per row, in tokens: what decides the number of micro-batches if the recipe
-            gives them a number of tokens.
+        lengths: one per row, in tokens. They decide the number of micro-batches if the recipe
+            limits micro-batches by tokens.
     """
     own = recipe.training.model_dump(include=keys_with(ARGUMENT, Training))
     why = untrained(
@@ -102,7 +103,7 @@ def training_arguments(
 def _micro_batches(
     recipe: Recipe, t: int, world_size: int, lengths: Sequence[int]
 ) -> dict[str, int]:
-    """How a step is cut, by rows or by tokens."""
+    """How a step is split into micro-batches: by rows or by tokens."""
     training, rows = recipe.training, rows_per_process(recipe, world_size)
     if training.tokens_per_micro_batch is None:
         return {

@@ -1,4 +1,4 @@
-"""Preference rows become token ids: what the trainer sees of them."""
+"""Turns preference rows into the token ids that the trainer reads."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired, TypedDict
@@ -15,8 +15,8 @@ ROLES = {"chosen": 0, "rejected": 1, "neither": 2}
 class TokenRow(TypedDict):
     """A pair and the explored response as token ids.
 
-    `explored_ids` is empty where the explored response is the chosen or the rejected one; the
-    reference's log-probs are there once they are computed.
+    `explored_ids` is empty if the explored response is also the chosen or the rejected one. The
+    reference's log-probs are added once they are computed.
     """
 
     prompt_ids: list[int]
@@ -45,10 +45,10 @@ def tokenize(
 ) -> tuple[list[TokenRow], Drops]:
     """Token ids of every usable row, and how many were dropped for which reason.
 
-    Each response is cut at `max_length - len(prompt)` for itself. A row is dropped if its prompt
-    leaves no room, if the chat template does not take it, if a response has no token of its own
-    (the policy was cut before it said anything), or if chosen and rejected are the same after the
-    cut.
+    Each response is truncated to `max_length - len(prompt)` tokens. A row is dropped if its prompt
+    leaves no room, if the chat template refuses it, if a response has no token of its own (the
+    policy reached the limit before it said anything), or if chosen and rejected are equal after
+    the truncation.
 
     Args:
         rows: the columns of a `PreferenceRow` are needed only if with_explored.
@@ -104,6 +104,6 @@ def _tokenize(
 
 
 def length(example: TokenRow) -> int:
-    """Tokens of an example, its prompt counted once."""
+    """Number of tokens of an example; the prompt counts once."""
     responses = (example[key] for key in ("chosen_ids", "rejected_ids", "explored_ids"))
     return len(example["prompt_ids"]) + sum(map(len, responses))

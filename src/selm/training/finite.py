@@ -1,4 +1,4 @@
-"""Whether numbers are finite: a policy that diverged is never saved, and never gone on from."""
+"""Whether numbers are finite: a policy that diverged is never saved or resumed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,18 +13,18 @@ from selm.errors import SharedError
 
 
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Of what lies in this process of them; whole numbers, such as 4-bit weights, are finite."""
+    """Looks at this process's part; whole numbers, such as 4-bit weights, are finite."""
     local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors)
     return all(_is_finite(part) for part in local if part.is_floating_point() and part.numel() > 0)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """By its extremes, which are NaN if anything is: no copy, where isfinite makes two."""
+    """Checks minimum and maximum: NaN if any value is. `isfinite` would make two copies."""
     return all(math.isfinite(extreme) for extreme in torch.aminmax(tensor.detach()))
 
 
 def in_optimizer(state: Mapping[torch.Tensor, Mapping[str, Any]]) -> Iterable[torch.Tensor]:
-    """The weights that it moves, DeepSpeed's own copies among them, and its means."""
+    """The weights that the optimizer updates (DeepSpeed's own copies), and its means."""
     for weight, means in state.items():
         yield weight
         yield from (value for value in means.values() if isinstance(value, torch.Tensor))
@@ -40,16 +40,16 @@ def diverged(what: str, step: int, learning_rate: float) -> SharedError:
 
 
 def overflowed(what: str) -> SharedError:
-    """The error where no learning rate is to blame: no weight was moved yet."""
+    """The error if no weight was updated yet, so that the learning rate cannot be the cause."""
     return SharedError(
-        f"training: {what} is not finite before any weight was moved: the model's weights are not, "
-        "or it overflows on these rows; set model.dtype to bfloat16 or float32, or start from "
-        "another checkpoint"
+        f"training: {what} is not finite before the first update: the model's weights are not "
+        "finite, or it overflows on these rows; set model.dtype to bfloat16 or float32, or "
+        "start from another checkpoint"
     )
 
 
 def require_finite_reference(columns: Mapping[str, Sequence[float]]) -> None:
-    """Refuse to train against log-probs that are no numbers; each value is one row's."""
+    """Refuse to train if a log-prob of the reference, one per row, is not finite."""
     for key, column in columns.items():
         bad = [row for row, value in enumerate(column) if not math.isfinite(value)]
         if bad:
@@ -57,12 +57,12 @@ def require_finite_reference(columns: Mapping[str, Sequence[float]]) -> None:
 
 
 def require_finite_files(folder: Path) -> None:
-    """Refuse a saved model one of whose weights is not finite, as it lies on the disk."""
+    """Refuse a model on disk if one of its weights is not finite."""
     name = first_not_finite(folder)
     if name is not None:
         raise SharedError(
             f"training: {name} of the trained policy is not finite in model.dtype, so it is not "
-            "kept; lower the iteration's learning_rate, or set model.dtype to bfloat16"
+            "saved; lower the iteration's learning_rate, or set model.dtype to bfloat16"
         )
 
 
@@ -70,7 +70,7 @@ def first_not_finite(folder: Path) -> str | None:
     """The first weight of a model's folder that is not finite."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118, it is no dict
+            for name in file.keys():  # noqa: SIM118, file is not a dict
                 if not all_finite([file.get_tensor(name)]):
                     return name
     return None

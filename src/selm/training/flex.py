@@ -1,4 +1,4 @@
-"""The shared prefix's attention by FlexAttention, for GPUs: one kernel, masked blocks left out."""
+"""Attention over a shared prefix with FlexAttention, on GPUs: one kernel skips masked blocks."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -27,11 +27,11 @@ def flex(
         (1, heads, T, D).
 
     Raises:
-        ValueError: dropout, which FlexAttention has not.
+        ValueError: dropout is not 0; FlexAttention has no dropout.
     """
     if dropout:
         raise ValueError(
-            "no dropout in attention on a GPU: set it to 0, or training.forward=padded"
+            "attention_dropout does not work on a GPU: set it to 0, or set training.forward=padded"
         )
     dtype = query.dtype
     compute = _compiled() if query.is_cuda else flex_attention
@@ -48,13 +48,13 @@ def flex(
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """Compiled once for every length; uncompiled it would hold T x T scores."""
+    """Compiled once for all lengths; without compilation it would hold T x T scores."""
     return torch.compile(flex_attention, dynamic=True)
 
 
 @lru_cache(maxsize=1)
 def block_mask(examples: tuple[Example, ...], device: torch.device) -> BlockMask:
-    """What each position of the row sees; made in the first layer, for all of them."""
+    """Which positions each position of the row sees; made once for all layers."""
     example_of, block_of = (ids.to(device) for ids in positions(examples))
 
     def sees(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ def block_mask(examples: tuple[Example, ...], device: torch.device) -> BlockMask
 
 
 def positions(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each position of the row: its example, and its block there, 0 being the prompt.
+    """For each position of the row: its example, and its block in the example (0 is the prompt).
 
     >>> positions([Example((0, 1), ((1, 3), (3, 4))), Example((4, 4), ((4, 5),))])
     (tensor([0, 0, 0, 0, 1]), tensor([0, 1, 1, 2, 1]))

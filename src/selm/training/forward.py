@@ -1,8 +1,8 @@
-"""How log-probs are computed: the seam behind which they get fast.
+"""How log-probs are computed, on a fast path or as in TRL.
 
 A batch of B rows holds 2B + E sequences, E <= B: all chosen, all rejected, and the explored
 responses that are neither. They go through the model in one forward, on one of two paths: `padded`
-is TRL's computation, `shared` computes each prompt once and nothing for padding.
+is TRL's computation; `shared` computes each prompt once and has no padding.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ Batch = dict[str, Any]
 # Model types whose shared path is tested against the padded one.
 FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
 
-# Packages whose modules are no more than layers: weights, norms, 4-bit weights, adapters.
+# Packages whose modules are only layers: weights, norms, 4-bit weights, adapters.
 _LAYERS = ("torch.nn.", "bitsandbytes.", "peft.")
 
-# Metrics of TRL that need more of the logits than the log-probs.
+# Metrics of TRL that cannot be computed from log-probs.
 METRICS_OF_LOGITS = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
 
-# What TRL's own computation of the pair reads from a batch.
+# The keys of a batch that TRL reads to compute the loss of the pair.
 PAIR_KEYS = ("input_ids", "attention_mask", "completion_mask")
 
 
@@ -38,14 +38,14 @@ def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
     """Whether to take the shared path, and why.
 
     Raises:
-        UserError: `shared` was asked for and this model cannot.
+        UserError: the recipe asks for `shared`, but this model cannot take that path.
     """
     setting, max_length = arguments.forward, arguments.max_length
     obstacle = _of_model(model) or _of_window(model, max_length)
     if obstacle is None and arguments.use_weighting:
         obstacle = "use_weighting needs more than log-probs"
     if setting == "shared" and obstacle:
-        raise UserError(f"training.forward: shared: {obstacle}; set it to padded")
+        raise UserError(f"training.forward: shared does not work: {obstacle}; set it to padded")
     if setting == "auto" and obstacle is None and model.device.type != "cpu":
         obstacle = "not measured on a GPU yet"
     if setting == "padded" or obstacle:
@@ -54,19 +54,21 @@ def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
 
 
 def _of_model(model: PreTrainedModel) -> str | None:
-    """Why this model cannot take the shared path: it is not the code that was tested, say.
+    """Why this model cannot take the shared path, for example because its code was not tested.
 
-    A class from elsewhere may call itself llama and compute its attention by itself.
+    A class from another package may call itself llama and compute its own attention.
     """
     config = model.config.get_text_config()
     foreign = next((type(m) for m in model.modules() if not _is_known(type(m).__module__)), None)
     if foreign is not None:
-        return f"{foreign.__name__} is no class of transformers ({foreign.__module__})"
+        return f"{foreign.__name__} is not a class of transformers ({foreign.__module__})"
     if config.model_type not in FAMILIES:
         return f"not tested with models of type {config.model_type}"
     dropout = getattr(config, "attention_dropout", 0.0)
     if dropout:
-        return f"attention_dropout of {dropout:g} falls on each response for itself in padded alone"
+        return (
+            f"attention_dropout of {dropout:g} needs its own mask for each response, as in padded"
+        )
     return None
 
 
@@ -86,9 +88,9 @@ def _of_window(model: PreTrainedModel, max_length: int | None) -> str | None:
 class SELMCollator(DataCollatorForPreference):
     """Examples to tensors. Sequences are in the order chosen (B), rejected (B), explored (E).
 
-    Padded: (prompt, response) per sequence, as TRL has it. Shared: the row of `layout`, and
-    the responses alone, padded behind one empty column, for TRL's losses to read.
-    Beside them `explored_role` (B,) and, once precomputed, the reference's log-probs (B,) each.
+    Padded: one (prompt, response) per sequence, as in TRL. Shared: the row of `layout`, and for
+    TRL's losses the responses without prompts, padded after one empty column. Both also have
+    `explored_role` (B,) and, once precomputed, the reference's log-probs, (B,) each.
     """
 
     shared: bool = False
@@ -140,7 +142,7 @@ class SELMCollator(DataCollatorForPreference):
 
 
 def _has_third(example: TokenRow) -> bool:
-    """Is the explored response one that the pair does not hold already?"""
+    """Whether the explored response is neither the chosen nor the rejected one."""
     return example["explored_role"] == ROLES["neither"]
 
 
@@ -157,11 +159,11 @@ def forward(model: torch.nn.Module, batch: Batch, router: bool = False) -> Any:
     """One forward of all 2B + E sequences.
 
     Args:
-        router: of a mixture of experts: also its load-balancing loss, over all of them.
+        router: for a mixture of experts: also compute its load-balancing loss, over all sequences.
 
     Returns:
-        `log_probs` (2B + E, S - 1) of response tokens, 0 elsewhere, S being the width of
-        `completion_mask`; and what else TRL's fused head gives, if it is that which computed them.
+        `log_probs` (2B + E, S - 1) of response tokens, and 0 elsewhere; S is the width of
+        `completion_mask`. The padded path also returns the other outputs of TRL's fused head.
     """
     responses = batch["completion_mask"] == 1
     if "layout" not in batch:
@@ -187,9 +189,9 @@ def forward(model: torch.nn.Module, batch: Batch, router: bool = False) -> Any:
 
 
 def pair_part(batch: Batch, output: Any) -> tuple[Batch, Any]:
-    """The first 2B sequences of a batch and of its output: what DPO's loss is computed from.
+    """The first 2B sequences of a batch and of its output, from which DPO's loss is computed.
 
-    Fields that were not computed are zeros; the trainer takes TRL's metrics of them away.
+    Fields that were not computed are zeros; the trainer removes the metrics that TRL makes of them.
     """
     count = 2 * len(batch["explored_role"])
     pair = {key: batch[key][:count] for key in PAIR_KEYS}

@@ -1,4 +1,4 @@
-"""The language model's head only where a response token is scored, without keeping its logits."""
+"""Runs the language model's head only where a response token is scored, and keeps no logits."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ def target_log_probs(
 ) -> torch.Tensor:
     """log softmax(head(hidden[scored]))[targets], in fp32.
 
-    The head is called as a module, so that adapters and the hooks of ZeRO and FSDP have their part,
-    and called once: sharded weights are gathered by all processes together, however many chunks
-    each of them has. Logits are computed again in the backward: memory is that of one chunk.
+    The head is called as a module, so that adapters and the hooks of ZeRO and FSDP run. It is
+    called once, because all processes gather sharded weights together, however many chunks each of
+    them has. The backward pass computes logits again, so memory holds those of one chunk.
 
     Args:
         hidden: (T, d), every position of the row.
@@ -29,7 +29,7 @@ def target_log_probs(
     logits_of: Callable[[torch.Tensor], torch.Tensor] = head.forward
 
     def log_probs(chunk: torch.Tensor, chunk_targets: torch.Tensor) -> torch.Tensor:
-        """In torch's fused form: fewer passes over the logits than gather and logsumexp take."""
+        """Torch's fused form passes over the logits fewer times than gather and logsumexp do."""
         return -cross_entropy(logits_of(chunk).float(), chunk_targets, reduction="none")
 
     def in_chunks(hidden: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How the examples of a batch lie in one row: each prompt once, no padding.
+"""The examples of a batch in one row: each prompt once, no padding.
 
 All examples of a batch lie one behind the other in a single row. An example is its prompt without
 the last token, then one block per response that begins with that last token, so that each position
@@ -6,8 +6,8 @@ of a block predicts one token of its response:
 
     prompt[:-1] | prompt[-1] chosen[:-1] | prompt[-1] rejected[:-1] | prompt[-1] explored[:-1]
 
-Positions restart after the prompt in every block, and a block sees its prompt and itself: each
-response is computed as if it stood alone behind the prompt.
+Positions restart after the prompt in every block, and a block sees only its prompt and itself. So
+each response is computed as if it were the only one after the prompt.
 """
 
 from collections.abc import Sequence

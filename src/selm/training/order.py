@@ -1,10 +1,10 @@
-"""In which order rows are trained on, and how a step is cut into micro-batches.
+"""The order of the rows in training, and how a step is split into micro-batches.
 
-Steps are stretches of a random order. A step's gradient is the mean over its rows, so within it the
-order is free: sorted by length and dealt to the processes in turn, rows of a micro-batch need
-little padding, and no process waits for another. Cut by rows, all micro-batches have the same
-number; cut by tokens, long rows are alone, short ones many together, and memory is that of a budget
-instead of that of the longest rows.
+A step takes the next rows of a random order. A step's gradient is the mean over its rows, so the
+order within the step is free. Rows are sorted by length and dealt to the processes in turn: then
+the rows of a micro-batch need little padding, and no process waits for another. If a step is split
+by rows, all micro-batches have the same number of rows. If it is split by tokens, long rows are
+alone and many short rows are together, and a budget limits the memory instead of the longest rows.
 """
 
 import math
@@ -19,15 +19,15 @@ from torch.utils.data import Sampler
 class MicroBatches(Sampler[list[int]]):
     """Row numbers of each micro-batch, for accelerate to deal to the processes in turn.
 
-    The rows of each step are those of TRL's random order under the same seed; the last step is
-    filled up with the first rows of that order. At a time, all processes have micro-batches of the
-    same number of rows, as gathering their metrics demands.
+    The rows of each step are those of TRL's random order with the same seed; the last step is
+    filled up with the first rows of that order. At any time, all processes have micro-batches with
+    the same number of rows, which gathering their metrics requires.
 
     Args:
         lengths: one per row, in tokens.
-        rows: of a step, per process.
+        rows: rows of a step, per process.
         num_batches: micro-batches of a step, per process.
-        by_tokens: whether to cut a step into micro-batches of like numbers of tokens, not of rows.
+        by_tokens: split a step into micro-batches of similar numbers of tokens instead of rows.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MicroBatches(Sampler[list[int]]):
         self.sampler = self  # where accelerate looks for set_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order in each epoch; the Trainer calls this."""
+        """Give each epoch its own order; the Trainer calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ def steps(num_rows: int, step_rows: int, seed: int) -> list[list[int]]:
 
 
 def deal(rows: Sequence[int], sizes: Sequence[int], processes: int) -> Iterator[list[int]]:
-    """Micro-batches of each process in turn; sizes are those of one process's.
+    """Micro-batches of each process in turn; `sizes` are the micro-batch sizes of one process.
 
     >>> list(deal([8, 7, 6, 5, 4, 3, 2, 1], sizes=[1, 3], processes=2))
     [[8], [7], [6, 4, 2], [5, 3, 1]]
@@ -84,9 +84,11 @@ def deal(rows: Sequence[int], sizes: Sequence[int], processes: int) -> Iterator[
 
 
 def fill(lengths: Sequence[int], budget: int) -> list[int]:
-    """Sizes of micro-batches within a budget of tokens, were each row as long as its first.
+    """Sizes of micro-batches within a budget of tokens.
 
-    A row that is longer than the budget is alone.
+    Every row of a micro-batch counts as long as its first row, which is the longest.
+
+    A row that is longer than the budget gets a micro-batch of its own.
 
     >>> fill([9, 4, 4, 2, 1, 1], budget=8)
     [1, 2, 3]
@@ -98,7 +100,7 @@ def fill(lengths: Sequence[int], budget: int) -> list[int]:
 
 
 def cut(lengths: Sequence[int], num_batches: int) -> list[int]:
-    """Sizes of so many micro-batches, within the smallest budget for which they are enough.
+    """Sizes of `num_batches` micro-batches, within the smallest budget that allows this number.
 
     >>> cut([9, 4, 4, 2, 1, 1], num_batches=3)
     [1, 2, 3]
@@ -117,10 +119,10 @@ def cut(lengths: Sequence[int], num_batches: int) -> list[int]:
 def micro_batches_for(
     budget: int, lengths: Sequence[int], rows: int, processes: int, seeds: Sequence[int]
 ) -> int:
-    """How many micro-batches per process let every step of these epochs keep the budget.
+    """How many micro-batches per process keep every step of these epochs within the budget.
 
     Args:
-        rows: of a step, per process.
+        rows: rows of a step, per process.
         seeds: one per epoch.
     """
     number = 1

@@ -1,4 +1,4 @@
-"""The policy: as it is loaded to be trained, with or without an adapter, and as it is merged."""
+"""Loads the policy for training, with or without an adapter, and merges the adapter afterwards."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from selm.recipe.schema import Lora, Recipe
 
 
 def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
-    """Weights to train: in fp32 under autocast, for bf16 would round small updates away.
+    """Weights to train, in fp32 under autocast: bf16 would round small updates to nothing.
 
-    The recipe's dtype where that is no loss: DeepSpeed (`sharded`) keeps fp32 copies of its own,
-    and below a LoRA adapter, which is in fp32 itself, nothing moves.
+    Two cases use the recipe's dtype, because they lose nothing: DeepSpeed (`sharded`) keeps its
+    own fp32 copies, and the weights below a LoRA adapter, itself in fp32, are not updated.
     """
     lora = recipe.training.lora
     own_dtype = getattr(torch, recipe.model.dtype)
@@ -40,10 +40,10 @@ def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
 
 
 def compute_buffers_again(model: PreTrainedModel) -> None:
-    """Buffers in fp32: a model built sharded (`zero3_init_flag`) has RoPE's frequencies in bf16.
+    """Compute buffers in fp32: `zero3_init_flag` builds a model with RoPE frequencies in bf16.
 
-    They are off by up to 0.2 % then, which a hundred tokens away turns the fast ones by up to 0.2
-    radians: another model than the one that generation runs.
+    They are then wrong by up to 0.2 %. At a distance of a hundred tokens this rotates the fast ones
+    by up to 0.2 radians, so the model would differ from the one that generation runs.
     """
     with init_empty_weights(include_buffers=False):
         exact = type(model)(model.config)
@@ -54,7 +54,7 @@ def compute_buffers_again(model: PreTrainedModel) -> None:
 
 
 def lora_config(lora: Lora | None) -> LoraConfig | None:
-    """The recipe's section `training.lora` as peft has it; None: all weights are trained."""
+    """The recipe's section `training.lora` as peft's config; None: all weights are trained."""
     if lora is None:
         return None
     settings = lora.model_dump(mode="json", exclude={"load_in_4bit"})
@@ -62,16 +62,16 @@ def lora_config(lora: Lora | None) -> LoraConfig | None:
 
 
 def merge(recipe: Recipe, base: str, adapter: Path) -> PreTrainedModel:
-    """The model that base and adapter are together, in fp32.
+    """Base and adapter merged into one model, in fp32.
 
-    The base is read anew: with QLoRA the weights that were trained on are only 4 bits wide.
+    The base is read again, because with QLoRA the weights in memory have only 4 bits.
     """
     model = loading.load(base, recipe.model, dtype=torch.float32)
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
 def check_can_quantise(device: str) -> None:
-    """bitsandbytes computes with 4-bit weights on a CPU, but its gradients there are wrong."""
+    """Refuse a CPU: bitsandbytes computes with 4-bit weights there, but its gradients are wrong."""
     if device != "cuda":
         raise UserError(
             "training.lora.load_in_4bit: needs an NVIDIA GPU; on a CPU set it to false, "

@@ -1,6 +1,6 @@
-"""The reference's log-probs of a training's rows, kept on disk beside the preferences.
+"""The reference's log-probs of the training rows, kept on disk beside the preferences.
 
-A training that is repeated, with another beta or learning rate say, starts at once.
+A training that is repeated with, for example, another beta or learning rate starts at once.
 """
 
 import hashlib
@@ -27,22 +27,22 @@ _OF_MODELS = ("config.json", ".safetensors", ".safetensors.index.json")
 
 @dataclass(frozen=True)
 class ReferenceCache:
-    """One file of log-probs per key of model and rows; only the last one is kept.
+    """A file of log-probs whose key depends on model and rows; only the last file is kept.
 
-    model: what says which model the reference is, and in which precision it computes.
+    model: describes which model the reference is and the precision in which it computes.
     """
 
     folder: Path
     model: str
 
     def get(self, rows: Dataset, compute: Callable[[], Columns]) -> Columns:
-        """What was kept for these rows, else what `compute` returns; every process calls this."""
+        """The saved columns of these rows, or those of `compute`; every process calls this."""
         path = self.folder / f"{self._key(rows)}.parquet"
         processes = PartialState()
         found = [_read(path) if processes.is_main_process else None]
-        broadcast_object_list(found)  # one decision for all: to compute takes all of them
+        broadcast_object_list(found)  # one decision for all, because all take part in computing
         if found[0] is not None:
-            processes.print(f"reference log-probs: as computed before ({path})")
+            processes.print(f"reference log-probs: read from {path}")
             return found[0]
         columns = compute()
         if processes.is_main_process:
@@ -65,17 +65,18 @@ def _read(path: Path) -> Columns | None:
         return None
     rows = sealed.read(path)
     if rows is None:
-        print(one_line(f"damaged: {path} is not the file that was written; it is computed again"))
+        print(one_line(f"damaged: {path} has changed since it was written; it is computed again"))
         return None
     return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
 
 
 def cache_of(recipe: Recipe, t: int) -> ReferenceCache:
-    """The cache of iteration t: `runs/<run_name>/iter-<t>/reference`; no artifact, may be deleted.
+    """The cache of iteration t: `runs/<run_name>/iter-<t>/reference`; not an artifact, may be
+    deleted.
 
-    The base model counts by its name, revision and files, a checkpoint by the model's files,
-    adapters (below which weights may be quantised) by their settings. The rows count with all
-    their ids, so max_length and whether there are explored responses need no mention.
+    The key contains the base model's name, revision and files, or a checkpoint's model files, and
+    the adapter's settings (weights below it may be quantised). It contains all token ids of the
+    rows, so max_length and the use of explored responses need not be in it.
     """
     decides: dict[str, Any] = {
         "model": recipe_part(recipe, "checkpoint", t)["model"],

@@ -1,7 +1,7 @@
-"""Whatever a library raises for a recipe's settings becomes one line that names the key.
+"""Turns an error that a library raises for a recipe's settings into one line that names the key.
 
-The key is found by taking the recipe's settings away one at a time: without the guilty one the
-attempt succeeds.
+To find the key, the recipe's settings are removed one at a time: without the wrong one the attempt
+succeeds.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from selm.errors import OutsideError, UserError
 from selm.recipe.schema import Recipe
 from selm.training.config import SELMConfig
 
-# Keys that a failure is not put down to: without them there is no training, or they are ours.
+# Keys that are never named as the cause: a training needs them, or they are our own.
 _NEVER_THE_CAUSE = {
     *("accelerate_config", "num_processes"),
     *("global_batch_size", "per_device_train_batch_size"),
@@ -26,9 +26,9 @@ _NEVER_THE_CAUSE = {
 
 
 def in_one_line(recipe: Recipe, attempt: Callable[[Recipe], Any]) -> Any:
-    """What an attempt returns; what a library raises in it, in one line.
+    """What the attempt returns; an error of a library becomes a UserError of one line.
 
-    Any exception: libraries raise what they like for a value that they do not like, and what they
+    Every exception is caught: libraries raise all kinds for a wrong value, and an error that they
     raise here they would raise in the training, hours later.
     """
     try:
@@ -54,7 +54,7 @@ def _explain(recipe: Recipe, error: Exception, attempt: Callable[[Recipe], objec
 
 
 def _nearest(said: str, key: str, value: Any) -> Iterator[str]:
-    """Words like the value, of those that the message or the key's documentation lists."""
+    """Words similar to the value, among those in the message or the key's documentation."""
     field = SELMConfig.__dataclass_fields__.get(key.split(".")[-1])
     documented = field.metadata.get("help", "") if field else ""
     words = re.findall(r"[A-Za-z][\w.\-]+", f"{said} {documented}")
@@ -64,9 +64,9 @@ def _nearest(said: str, key: str, value: Any) -> Iterator[str]:
 
 
 def _causes(recipe: Recipe, said: str, attempt: Callable[[Recipe], object]) -> list[str]:
-    """The keys without which the attempt succeeds, one taken away at a time; or ends otherwise.
+    """The keys without which the attempt succeeds, or at least fails differently.
 
-    Those that the message speaks of are tried first, and dicts before what they belong to.
+    Keys are removed one at a time: first those that the message mentions, and dicts first.
     """
     keys = sorted(_chosen_keys(recipe), key=lambda key: not isinstance(_value(recipe, key), dict))
     named = [key for key in keys if _speaks_of(said, key, _value(recipe, key))]
@@ -81,7 +81,7 @@ def _causes(recipe: Recipe, said: str, attempt: Callable[[Recipe], object]) -> l
 
 
 def _speaks_of(said: str, key: str, value: Any) -> bool:
-    """Whether a message has the key's name, or its value where that is text."""
+    """Whether a message contains the key's name, or its value if that is text."""
     words = {key.split(".")[-1]}
     for item in value if isinstance(value, (list, tuple)) else [value]:
         words |= {item} if isinstance(item, str) else set(item) if isinstance(item, dict) else set()
@@ -89,7 +89,7 @@ def _speaks_of(said: str, key: str, value: Any) -> bool:
 
 
 def _end(attempt: Callable[[Recipe], object], recipe: Recipe) -> str | None:
-    """What an attempt raises; None if it succeeds."""
+    """The text of the error that an attempt raises; None if it succeeds."""
     try:
         with _quiet():
             attempt(recipe)
@@ -99,7 +99,7 @@ def _end(attempt: Callable[[Recipe], object], recipe: Recipe) -> str | None:
 
 
 def _chosen_keys(recipe: Recipe) -> list[str]:
-    """Keys that differ from their defaults, those that are TRL's own first."""
+    """Keys that may be the cause, TRL's own first."""
     training = recipe.training
     own = [key for key in type(training).model_fields if key in training.model_fields_set]
     keys = [f"training.{key}" for key in (*training.trl_overrides(), *own)]
@@ -119,7 +119,7 @@ def _value(recipe: Recipe, key: str) -> Any:
 
 
 def _without(recipe: Recipe, key: str) -> Recipe:
-    """The recipe with the default of one key."""
+    """The recipe with one key at its default."""
     *sections, last = key.split(".")
     owner = recipe
     parents = []
@@ -143,7 +143,7 @@ def _without(recipe: Recipe, key: str) -> Recipe:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No line, bar or warning of a trial is the user's; the working folder stays as it is."""
+    """Hide all output of a trial from the user, and leave the working folder as it is."""
     disabled = logging.root.manager.disable
     tensorboard = os.environ.get("TENSORBOARD_LOGGING_DIR")
     logging.disable(logging.CRITICAL)

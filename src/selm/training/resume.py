@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on, and whether this launch can."""
+"""Which save an interrupted training resumes from, and whether this launch can read it."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,17 +14,17 @@ from selm.files import write_text
 from selm.run.hashes import sha256
 from selm.training.finite import all_finite, first_not_finite
 
-# What is written into a save last: the hash of every file of it.
+# Written into a save last: the hash of each of its files.
 FILES = "files.json"
 
 
 def seal(saved: Path) -> None:
-    """Note what a save consists of, once all processes have written their part of it."""
+    """Write down the files of a save, after all processes have written their part."""
     write_text(saved / FILES, json.dumps(_hashes(saved), indent=1) + "\n")
 
 
 def _hashes(saved: Path) -> dict[str, str]:
-    """Several files at a time: a 7B model's optimizer has 84 GB, and GPUs wait."""
+    """Hashes several files at a time: the optimizer of a 7B model has 84 GB, and the GPUs wait."""
     files = sorted(path for path in saved.rglob("*") if path.is_file() and path.name != FILES)
     with ThreadPoolExecutor() as threads:
         found = threads.map(sha256, files)
@@ -34,25 +34,25 @@ def _hashes(saved: Path) -> dict[str, str]:
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest `checkpoint-<step>` to go on from; of each that is passed over a line says why."""
+    """The latest `checkpoint-<step>` that can be resumed; prints why later ones are skipped."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
     for path in found:
         why = why_not(path)
         if why is None:
             return path
-        print(one_line(f"{path}: not gone on from, {why}"))
+        print(one_line(f"{path}: skipped, {why}"))
     return None
 
 
 def why_not(saved: Path) -> str | None:
-    """What keeps a training from going on here: not written to its end, damaged, or diverged.
+    """Why a training cannot resume from this save: incomplete, damaged or diverged; None if it can.
 
-    What DeepSpeed and FSDP shard was looked at before it was written.
+    The parts that DeepSpeed and FSDP shard were checked before they were written.
     """
     if not (saved / FILES).is_file():
-        return "it was not written to its end"
+        return "it is incomplete"
     if not _is_as_written(saved):
-        return "damaged: its files are not those that were written"
+        return "damaged: its files have changed since they were written"
     name = first_not_finite(saved)
     if (saved / "optimizer.pt").is_file():
         state = torch.load(saved / "optimizer.pt", "cpu", weights_only=True, mmap=True)["state"]
@@ -75,26 +75,26 @@ def _is_as_written(saved: Path) -> bool:
 
 
 def check_resumable(saved: Path, kind: str, processes: int) -> None:
-    """A whole optimizer state goes on with any number of processes, a sharded one only as it was.
+    """A whole optimizer state fits any number of processes, a sharded one only the same launch.
 
     Args:
         kind: what shards the optimizer in this launch: DeepSpeed, FSDP or none.
 
     Raises:
-        UserError: this launch cannot read what that one saved.
+        UserError: this launch cannot read what the earlier launch saved.
     """
     now = (kind, processes if kind == "DeepSpeed" else 0)
     then = _sharding(saved)
     if then != now:
         raise UserError(
-            f"training.accelerate_config: {saved} holds an optimizer state {_said(*then)}, this "
-            f"launch has one {_said(*now)}; launch it as before, or delete {saved.parent} to begin "
-            "the iteration again"
+            f"training.accelerate_config: {saved} holds an optimizer state {_said(*then)}, but "
+            f"this launch needs one {_said(*now)}; launch it as before, or delete {saved.parent} "
+            "to start the iteration again"
         )
 
 
 def _sharding(saved: Path) -> tuple[str, int]:
-    """How a checkpoint's optimizer was sharded, and over how many processes where that matters."""
+    """How a checkpoint's optimizer was sharded, and over how many processes if that matters."""
     parts = len(list(saved.glob("global_step*/*_optim_states.pt")))
     if parts:
         return "DeepSpeed", parts

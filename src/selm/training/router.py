@@ -1,4 +1,4 @@
-"""The load-balancing loss of mixtures of experts: TRL's, where TRL can compute it."""
+"""The load-balancing loss of mixtures of experts, which TRL computes for some models."""
 
 from transformers import PretrainedConfig
 
@@ -7,7 +7,7 @@ from selm.training.config import SELMConfig
 
 
 def check_router(arguments: SELMConfig, config: PretrainedConfig) -> None:
-    """Refuse before the reference's pass what TRL refuses, or stumbles over, after it."""
+    """Refuse before the reference pass what TRL would refuse, or fail on, after it."""
     text = config.get_text_config()
     coefficient = arguments.router_aux_loss_coef
     if coefficient is None:
@@ -18,11 +18,11 @@ def check_router(arguments: SELMConfig, config: PretrainedConfig) -> None:
         if arguments.router_aux_loss_coef:
             raise UserError(
                 f"training.router_aux_loss_coef: a model of type {text.model_type} returns no "
-                "router's logits, so there is no loss of it; leave the key out"
+                "router logits, so it has no such loss; remove the key"
             )
         return
     if not hasattr(text, "num_experts"):
         raise UserError(
-            f"training.router_aux_loss_coef: TRL cannot compute the router's loss of a model of "
-            f"type {text.model_type}; set it to 0 to train without"
+            f"training.router_aux_loss_coef: TRL cannot compute this loss for a model of "
+            f"type {text.model_type}; set it to 0 to train without it"
         )

@@ -1,4 +1,4 @@
-"""What the train stage does, in the order it does it: examples, trainer, steps, checkpoint."""
+"""The steps of the train stage, in order: examples, trainer, optimizer steps, checkpoint."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from selm.training.trial import try_arguments, try_training
 
 
 def load_examples(recipe: Recipe, t: int) -> tuple[list[TokenRow], Drops]:
-    """Token ids of the iteration's pairs: ranked ones, or the portion as it is for `dpo`."""
+    """Token ids of the iteration's pairs: the ranked pairs, or for `dpo` the portion as it is."""
     dropped = Drops()
     if recipe.iteration(t).objective == "dpo":
         found, dropped = training_portion(recipe, t)
@@ -45,14 +45,17 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[TokenRow], Drops]:
     examples, cut = tokenize(rows, chat, max_length, with_explored=recipe.alpha(t) > 0)
     if not examples:
         reasons = in_words(dropped + cut)
-        raise UserError(f"iteration {t}: no pair left to train on ({reasons or 'all were ties'})")
+        raise UserError(
+            f"iteration {t}: no pair is left to train on ({reasons or 'all were ties'})"
+        )
     return examples, dropped + cut
 
 
 def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
-    """UserError for model and settings that would fail in the trainer, before anything is loaded.
+    """UserError for a model or settings that would fail in the trainer, before weights are loaded.
 
-    Several processes wait for each other in a trainer: there, what needs none is tried.
+    Processes wait for each other in a trainer, so with several of them only the part that needs no
+    trainer is tried.
     """
     previous = artifacts.policy_path(recipe, t - 1)
     config = loading.load_config(previous, recipe.model)
@@ -67,7 +70,7 @@ def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
 
 
 def num_tokens(examples: list[TokenRow]) -> int:
-    """Tokens of all responses, each computed once, with the prompt that each one repeats."""
+    """Tokens of all responses, each counted once together with its prompt."""
     total = 0
     for example in examples:
         responses = [example[key] for key in ("chosen_ids", "rejected_ids", "explored_ids")]
@@ -106,10 +109,10 @@ def make_trainer(recipe: Recipe, t: int, examples: list[TokenRow], output_dir: P
 
 
 def reference_path(recipe: Recipe, t: int, under_fsdp: bool) -> str | None:
-    """The model to load as the reference; None: it is the policy before its first step.
+    """The model to load as the reference; None: the policy before its first step.
 
-    That is also what LoRA's policy is with the adapter off. FSDP shards the policy only when the
-    training starts, so there the reference is always a model of its own, freed before.
+    With LoRA that is the policy with the adapter switched off. FSDP shards the policy only when the
+    training starts, so there the reference is always a separate model, which is freed before.
     """
     if recipe.training.reference == "initial" and t > 1:
         return recipe.model.name_or_path
@@ -117,14 +120,14 @@ def reference_path(recipe: Recipe, t: int, under_fsdp: bool) -> str | None:
 
 
 def tensorboard_folder(recipe: Recipe, t: int) -> Path:
-    """Curves while the training goes on: `tensorboard --logdir runs/<run_name>/tensorboard`."""
+    """Curves of the running training: `tensorboard --logdir runs/<run_name>/tensorboard`."""
     return artifacts.run_folder(recipe) / "tensorboard" / f"iter-{t}"
 
 
 def _launched(variable: str, alone: str = "1") -> int:
-    """A number of or for processes as the launcher gives it; `alone` where there is none.
+    """A number from the launcher's environment, such as the rank; `alone` without a launcher.
 
-    Not asked of accelerate: before it is told to use the CPU it counts one process there.
+    accelerate would count one process on a CPU until it is told to use the CPU.
     """
     return int(os.environ.get(variable, alone))
 
@@ -133,7 +136,7 @@ def train(trainer: SELMTrainer) -> None:
     """All steps, from the last complete checkpoint of an earlier attempt if there is one."""
     folder = Path(trainer.args.output_dir)
     found = [last_complete_checkpoint(folder) if trainer.is_world_process_zero() else None]
-    resume = broadcast_object_list(found)[0]  # one decision for all, one look at the files
+    resume = broadcast_object_list(found)[0]  # one process looks at the files and decides for all
     if resume is not None:
         sharded_by = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP"}
         kind = sharded_by.get(trainer.accelerator.distributed_type, "none")
@@ -145,7 +148,7 @@ def train(trainer: SELMTrainer) -> None:
 
 
 class SealSaves(TrainerCallback):
-    """Notes the hashes of each save's files, once all processes have written theirs."""
+    """Writes down the hashes of each save's files after all processes have written theirs."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer in every process."""
@@ -155,9 +158,9 @@ class SealSaves(TrainerCallback):
 
 
 def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> Path:
-    """Policy in the recipe's dtype, tokenizer and training log; every process calls this.
+    """Save the policy in the recipe's dtype, tokenizer and training log; every process calls this.
 
-    With LoRA the policy is the merged one, and the adapter lies in `adapter/` beside it.
+    With LoRA the policy is the merged model, and the adapter is saved in `adapter/` beside it.
     """
     if trainer.accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
@@ -180,8 +183,8 @@ def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> P
 
 
 def _save_merged(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> None:
-    """The one process that calls this has the whole model on its CPU."""
-    unset_hf_deepspeed_config()  # or it would be built sharded, and wait for the other processes
+    """One process calls this; it holds the whole model on its CPU."""
+    unset_hf_deepspeed_config()  # or the model would be sharded and wait for the others
     for path in (folder / "adapter").iterdir():
         if not path.name.startswith("adapter_"):
             path.unlink()

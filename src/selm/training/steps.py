@@ -1,4 +1,4 @@
-"""Optimizer steps of an iteration, and how many of them warm the learning rate up."""
+"""The optimizer steps of an iteration, and how many of them are warm-up."""
 
 import math
 from typing import Any
@@ -21,8 +21,8 @@ def optimizer_steps(rows: int, global_batch_size: int, settings: dict[str, Any])
 def warmup_steps(steps: int, warmup: float) -> int:
     """How many of the steps are warm-up; the first of them has a learning rate of 0.
 
-    A share (below 1) is rounded up, as transformers does, but leaves one step to train with
-    (`SELMConfig.get_warmup_steps`): of a single step nothing is warm-up.
+    A share (below 1) is rounded up, as transformers does, but at least one step comes after the
+    warm-up (`SELMConfig.get_warmup_steps`): a single step has no warm-up.
 
     >>> [warmup_steps(steps, 0.1) for steps in (1, 2, 15, 60)], warmup_steps(15, 5)
     ([0, 1, 2, 6], 5)
@@ -33,13 +33,12 @@ def warmup_steps(steps: int, warmup: float) -> int:
 
 
 def untrained(rows: int, global_batch_size: int, settings: dict[str, Any]) -> str | None:
-    """Why an iteration of so many rows would train nothing, and what to do; None if it trains."""
+    """Why an iteration with this many rows would train nothing, and the fix; None if it trains."""
     steps = optimizer_steps(rows, global_batch_size, settings)
     warmup = warmup_steps(steps, settings.get("warmup_steps", 0.1))
     if warmup < steps or settings.get("lr_scheduler_type") in WITHOUT_WARMUP:
         return None
     return (
-        f"training.warmup_steps: {warmup} of {steps} steps are warm-up, so that nothing is "
-        f"trained ({rows:,} rows in batches of {global_batch_size}); make it smaller, or a share "
-        "below 1"
+        f"training.warmup_steps: {warmup} of {steps} steps are warm-up, so nothing is trained "
+        f"({rows:,} rows in batches of {global_batch_size}); make it smaller, or a share below 1"
     )

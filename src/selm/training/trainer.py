@@ -1,10 +1,10 @@
 """SELMTrainer: TRL's DPOTrainer plus the optimism term.
 
-The preference loss and its metrics are the parent's own code, fed with the outputs of our forward,
-so every `loss_type` of TRL works. The surface used of TRL 1.16: `_prepare_dataset`,
-`_set_signature_columns_if_needed`, `get_train_dataloader`, `get_batch_samples`, `_prepare_inputs`,
-`_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`, `training_step`,
-`log`, `_save_checkpoint`, `_metrics`, `loss_weights`, `aux_loss_enabled`.
+The preference loss and its metrics are the parent's own code, applied to the outputs of our
+forward, so every `loss_type` of TRL works. The parts of TRL 1.16 that are used or overridden:
+`_prepare_dataset`, `_set_signature_columns_if_needed`, `get_train_dataloader`, `get_batch_samples`,
+`_prepare_inputs`, `_precompute_ref_logps`, `compute_ref_log_probs`, `_compute_loss`,
+`training_step`, `log`, `_save_checkpoint`, `_metrics`, `loss_weights`, `aux_loss_enabled`.
 """
 
 import math
@@ -52,11 +52,11 @@ class SELMTrainer(DPOTrainer):
     """Minimises L_DPO + alpha * beta * (log pi(y|x) - log ref(y|x)), eq. 3.2 of arXiv 2405.19332.
 
     Args:
-        model: the policy; its weights now are the reference, unless `ref_model` is given.
+        model: the policy; its present weights are the reference, unless `ref_model` is given.
         train_dataset: a `selm.data.schemas.PreferenceRow` each, or already tokenised by
             `selm.training.examples.tokenize`.
         processing_class: a tokenizer with a chat template.
-        reference_cache: where the reference's log-probs are kept for a repeated training.
+        reference_cache: where the reference's log-probs are saved for a repeated training.
 
     Logged beside DPO's metrics: `loss/dpo`, `loss/optimism`, `rewards/explored`, `logps/explored`.
     """
@@ -97,7 +97,7 @@ class SELMTrainer(DPOTrainer):
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: SELMConfig, dataset_name: str
     ) -> Dataset:
-        """Tokenise through `chat`, not TRL's way: the prompt is what generation was given."""
+        """Tokenize through `chat`, not as TRL does: the prompt is what generation got."""
         if "prompt_ids" in dataset.column_names:
             return dataset
         rows, _ = tokenize(
@@ -108,7 +108,7 @@ class SELMTrainer(DPOTrainer):
         return Dataset.from_list(rows)
 
     def _set_signature_columns_if_needed(self) -> None:
-        """All columns are read by the collator."""
+        """The collator reads all columns."""
         if self._signature_columns is None:
             self._signature_columns = self.train_dataset.column_names
 
@@ -119,7 +119,7 @@ class SELMTrainer(DPOTrainer):
         return super()._prepare_inputs(inputs) | reference
 
     def get_train_dataloader(self) -> DataLoader:
-        """Rows of like length together within each step, unless another order is asked for."""
+        """Puts rows of similar length together within a step, unless the order is not random."""
         arguments = self.args
         if arguments.train_sampling_strategy != "random":
             return super().get_train_dataloader()
@@ -200,9 +200,9 @@ class SELMTrainer(DPOTrainer):
         return (loss, pair_output) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """A step's micro-batches, each with its share of the chosen tokens if `sft` needs it.
+        """A step's micro-batches; for `sft` each has its share of the chosen tokens.
 
-        Of all micro-batches of all processes; 1 is the mean share.
+        The share is relative to the mean over all micro-batches of all processes, which is 1.
         """
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if SFT in self.loss_types:
@@ -213,10 +213,10 @@ class SELMTrainer(DPOTrainer):
         return batches, num_items
 
     def _weights_of(self, inputs: Batch) -> list[float]:
-        """The losses' weights in this micro-batch: that of `sft` goes with its chosen tokens.
+        """The losses' weights in this micro-batch: the weight of `sft` follows its chosen tokens.
 
-        Its loss is a mean over tokens: so it is the mean over those of the step, however the step
-        is cut. `_weigh`, which goes by rows, is taken back.
+        So the loss, a mean over tokens, is the mean over all tokens of the step, however the step
+        is split. `_weigh` later multiplies by the share of rows, so that share is divided out here.
         """
         share = inputs.get("sft_share", 1.0)
         if self.args.rows_per_step is not None and "sft_share" in inputs:
@@ -230,7 +230,7 @@ class SELMTrainer(DPOTrainer):
         return rows * self.args.gradient_accumulation_steps / self.args.rows_per_step
 
     def _weigh(self, rows: int) -> float:
-        """A micro-batch's rows over their mean number; its metrics are multiplied by that here.
+        """A micro-batch's rows divided by their mean number; multiplies its metrics by that, too.
 
         The Trainer takes the mean over micro-batches, so loss and metrics become means over rows.
         """
@@ -258,7 +258,7 @@ class SELMTrainer(DPOTrainer):
         return optimism
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The parent's; a step whose loss is not finite ends the training, in every process."""
+        """As in the parent, but a loss that is not finite ends the training in every process."""
         loss = super().training_step(*args, **kwargs)
         self._loss_of_step = self._loss_of_step.to(loss.device) + loss.detach()
         if self.accelerator.sync_gradients:  # the step's last micro-batch
@@ -269,13 +269,13 @@ class SELMTrainer(DPOTrainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The parent's; a gradient that is not finite ends the training too.
+        """As in the parent, but a gradient that is not finite also ends the training.
 
-        DeepSpeed leaves out the step of such a gradient, and would those of all steps to come. With
-        fp16 that is how the loss's scale is found.
+        DeepSpeed would skip the step of such a gradient, and then all further steps. With fp16 such
+        skips are normal, because they find the scale of the loss.
         """
         if "loss" in logs and not self.args.fp16:
-            norm = logs.get("grad_norm") or 0.0  # DeepSpeed says -1 of what is not finite
+            norm = logs.get("grad_norm") or 0.0  # DeepSpeed writes -1 if it is not finite
             taken = not self.accelerator.optimizer_step_was_skipped
             if not self._everywhere(taken and math.isfinite(norm) and norm >= 0):
                 step = self.state.global_step
@@ -283,7 +283,7 @@ class SELMTrainer(DPOTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The parent's, unless it would save, and soon go on from, what is not finite."""
+        """As in the parent, but a state that is not finite is not saved and ends the training."""
         held = (*self.model.parameters(), *in_optimizer(self.optimizer.state))
         if not self._everywhere(all_finite(held)):
             step, rate = self.state.global_step, self._get_learning_rate()
@@ -291,7 +291,7 @@ class SELMTrainer(DPOTrainer):
         super()._save_checkpoint(model, trial)
 
     def _everywhere(self, finite: bool) -> bool:
-        """Whether all processes say so: then all go on, else all end."""
+        """Whether this holds in all processes, so that all of them continue or all of them end."""
         return bool(self.accelerator.gather(torch.tensor([finite], device=self.args.device)).all())
 
 

@@ -1,8 +1,8 @@
-"""What a training would refuse after hours, said before it starts: everything is built once, small.
+"""Finds errors that a training would raise after hours, before it starts, with a small trial.
 
-The trainer runs two steps of two short rows on a stand-in model of a few hundred weights, with the
-recipe's own arguments, and saves; adapter and forward are built on the model's own architecture,
-without weights (on the meta device). Seconds, and nothing is left behind.
+The trainer takes two steps of two short rows on a stand-in model of a few hundred weights, with the
+recipe's own arguments, and saves. Adapter and forward are built on the model's own architecture
+without weights (on the meta device). This takes seconds and leaves nothing behind.
 """
 
 import difflib
@@ -42,8 +42,8 @@ from selm.training.steps import optimizer_steps
 from selm.training.trainer import SELMTrainer
 
 STEPS = 2
-MOST_SCHEDULED = 2000  # steps of which the learning rate is asked; more take seconds
-UNKNOWN = 1_000_000  # steps, where nothing says how many rows there are: no warm-up is too long
+MOST_SCHEDULED = 2000  # steps whose learning rate is computed; more would take seconds
+UNKNOWN = 1_000_000  # steps if the number of rows is unknown: then no warm-up is too long
 
 
 def try_training(
@@ -52,8 +52,8 @@ def try_training(
     """Build what the training of iteration t builds, small, and take two steps.
 
     Args:
-        config: of the model, for what depends on its architecture; None: that is left out.
-        rows: to be trained on, as far as known, for the schedule of the learning rate.
+        config: the model's; None: whatever depends on its architecture is not tried.
+        rows: number of training rows for the learning-rate schedule; None: not known.
 
     Raises:
         UserError: one line that names the key.
@@ -69,7 +69,7 @@ def try_training(
 
 
 def try_arguments(recipe: Recipe, t: int, rows: int | None = None) -> None:
-    """The part of `try_training` that needs no trainer: for processes that others wait for."""
+    """The part of `try_training` that needs no trainer, for a launch with several processes."""
     in_one_line(recipe, lambda r: _try_schedule(r, t, rows))
 
 
@@ -78,21 +78,21 @@ def _arguments(recipe: Recipe, t: int, folder: str, rows: int = 4) -> SELMConfig
 
 
 def _small(recipe: Recipe) -> Recipe:
-    """Two steps of two rows, by one process; all else as it is."""
+    """The recipe with two steps of two rows on one process, and everything else unchanged."""
     small = {
         "global_batch_size": 2,
         "per_device_train_batch_size": 1,
         "max_steps": STEPS,
-        "warmup_steps": 0.1,  # of few steps, some would be too many
+        "warmup_steps": 0.1,  # the recipe's number may exceed these few steps
         "report_to": "none",
         "disable_tqdm": True,
-        "router_aux_loss_coef": None,  # the stand-in has no router: `_try_forward` looks at it
+        "router_aux_loss_coef": None,  # the stand-in has no router; `_try_forward` checks it
     }
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=small)})
 
 
 def _try_schedule(recipe: Recipe, t: int, rows: int | None) -> None:
-    """The learning rate of every step of the real training, and the trackers that it reports to."""
+    """Compute the learning rate of every step of the real training, and load its trackers."""
     alone: dict[str, Any] = {"num_processes": 1}
     if rows is None and recipe.training.trl_overrides().get("max_steps", -1) <= 0:
         alone["max_steps"] = UNKNOWN
@@ -131,7 +131,7 @@ def _architecture(recipe: Recipe, config: PretrainedConfig) -> PreTrainedModel:
 
 
 def _try_adapter(recipe: Recipe, model: PreTrainedModel | None) -> None:
-    """Every name of `target_modules` is a module's; peft builds the adapter."""
+    """Check that every name in `target_modules` is a module's, and let peft build the adapter."""
     lora = recipe.training.lora
     if lora is None or model is None:
         return
@@ -141,19 +141,19 @@ def _try_adapter(recipe: Recipe, model: PreTrainedModel | None) -> None:
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             "training.lora.target_modules: an adapter on the head is left out of the log-probs, "
-            "and so never trained; take its name out"
+            "and so never trained; remove its name"
         )
 
 
 def check_target_modules(lora: Lora, model: torch.nn.Module) -> None:
-    """UserError with the nearest names for one that is no module's: peft skips it in silence."""
+    """UserError with similar names if a name is not a module's: peft would skip it silently."""
     targets = lora.target_modules
     named = [name for name, _ in model.named_modules()]
     if isinstance(targets, str):
         if targets != "all-linear" and not any(re.fullmatch(targets, name) for name in named):
             raise UserError(
-                f"training.lora.target_modules: no module matches {targets!r}; names are such as "
-                f"{', '.join(_linear_names(model))}"
+                f"training.lora.target_modules: no module matches {targets!r}; modules have names "
+                f"such as {', '.join(_linear_names(model))}"
             )
         return
     for target in targets:
@@ -167,7 +167,7 @@ def check_target_modules(lora: Lora, model: torch.nn.Module) -> None:
 
 
 def _linear_names(model: torch.nn.Module) -> list[str]:
-    """`q_proj`, `k_proj`, ...: what an adapter can be put on."""
+    """`q_proj`, `k_proj`, ...: the modules that an adapter can be added to."""
     linear = [
         name for name, m in model.named_modules() if hasattr(m, "weight") and m.weight.ndim == 2
     ]
@@ -175,7 +175,7 @@ def _linear_names(model: torch.nn.Module) -> list[str]:
 
 
 def _try_forward(recipe: Recipe, t: int, model: PreTrainedModel | None) -> None:
-    """What depends on the model's class: forward, checkpointing, the optimizer's modules."""
+    """Try what depends on the model's class: forward, checkpointing, the optimizer's modules."""
     if model is None:
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -185,13 +185,14 @@ def _try_forward(recipe: Recipe, t: int, model: PreTrainedModel | None) -> None:
         check_router(arguments, model.config)
         if arguments.gradient_checkpointing and not model.supports_gradient_checkpointing:
             raise UserError(
-                f"training.gradient_checkpointing: {type(model).__name__} cannot; set it to false"
+                f"training.gradient_checkpointing: {type(model).__name__} does not support it; "
+                "set it to false"
             )
         Trainer.get_optimizer_cls_and_kwargs(arguments, model)
 
 
 def _try_steps(recipe: Recipe, t: int) -> None:
-    """Reference log-probs, two steps and a save, by the trainer, of a stand-in."""
+    """Let the trainer compute reference log-probs, take two steps and save, with a stand-in."""
     small = _small(recipe)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TENSORBOARD_LOGGING_DIR"] = folder
@@ -223,14 +224,14 @@ def _stand_in() -> LlamaForCausalLM:
 
 
 def _lora_of_stand_in(lora: Lora | None) -> Lora | None:
-    """Names of modules are those of another model: `_try_adapter` looks at them."""
+    """Module names belong to the real model; `_try_adapter` checks them."""
     if lora is None:
         return None
     return lora.model_copy(update={"target_modules": "all-linear", "load_in_4bit": False})
 
 
 def _rows() -> list[TokenRow]:
-    """Enough for two steps, with a third response in one."""
+    """Rows for two steps; some have a third response."""
     pair = {"prompt_ids": [2, 3], "chosen_ids": [4, 5, 1], "rejected_ids": [6, 1]}
     known = {"explored_ids": [], "explored_role": ROLES["chosen"]}
     third = {"explored_ids": [7, 1], "explored_role": ROLES["neither"]}
