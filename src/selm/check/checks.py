@@ -1,4 +1,4 @@
-"""All checks of the preflight: each says what it found or raises a `UserError`.
+"""The preflight: one function per check, which returns what it found or raises a `UserError`.
 
 It loads the tokenizer, names and sizes of the weights, and all rows of the data; no weights.
 """
