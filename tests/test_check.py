@@ -59,7 +59,7 @@ def test_an_engine_that_is_not_installed_is_said(tiny_recipe: str, monkeypatch) 
         lambda name, *others: None if name == "vllm" else find(name, *others),
     )
     said = problem(tiny_recipe, "packages", "generation.engine=vllm")
-    assert said.startswith("generation.engine: vllm is not installed here; run `make setup VLLM=1`")
+    assert said.startswith("generation.engine: vllm is not installed; run `make setup VLLM=1`")
     assert QUICK["packages"] is CHECKS["packages"], "run.sh says it, too"
 
 

@@ -625,7 +625,7 @@ def test_a_model_that_takes_no_temperature_says_which_key_to_set(ranker_for) -> 
     words = "Unsupported value: 'temperature' does not support 0 with this model."
     with serving(lambda body: error(400, words)) as server:
         message = refusal(ranker_for(server, concurrency=1))
-        assert message.endswith("see ranking.judge.temperature; set ranking.judge.temperature=null")
+        assert message.endswith("set ranking.judge.temperature=null to send none")
         assert len(server.bodies) == 1
         server.script = longer_wins
         assert score(ranker_for(server, temperature=None), ["a", "bb"]) == [[0.0, 1.0]]
