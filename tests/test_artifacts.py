@@ -16,6 +16,7 @@ from selm.recipe.loading import load_recipe
 from selm.run import artifacts, fingerprint, hashes, manifest, plan
 from selm.run.artifacts import folder, partial_folder, require_inputs, state
 from selm.run.hashes import sha256
+from selm.run.lineage import recipe_part
 from selm.run.plan import Run
 from selm.run.stages import name, stages
 from selm.run.writing import writing
@@ -128,6 +129,23 @@ def test_a_list_in_a_recipe_is_the_list_in_the_manifest(run_with) -> None:
     overrides = ["training.lora={target_modules: [q_proj, v_proj]}", "training.loss_type=[ipo]"]
     write_all(run_with(*overrides))
     assert stale(run_with(*overrides)) == set()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.lora={target_modules: [q_proj]}", "training.adam_beta1=0.8", "data.limit=8"],
+        ["generation.engine=vllm", "generation.vllm={hf_overrides: {1: [2, 3]}}"],
+        ["ranking.ranker=judge", "ranking.judge.base_url=http://h/v1"],
+        ["ranking.ranker=ensemble", "ranking.rankers=[{ranker: pairrm}, {ranker: random}]"],
+    ],
+    ids=["training", "engine", "judge", "ensemble"],
+)
+def test_the_part_of_a_recipe_is_what_its_manifest_gives_back(run_with, overrides) -> None:
+    recipe = run_with(*overrides).recipe
+    for entry in stages(recipe):
+        part = recipe_part(recipe, *entry)
+        assert json.loads(json.dumps(part)) == part, entry
 
 
 def test_the_remaining_plan_says_of_done_stages_that_they_are_done(run_with) -> None:

@@ -45,7 +45,7 @@ METRICS = {
 
 def dataset_card(
     recipe: Recipe,
-    kind: str,
+    stage: str,
     iterations: Mapping[int, tuple[Manifest, Sources]],
     has_report: bool,
 ) -> str:
@@ -55,14 +55,14 @@ def dataset_card(
         iterations: t -> manifest and sources of each iteration that the dataset holds.
     """
     ordered = dict(sorted(iterations.items()))
-    file = "test.parquet" if kind == "evaluation" else "train.parquet"
+    file = "test.parquet" if stage == "evaluation" else "train.parquet"
     rows = sum(manifest["rows"] for manifest, _ in ordered.values())
     data = DatasetCardData(
-        pretty_name=f"{recipe.run_name}: {kind}",
+        pretty_name=f"{recipe.run_name}: {stage}",
         task_categories=["text-generation"],
         size_categories=[size_category(rows)],
         source_datasets=[recipe.data.name_or_path] if _is_on_hub(recipe.data) else None,
-        tags=[*TAGS, "preference"] if kind == "preferences" else TAGS,
+        tags=[*TAGS, "preference"] if stage == "preferences" else TAGS,
         configs=[
             {
                 "config_name": "default",
@@ -74,22 +74,22 @@ def dataset_card(
         data,
         template_path=str(TEMPLATES / "dataset.md"),
         run_name=recipe.run_name,
-        kind=kind,
-        repo=f"{recipe.hub.namespace}/{recipe.run_name}-{kind}",
+        stage=stage,
+        repo=f"{recipe.hub.namespace}/{recipe.run_name}-{stage}",
         last=max(ordered),
         endpoint=constants.ENDPOINT,
         has_report=has_report,
-        columns=described(ARTIFACTS[kind]),
-        splits=[_split(recipe, kind, t, *found) for t, found in ordered.items()],
+        columns=described(ARTIFACTS[stage]),
+        splits=[_split(recipe, stage, t, *found) for t, found in ordered.items()],
     )
     return str(card)
 
 
 def _split(
-    recipe: Recipe, kind: str, t: int, manifest: Manifest, sources: Sources
+    recipe: Recipe, stage: str, t: int, manifest: Manifest, sources: Sources
 ) -> dict[str, Any]:
     """What the dataset's template says of one iteration."""
-    policy = t if kind == "evaluation" else t - 1
+    policy = t if stage == "evaluation" else t - 1
     settings = _settings(manifest)
     responses = sources.get(f"iter-{t}/responses")
     if responses is not None:

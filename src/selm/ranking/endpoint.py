@@ -1,7 +1,8 @@
 """An OpenAI-compatible chat endpoint, asked by several threads: retries, rate limits, errors.
 
 What passes by itself (429, 5xx, time-outs, broken answers) is tried again with growing pauses; what
-does not (a wrong key, an unknown model, nobody listening) is a `UserError` at once.
+does not (a wrong key, an unknown model, nobody listening) is a `UserError` at once. The retries are
+ours: a pause that the server names holds for all threads, and rate limits are no failed attempts.
 """
 
 import os

@@ -3,7 +3,6 @@
 A changed recipe makes an artifact stale exactly if its part changes, or an input of it does.
 """
 
-import json
 from typing import Any
 
 from selm.generation.kinds import KINDS
@@ -35,14 +34,7 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
 
 
 def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
-    """The settings that decide what this artifact holds, and nothing else, as JSON gives them back.
-
-    A tuple, say, is a list in a manifest: the two must not count as different.
-    """
-    return json.loads(json.dumps(_part(recipe, stage, t)))
-
-
-def _part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
+    """The settings that decide what this artifact holds, and nothing else, as JSON has them."""
     part: dict[str, Any] = {"format": FORMAT}
     if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}
