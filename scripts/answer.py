@@ -17,13 +17,13 @@ def main() -> None:
     stage.begin()
 
     from selm.data.parquet import save_rows
-    from selm.data.portions import held_out_portion
     from selm.data.schemas import ResponseRow
-    from selm.evaluation.held_out import greedy
+    from selm.evaluation.base import greedy
+    from selm.evaluation.kinds import benchmark_of
     from selm.generation.respond import respond
     from selm.run import artifacts
 
-    rows, dropped = held_out_portion(run.recipe)
+    rows, dropped = benchmark_of(run.recipe).prompts(run.recipe)
     policy = artifacts.policy_path(run.recipe, t)
     partial = artifacts.partial_folder(run, "answers", t)
     answered = respond(rows, policy, greedy(run.recipe), t, partial, f"iteration {t}: answering")

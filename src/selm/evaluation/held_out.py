@@ -1,9 +1,15 @@
-"""The policy's greedy answers to held-out prompts."""
+"""The benchmark `held_out`: prompts of the recipe's test split, scored by its ranker."""
 
+from selm.data.drops import Drops
+from selm.data.schemas import DatasetRow
+from selm.evaluation.base import Benchmark
 from selm.recipe.schema import Recipe
 
 
-def greedy(recipe: Recipe) -> Recipe:
-    """The recipe as evaluation generates with it: one greedy response per prompt."""
-    settings = {"temperature": 0.0, "top_p": 1.0, "num_samples": 1}
-    return recipe.model_copy(update={"generation": recipe.generation.model_copy(update=settings)})
+def _prompts(recipe: Recipe) -> tuple[list[DatasetRow], Drops]:
+    from selm.data.portions import held_out_portion
+
+    return held_out_portion(recipe)
+
+
+HELD_OUT = Benchmark(revision=1, prompts=_prompts)

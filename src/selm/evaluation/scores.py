@@ -1,11 +1,12 @@
 """Answers in, rewards out: what the ranker thinks of each beside the base model's answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selm.data.drops import Drops, row_name
 from selm.data.schemas import EvaluationRow, ResponseRow, ScoreRow
+from selm.evaluation.kinds import benchmark_of
 from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON
 from selm.ranking.scoring import Pool, pool_of_texts, score_pools
@@ -43,6 +44,12 @@ def evaluate(
         of_base: those of iteration 0.
         folder, verdicts, what: see `score_pools`.
     """
+    score = benchmark_of(recipe).score
+    if score is not None:
+        base = {row["prompt_id"]: [score(row)] for row in of_base}
+        both = [row for row in answers if row["prompt_id"] in base]
+        scores = {row["prompt_id"]: [score(row), *base[row["prompt_id"]]] for row in both}
+        return Evaluated(*_with_scores(answers, scores), {})
     ranking = recipe.held_out_ranking()
     pools = beside_base(answers, of_base)
     scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
@@ -69,7 +76,12 @@ def with_rewards(
     Args:
         scored: the pools that `beside_base` made.
     """
-    scores = {row["prompt_id"]: row["scores"] for row in scored}
+    return _with_scores(answers, {row["prompt_id"]: row["scores"] for row in scored})
+
+
+def _with_scores(
+    answers: Sequence[ResponseRow], scores: Mapping[str, Sequence[float]]
+) -> tuple[list[EvaluationRow], Drops]:
     rows, dropped = [], Drops()
     for row in answers:
         if row["prompt_id"] not in scores:

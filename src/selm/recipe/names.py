@@ -50,4 +50,5 @@ def not_one_of(key: str, value: object, choices: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     *most, last = map(repr, choices)
-    return f"{key}: {value!r} is not one of {', '.join(most)} or {last}{hint}"
+    named = f"{', '.join(most)} or {last}" if most else last
+    return f"{key}: {value!r} is not one of {named}{hint}"

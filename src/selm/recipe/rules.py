@@ -2,6 +2,7 @@
 
 from selm.data.counting import portion, train_rows
 from selm.errors import UserError
+from selm.evaluation.kinds import BENCHMARKS
 from selm.generation.kinds import KINDS
 from selm.ranking.kinds import check_ranking
 from selm.recipe import accelerate_config
@@ -22,6 +23,9 @@ def check(recipe: Recipe) -> None:
     if recipe.generation.engine not in KINDS:
         raise UserError(not_one_of("generation.engine", recipe.generation.engine, list(KINDS)))
     _check_files(recipe)
+    if recipe.evaluation.benchmark not in BENCHMARKS:
+        benchmark = recipe.evaluation.benchmark
+        raise UserError(not_one_of("evaluation.benchmark", benchmark, list(BENCHMARKS)))
     for ranking in recipe.rankings():
         check_ranking(ranking)
     _check_sense(recipe)

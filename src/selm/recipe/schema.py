@@ -192,8 +192,9 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """Greedy answers to the held-out split, scored by `ranking` or else by the recipe's ranker."""
+    """Greedy answers to a benchmark, scored by `ranking` or else by the recipe's ranker."""
 
+    benchmark: str = "held_out"
     every_iteration: bool = True
     limit: Count | None = 500
     ranking: Ranking | None = None

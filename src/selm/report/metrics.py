@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from selm.data.schemas import EvaluationRow
+from selm.evaluation.kinds import benchmark_of
 from selm.ranking.kinds import kind_of
 from selm.recipe.schema import Recipe
 from selm.report.results import Results
@@ -21,7 +22,8 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
     seconds: Counter[str] = Counter()
     for (stage, _), manifest in results.manifests.items():
         seconds[STAGES[stage].script] += manifest["seconds"]
-    pairwise = kind_of(recipe.held_out_ranking()).pairwise
+    ranker, own = recipe.held_out_ranking(), benchmark_of(recipe).score is not None
+    pairwise = kind_of(ranker).pairwise and not own
     base = results.evaluations[0]
     entries = [
         {"iteration": t, "objective": "base" if t == 0 else recipe.iteration(t).objective}
@@ -31,7 +33,7 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
     return {
         "run_name": recipe.run_name,
         "ranker": recipe.ranking.ranker,
-        "judge": recipe.held_out_ranking().ranker,
+        "judge": recipe.evaluation.benchmark if own else ranker.ranker,
         "model": recipe.model.name_or_path,
         "seconds": {stage: round(total, 1) for stage, total in seconds.items()},
         "iterations": entries,

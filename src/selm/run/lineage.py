@@ -5,6 +5,7 @@ A changed recipe makes an artifact stale exactly if its part changes, or an inpu
 
 from typing import Any
 
+from selm.evaluation.kinds import benchmark_of
 from selm.generation.kinds import KINDS
 from selm.ranking.kinds import deciding_keys, files
 from selm.recipe.roles import deciding
@@ -42,7 +43,7 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
         return part | {"run_name": recipe.run_name}
     part["seed"] = recipe.seed
     if stage == "evaluation":
-        return part | {"ranking": _scoring(recipe.held_out_ranking())}
+        return part | _scoring(recipe)
     part["model"] = deciding(recipe.model)
     model = recipe.model
     part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
@@ -72,13 +73,20 @@ def _answers(recipe: Recipe) -> dict[str, Any]:
     generation = _generation(recipe.generation)
     for key in ("num_samples", "temperature", "top_p"):
         del generation[key]
-    limit = {"limit": recipe.evaluation.limit}
-    return {"data": data, "generation": generation, "evaluation": limit}
+    evaluation = _benchmark(recipe) | {"limit": recipe.evaluation.limit}
+    return {"data": data, "generation": generation, "evaluation": evaluation}
 
 
-def _scoring(ranking: Ranking) -> dict[str, Any]:
-    """Of a ranking, what decides scores: nothing is selected here."""
-    return {key: value for key, value in _ranking(ranking).items() if key not in SELECTION_KEYS}
+def _benchmark(recipe: Recipe) -> dict[str, Any]:
+    return {"benchmark": recipe.evaluation.benchmark, "revision": benchmark_of(recipe).revision}
+
+
+def _scoring(recipe: Recipe) -> dict[str, Any]:
+    """The benchmark, or of a ranking what decides scores: nothing is selected here."""
+    if benchmark_of(recipe).score is not None:
+        return {"evaluation": _benchmark(recipe)}
+    ranking = _ranking(recipe.held_out_ranking())
+    return {"ranking": {key: ranking[key] for key in ranking.keys() - SELECTION_KEYS}}
 
 
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:

@@ -1,0 +1,13 @@
+"""The benchmarks: a line here and a file beside it are all that one is."""
+
+from selm.evaluation.base import Benchmark
+from selm.evaluation.held_out import HELD_OUT
+from selm.recipe.schema import Recipe
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "held_out": HELD_OUT,
+}
+
+
+def benchmark_of(recipe: Recipe) -> Benchmark:
+    return BENCHMARKS[recipe.evaluation.benchmark]
