@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from texts import QUICKSTART, Row, load
 from transformers import DebertaV2Config
 
+from selm.ranking.base import Candidate, Pool
 from selm.ranking.pairrm import MARKERS, Comparison, PairRMRanker, cut
 from selm.ranking.pairrm_model import DEBERTA_V3, PairRM
 
@@ -79,9 +80,15 @@ def main() -> None:
 
 def our_way(ranker: PairRMRanker, rows: Sequence[Row]) -> list[float]:
     """Logits of (chosen, rejected) and (rejected, chosen) of every row."""
-    prompts = [[{"role": "user", "content": prompt}] for prompt, _ in rows]
-    ids = [str(n) for n in range(len(rows))]
-    matrices = ranker.compare(ids, prompts, [list(candidates) for _, candidates in rows])
+    pools = [
+        Pool(
+            str(n),
+            [{"role": "user", "content": prompt}],
+            [Candidate(text, "policy") for text in texts],
+        )
+        for n, (prompt, texts) in enumerate(rows)
+    ]
+    matrices = ranker.compare(pools)
     return [matrix[i][j] for matrix in matrices for i, j in ((0, 1), (1, 0))]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import TEMPLATE, serving
+from pools import pools_of
 
 from selm.errors import UserError
 from selm.ranking.ensemble import EnsembleRanker, combined, normalise
@@ -75,17 +76,21 @@ def test_members_score_the_same_pools(member) -> None:
         member("[1000 * columns['sign'] * len(text) for text in candidates]", "other"),
     )
     scores = ranker.score(
-        *(["p", "q"], [HI, HI], [["a", "bbb"], ["a", "bb", "cc"]]), [{"sign": 1}, {"sign": -1}]
+        pools_of(
+            *(["p", "q"], [HI, HI], [["a", "bbb"], ["a", "bb", "cc"]]), [{"sign": 1}, {"sign": -1}]
+        )
     )
     assert scores == [[-1.0, 1.0], [0.0, 0.0, 0.0]]
     assert ranker.pairwise
-    assert ranker.compare(["p"], [HI], [["a", "bbb"]], [{"sign": 1}]) == [[[0, -1], [1, 0]]]
+    assert ranker.compare(pools_of(["p"], [HI], [["a", "bbb"]], [{"sign": 1}])) == [
+        [[0, -1], [1, 0]]
+    ]
 
 
 def test_a_members_error_names_it(member) -> None:
     fine, broken = member("[1.0] * len(candidates)"), member("[1.0]", "broken")
     with pytest.raises(UserError, match=r"^ranking.rankers.1 \(function\): .*broken.py:reward: 1"):
-        ensemble(fine, broken).score(["p"], [HI], [["a", "b"]])
+        ensemble(fine, broken).score(pools_of(["p"], [HI], [["a", "b"]]))
     missing = Ranking(ranker="function", name_or_path=f"{broken.name_or_path}er")
     with pytest.raises(UserError, match=r"^ranking.rankers.0.name_or_path: .*no function 'reward"):
         ensemble(missing, fine)
@@ -104,9 +109,9 @@ def test_a_judge_may_be_a_member(member, tmp_path: Path) -> None:
             ),
         )
         verdicts = tmp_path / "verdicts"
-        scores = load_ranker(section, 1, verdicts).score(["p"], [HI], [["a", "bb"]])
+        scores = load_ranker(section, 1, verdicts).score(pools_of(["p"], [HI], [["a", "bb"]]))
     assert scores == [pytest.approx([1 / 3, -1 / 3])]
-    facts = ranking_facts(section, [HI], [["a", "bb"]], verdicts)
+    facts = ranking_facts(section, pools_of(["p"], [HI], [["a", "bb"]]), verdicts)
     assert facts["0 judge m"]["verdicts"] == 2
     assert list(facts) == ["0 judge m"]
 

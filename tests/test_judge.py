@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from chat_server import TEMPLATE, ChatServer, Reply, completion, error, longer_wins, serving, shown
 from patience import PATIENCE
+from pools import pools_of
 
 from selm.data.prompts import as_messages
 from selm.errors import UserError
+from selm.ranking.base import Pool
 from selm.ranking.endpoint import Answer, Pace
 from selm.ranking.judge import JudgeRanker, fill, win_shares
 from selm.ranking.kinds import in_words, load_ranker, ranking_facts
@@ -54,9 +56,14 @@ def ranker_for(ranking_for, tmp_path: Path):
     return make
 
 
+def numbered(pools: Sequence[list[str]]) -> list[Pool]:
+    """Of the prompts p0, p1, ..."""
+    names = [f"p{i}" for i in range(len(pools))]
+    return pools_of(names, [[{"role": "user", "content": name}] for name in names], pools)
+
+
 def score(ranker: JudgeRanker, *pools: list[str]) -> list[list[float]]:
-    prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(len(pools))]
-    return ranker.score([f"p{i}" for i in range(len(pools))], prompts, list(pools))
+    return ranker.score(numbered(pools))
 
 
 def refusal(ranker: JudgeRanker, *pools: list[str]) -> str:
@@ -115,7 +122,7 @@ def test_the_matrix_holds_the_verdicts_by_order(ranker_for) -> None:
         return completion('{"winner": "B"}' if shown(body)[0] == "" else '{"winner": "A"}')
 
     with serving(first_wins_unless_empty) as server:
-        assert ranker_for(server).compare(["p"], [HI], [["", "x", "y"]]) == [
+        assert ranker_for(server).compare(pools_of(["p"], [HI], [["", "x", "y"]])) == [
             [[0.0, -1.0, -1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
         ]
 
@@ -145,7 +152,7 @@ def test_no_text_breaks_the_template(ranker_for) -> None:
 def test_turns_of_a_conversation_are_told_apart(ranker_for) -> None:
     prompt = [*HI, {"role": "assistant", "content": "Hey."}, {"role": "user", "content": "Why?"}]
     with serving() as server:
-        ranker_for(server).score(["p"], [prompt], [["a", "bb"]])
+        ranker_for(server).score(pools_of(["p"], [prompt], [["a", "bb"]]))
     question = server.bodies[0]["messages"][0]["content"]
     assert question.startswith("Asked: user: Hi\n\nassistant: Hey.\n\nuser: Why?\nA:")
 
@@ -210,15 +217,14 @@ def test_refusals_and_unreadable_verdicts_are_ties_and_counted(ranker_for, ranki
     with serving(script) as server:
         ranker = ranker_for(server)
         assert score(ranker, *pools) == [[0.5, 0.5]] * 5
-    prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(5)]
-    facts = ranker.facts(prompts, pools)
+    facts = ranker.facts(numbered(pools))
     assert facts == {
         **{"verdicts": 10, "first": 2, "second": 0, "tie": 0},
         **{"refusal": 4, "unparsable": 2, "too_long": 2},
         **{"flip_rate": 1.0, "first_wins": 1.0},
         **{"prompt_tokens": 60, "completion_tokens": 18},
     }
-    again = ranking_facts(ranking_for(server), prompts, pools, ranker.verdicts._folder)
+    again = ranking_facts(ranking_for(server), numbered(pools), ranker.verdicts._folder)
     assert again == {"judge some-model": facts}
     assert in_words(again).startswith("judge some-model: 10 verdicts, 2 first, 4 refusal, 2 unpars")
 
@@ -238,7 +244,7 @@ def test_position_bias_is_counted_over_pairs_with_two_verdicts(ranker_for) -> No
     with serving(script) as server:
         ranker = ranker_for(server)
         score(ranker, *pools)
-    facts = ranker.facts([[{"role": "user", "content": f"p{i}"}] for i in range(5)], pools)
+    facts = ranker.facts(numbered(pools))
     assert facts["flip_rate"] == 0.25  # of flip, half, steady and firm
     assert facts["first_wins"] == 0.5  # half, odd, steady, firm against flip twice, steady, firm
 
@@ -615,8 +621,7 @@ def test_a_pair_too_long_in_any_words_is_a_tie_and_named(ranker_for, capsys, fau
         "some-model: 2 of 4 verdicts are ties, too_long; the first one is for the prompt p1: "
         in said
     )
-    prompts = [[{"role": "user", "content": f"p{i}"}] for i in range(2)]
-    facts = ranker.facts(prompts, [["a", "bb"], ["x", "long"]])
+    facts = ranker.facts(numbered([["a", "bb"], ["x", "long"]]))
     assert (facts["verdicts"], facts["too_long"]) == (4, 2)
 
 

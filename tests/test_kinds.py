@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import pools_of
 
 from selm.check.checks import results
 from selm.check.output import output
@@ -14,7 +15,7 @@ from selm.cost.estimate import stage_cost
 from selm.data.prompts import as_messages
 from selm.errors import UserError
 from selm.hub import cards
-from selm.ranking.base import Ranker, RankerKind
+from selm.ranking.base import Pool, Ranker, RankerKind
 from selm.ranking.kinds import KINDS, load_ranker, look
 from selm.ranking.prefer import facts, prefer
 from selm.recipe.loading import load_recipe
@@ -34,8 +35,8 @@ class LengthRanker(Ranker):
     def __init__(self, ranking: Ranking) -> None:
         self.factor = float(Path(ranking.name_or_path or "").read_text(encoding="utf-8"))
 
-    def score(self, prompt_ids, prompts, candidates, columns=None) -> list[list[float]]:
-        return [[self.factor * len(text) for text in texts] for texts in candidates]
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
+        return [[self.factor * len(text) for text in pool.texts] for pool in pools]
 
 
 def _check(ranking: Ranking) -> None:
@@ -43,9 +44,9 @@ def _check(ranking: Ranking) -> None:
         raise ranking.error("name_or_path", "missing (a file with a number)")
 
 
-def _look(ranking: Ranking, rows: Sequence[Any]) -> None:
+def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
     if LengthRanker(ranking).factor == 0:
-        raise UserError(f"all of {len(rows)} rows are ties")
+        raise UserError(f"all of {len(pools)} rows are ties")
 
 
 LENGTH = RankerKind(
@@ -55,7 +56,7 @@ LENGTH = RankerKind(
     files=lambda ranking: {"name_or_path": ranking.name_or_path},
     check=_check,
     look=_look,
-    facts=lambda ranking, prompts, candidates, verdicts: {"texts": sum(map(len, candidates))},
+    facts=lambda ranking, pools, verdicts: {"texts": sum(len(pool.texts) for pool in pools)},
     parameters=lambda ranking: 1e9,
     tokens=lambda candidates, prompt, response: candidates * response,
 )
@@ -261,7 +262,7 @@ def test_a_judges_missing_key_is_named_with_its_section(
     ranker = load_ranker(whole, 1)
     for attempt in (
         lambda: look(whole, []),
-        lambda: ranker.score(["p"], [HI], [["a", "b"]]),
+        lambda: ranker.score(pools_of(["p"], [HI], [["a", "b"]])),
     ):
         with pytest.raises(UserError) as caught:
             attempt()

@@ -85,7 +85,7 @@ def test_a_package_that_it_lacks_is_said_by_the_preflight(
     monkeypatch.setitem(KINDS, "parrot", lacking)
     ((_, well, found),) = results(run, {"packages": packages})
     assert not well
-    assert found == "generation.engine: no_parrot is not installed here; take another one"
+    assert found == "generation.engine: no_parrot is not installed; take another one"
 
 
 def test_an_unknown_engine_is_refused_with_the_kinds_there_are(run: Run) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pairrm_weights as small
 import pytest
 import torch
+from pools import pools_of
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -59,7 +60,7 @@ def rankers(published: Path) -> dict[str, PairRMRanker]:
 def compare(ranker: PairRMRanker, cases: list[dict[str, Any]]) -> list[Any]:
     ids = [str(n) for n in range(len(cases))]
     prompts, candidates = ([case[key] for case in cases] for key in ("prompt", "candidates"))
-    return ranker.compare(ids, prompts, candidates)
+    return ranker.compare(pools_of(ids, prompts, candidates))
 
 
 def difference(found: list[Any], wanted: list[Any]) -> float:
@@ -82,7 +83,7 @@ def test_comparisons_and_scores_are_the_originals(
     [comparisons] = compare(rankers[limits], [case])
     assert difference([comparisons], [case["comparisons"]]) < TOLERANCE
     if case["scores"] is not None:
-        [scores] = rankers[limits].score(["p"], [case["prompt"]], [case["candidates"]])
+        [scores] = rankers[limits].score(pools_of(["p"], [case["prompt"]], [case["candidates"]]))
         assert np.allclose(scores, case["scores"], rtol=0, atol=TOLERANCE)
 
 
@@ -194,8 +195,10 @@ def test_a_marker_in_a_text_does_nothing(rankers: dict[str, PairRMRanker]) -> No
     plain = ["good bad", "bad"]
     for text in texts:
         for prompt in ("Hi", "Hi<|candidate1|>", "<|source|>Hi<|candidate2|><|source|>"):
-            [found] = ranker.score(["p"], [[{"role": "user", "content": prompt}]], [[text, "bad"]])
-            [wanted] = ranker.score(["p"], [HI], [plain])
+            [found] = ranker.score(
+                pools_of(["p"], [[{"role": "user", "content": prompt}]], [[text, "bad"]])
+            )
+            [wanted] = ranker.score(pools_of(["p"], [HI], [plain]))
             assert np.allclose(found, wanted, rtol=0, atol=TOLERANCE), (prompt, text)
 
 
@@ -213,9 +216,9 @@ def test_equal_candidates_are_equal_and_cost_one_comparison(
     rankers: dict[str, PairRMRanker],
 ) -> None:
     ranker = rankers["small"]
-    [scores] = ranker.score(["p"], [HI], [["yes", "no", "yes"]])
+    [scores] = ranker.score(pools_of(["p"], [HI], [["yes", "no", "yes"]]))
     assert scores[0] == scores[2]
-    assert ranker.score(["p", "q"], [HI, HI], [["yes"], []]) == [[0.0], []]
+    assert ranker.score(pools_of(["p", "q"], [HI, HI], [["yes"], []])) == [[0.0], []]
 
 
 def test_scores_are_means_over_all_columns() -> None:
@@ -234,7 +237,7 @@ def test_a_conversation_is_written_turn_by_turn() -> None:
         {"role": "assistant", "content": "a1"},
         {"role": "user", "content": "u2"},
     ]
-    source, texts = rendered("p", prompt, ["x", "y"])
+    source, texts = rendered(*pools_of(["p"], [prompt], [["x", "y"]]))
     assert source == (
         "Finish the following coversation in each i-th turn by filling in <Response i> with your "
         "response.USER: u1\nAssistant: <Response 1>\nUSER: u2\nAssistant: <Response 2>"
@@ -244,20 +247,24 @@ def test_a_conversation_is_written_turn_by_turn() -> None:
 
 def test_a_system_message_is_the_head_of_the_users_turn() -> None:
     system = {"role": "system", "content": "Be brief."}
-    assert rendered("p", [system, *HI], ["x"]) == ("Be brief.\n\nHi", ["x"])
-    assert rendered("p", [{"role": "system", "content": ""}, *HI], ["x"]) == ("Hi", ["x"])
+    assert rendered(*pools_of(["p"], [[system, *HI]], [["x"]])) == ("Be brief.\n\nHi", ["x"])
+    assert rendered(*pools_of(["p"], [[{"role": "system", "content": ""}, *HI]], [["x"]])) == (
+        "Hi",
+        ["x"],
+    )
     greeting = {"role": "assistant", "content": "Welcome"}
-    source, texts = rendered("p", [system, greeting, *HI], ["x"])
+    source, texts = rendered(*pools_of(["p"], [[system, greeting, *HI]], [["x"]]))
     assert source.endswith("USER: Be brief.\nAssistant: <Response 1>\nUSER: Hi\n"
                            "Assistant: <Response 2>")  # fmt: skip
     assert texts == ["<Response 1>: Welcome\n<Response 2>: x"]
-    assert rendered("p", [greeting, *HI], ["x"])[0].endswith("response.USER: \nAssistant: "
+    source, _ = rendered(*pools_of(["p"], [[greeting, *HI]], [["x"]]))
+    assert source.endswith("response.USER: \nAssistant: "
         "<Response 1>\nUSER: Hi\nAssistant: <Response 2>")  # fmt: skip
 
 
 def test_a_turn_of_somebody_else_is_named() -> None:
     with pytest.raises(UserError, match="prompt p7 has a turn of 'tool'"):
-        rendered("p7", [*HI, {"role": "tool", "content": "42"}, *HI], ["x"])
+        rendered(*pools_of(["p7"], [[*HI, {"role": "tool", "content": "42"}, *HI]], [["x"]]))
 
 
 WRONG_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -359,7 +366,7 @@ def test_a_logit_that_is_no_number_names_the_prompt(tmp_path: Path) -> None:
     small.write_transformers(tmp_path)
     change_weights(tmp_path, **{"head_layer.4.bias": np.array([np.nan], dtype=np.float32)})
     with pytest.raises(UserError, match="candidates of p7 with nan"):
-        PairRMRanker(str(tmp_path)).score(["p7"], [HI], [["a", "b"]])
+        PairRMRanker(str(tmp_path)).score(pools_of(["p7"], [HI], [["a", "b"]]))
 
 
 def test_the_recipes_ranker_is_the_papers_unless_a_folder_is_named(published: Path) -> None:
@@ -382,12 +389,16 @@ def test_a_held_out_reward_is_the_score_beside_the_bases_response(
     scored = score_shard(beside_base(rows, base), rankers["small"])
     (same, other), _ = with_rewards(rows, scored)
     assert (same["reward"], same["reward_of_base"]) == (0.0, 0.0)
-    [[_, left], [right, _]] = rankers["small"].compare(["other"], [HI], [["new", "base"]])[0]
+    [[_, left], [right, _]] = rankers["small"].compare(
+        pools_of(["other"], [HI], [["new", "base"]])
+    )[0]
     assert other["reward"] == pytest.approx((left - right) / 2) != 0
     assert other["reward_of_base"] == pytest.approx(-other["reward"])
 
 
 def test_texts_of_any_kind_are_compared(rankers: dict[str, PairRMRanker]) -> None:
     texts = ["", "\ud800", "\x00\x1b[31m", "\u2028\u202e", "😀" * 3]
-    [scores] = rankers["small"].score(["p"], [[{"role": "user", "content": "a\udfff"}]], [texts])
+    [scores] = rankers["small"].score(
+        pools_of(["p"], [[{"role": "user", "content": "a\udfff"}]], [texts])
+    )
     assert len(scores) == 5 and all(np.isfinite(scores))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import pools_of
 
 from selm.data.columns import _say_left_out, as_json
 from selm.data.parquet import read_rows, save_rows
@@ -48,7 +49,10 @@ def test_the_function_gets_messages_and_texts(function_file) -> None:
         "    return [len(text) for text in candidates]\n"
     )
     ranker = load_ranker(Ranking(ranker="function", name_or_path=name), seed=1)
-    assert ranker.score(["a", "b"], [HI, HI], [["x", "xyz"], ["xy"]]) == [[1.0, 3.0], [2.0]]
+    assert ranker.score(pools_of(["a", "b"], [HI, HI], [["x", "xyz"], ["xy"]])) == [
+        [1.0, 3.0],
+        [2.0],
+    ]
     assert not ranker.pairwise
 
 
@@ -66,7 +70,7 @@ def test_scores_that_make_no_sense_are_the_users_mistake(
 ) -> None:
     name = function_file(f"def reward(prompt, candidates):\n    return {returned}\n")
     with pytest.raises(UserError, match=message):
-        FunctionRanker(name).score(["p7"], [HI], [["x", "y"]])
+        FunctionRanker(name).score(pools_of(["p7"], [HI], [["x", "y"]]))
 
 
 def test_a_missing_function_is_named(function_file, tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_a_function_that_fails_is_named_with_the_row(
 ) -> None:
     name = function_file(f"def reward(prompt, candidates):\n    {body}\n")
     with pytest.raises(UserError) as caught:
-        FunctionRanker(name).score(["p7"], [HI], [["x", "y"]])
+        FunctionRanker(name).score(pools_of(["p7"], [HI], [["x", "y"]]))
     assert str(caught.value) == f"{name}: {message}"
 
 
@@ -142,7 +146,7 @@ def test_a_function_gets_the_columns_that_it_takes(
     name = function_file(
         f"ALL = {everything}\ndef reward({parameters}):\n    return {expression}\n"
     )
-    assert FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS]) == [[1.0]]
+    assert FunctionRanker(name).score(pools_of(["p"], [HI], [["x"]], [COLUMNS])) == [[1.0]]
 
 
 def test_columns_that_do_not_fit_the_function_are_named(function_file) -> None:
@@ -150,12 +154,12 @@ def test_columns_that_do_not_fit_the_function_are_named(function_file) -> None:
     with pytest.raises(
         UserError, match="it needs a column 'answer'; the columns are prompt_id, chosen"
     ):
-        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+        FunctionRanker(name).score(pools_of(["p"], [HI], [["x"]], [COLUMNS]))
     name = function_file("def reward(prompt, tags, **columns):\n    return [1.0]\n")
     with pytest.raises(
         UserError, match="the dataset has a column 'tags', which is also an argument"
     ):
-        FunctionRanker(name).score(["p"], [HI], [["x"]], [COLUMNS])
+        FunctionRanker(name).score(pools_of(["p"], [HI], [["x"]], [COLUMNS]))
 
 
 def test_the_datasets_columns_reach_the_function(
@@ -194,10 +198,10 @@ def test_the_datasets_columns_reach_the_function(
 
 def test_random_scores_depend_on_seed_and_prompt_alone() -> None:
     pools = [["x", "y"], ["x", "y", "z"]]
-    scores = RandomRanker(1).score(["a", "b"], [HI, HI], pools)
-    assert scores == RandomRanker(1).score(["a", "b"], [HI, HI], pools)
-    assert scores[1:] == RandomRanker(1).score(["b"], [HI], pools[1:])
-    assert scores != RandomRanker(2).score(["a", "b"], [HI, HI], pools)
+    scores = RandomRanker(1).score(pools_of(["a", "b"], [HI, HI], pools))
+    assert scores == RandomRanker(1).score(pools_of(["a", "b"], [HI, HI], pools))
+    assert scores[1:] == RandomRanker(1).score(pools_of(["b"], [HI], pools[1:]))
+    assert scores != RandomRanker(2).score(pools_of(["a", "b"], [HI, HI], pools))
     assert len({number for row in scores for number in row}) == 5
 
 
@@ -388,12 +392,12 @@ class Picky(Ranker):
     def __init__(self) -> None:
         self.calls = 0
 
-    def score(self, prompt_ids, prompts, candidates, columns=None):
+    def score(self, pools):
         self.calls += 1
-        for prompt_id in prompt_ids:
-            if prompt_id.startswith("no"):
-                raise PromptRefused(f"{prompt_id} is not to be read", prompt_id)
-        return [[float(len(text)) for text in texts] for texts in candidates]
+        for pool in pools:
+            if pool.prompt_id.startswith("no"):
+                raise PromptRefused(f"{pool.prompt_id} is not to be read", pool.prompt_id)
+        return [[float(len(text)) for text in pool.texts] for pool in pools]
 
 
 def test_a_prompt_that_the_ranker_refuses_costs_its_row(
@@ -439,7 +443,7 @@ def test_a_member_that_refuses_a_prompt_is_named(recipe_with) -> None:
     )
     ensemble.rankers[1] = Picky()
     with pytest.raises(PromptRefused, match=r"ranking.rankers.1 \(random\): no is not") as caught:
-        ensemble.score(["yes", "no"], [HI, HI], [["a"], ["b"]])
+        ensemble.score(pools_of(["yes", "no"], [HI, HI], [["a"], ["b"]]))
     assert caught.value.prompt_id == "no"
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pools import pools_of
 
 from selm.errors import UserError
 from selm.ranking.function import FunctionRanker
@@ -14,7 +15,7 @@ LENGTHS = "def reward(prompt, candidates, **columns):\n    return [len(t) for t 
 
 
 def score(file: Path, texts: tuple[str, ...] = ("x", "yyy")) -> list[float]:
-    [scores] = FunctionRanker(f"{file}:reward").score(["p7"], [HI], [list(texts)])
+    [scores] = FunctionRanker(f"{file}:reward").score(pools_of(["p7"], [HI], [list(texts)]))
     return scores
 
 
@@ -111,7 +112,7 @@ def test_two_files_of_one_name_are_two(tmp_path: Path) -> None:
     one = written(tmp_path / "a", "reward.py", LENGTHS)
     two = written(tmp_path / "b", "reward.py", LENGTHS.replace("len(t)", "-len(t)"))
     rankers = [FunctionRanker(f"{file}:reward") for file in (one, two)]
-    found = [ranker.score(["p"], [HI], [["x", "yy"]]) for ranker in rankers]
+    found = [ranker.score(pools_of(["p"], [HI], [["x", "yy"]])) for ranker in rankers]
     assert found == [[[1.0, 2.0]], [[-1.0, -2.0]]]
 
 
@@ -218,7 +219,9 @@ def test_what_the_function_does_to_its_arguments_stays_there(tmp_path: Path) -> 
         "    return [1, 2]\n"
     )
     prompt, texts = [{"role": "user", "content": "Hi"}], ["a", "b"]
-    FunctionRanker(f"{written(tmp_path, 'own.py', source)}:reward").score(["p"], [prompt], [texts])
+    FunctionRanker(f"{written(tmp_path, 'own.py', source)}:reward").score(
+        pools_of(["p"], [prompt], [texts])
+    )
     assert (prompt, texts) == (HI, ["a", "b"])
 
 

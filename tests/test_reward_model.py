@@ -10,6 +10,7 @@ import pytest
 import tokenizer_zoo
 import torch
 from jinja2 import Template
+from pools import pools_of
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -185,7 +186,7 @@ def plain_score(folder: str, kind: str, prompt: Sequence[dict[str, str]], text: 
 def test_scores_are_those_of_a_plain_forward(folders, kind: str) -> None:
     """Padding only reorders additions; scores differ by far more."""
     ranker = load_ranker(ranking_of(folders[kind], kind), seed=1)
-    scores = ranker.score(IDS, PROMPTS, CANDIDATES)
+    scores = ranker.score(pools_of(IDS, PROMPTS, CANDIDATES))
     expected = [
         [plain_score(folders[kind], kind, prompt, text) for text in texts]
         for prompt, texts in zip(PROMPTS, CANDIDATES, strict=True)
@@ -199,13 +200,17 @@ def test_scores_are_those_of_a_plain_forward(folders, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_depend_on_the_text_alone(folders, kind: str) -> None:
     """Not on batch size, order, or which other texts there are."""
-    wanted = RewardModelRanker(ranking_of(folders[kind], kind)).score(IDS, PROMPTS, CANDIDATES)
+    wanted = RewardModelRanker(ranking_of(folders[kind], kind)).score(
+        pools_of(IDS, PROMPTS, CANDIDATES)
+    )
     for budget in (1, 100, 100_000):
         ranker = RewardModelRanker(ranking_of(folders[kind], kind, tokens_per_batch=budget))
-        backwards = ranker.score(IDS[::-1], PROMPTS[::-1], [row[::-1] for row in CANDIDATES[::-1]])
+        backwards = ranker.score(
+            pools_of(IDS[::-1], PROMPTS[::-1], [row[::-1] for row in CANDIDATES[::-1]])
+        )
         for found, row in zip(backwards, wanted[::-1], strict=True):
             assert found == pytest.approx(row[::-1], abs=ROUNDING)
-        alone = ranker.score(["p1"], PROMPTS[1:2], [CANDIDATES[1][:1] * 2])
+        alone = ranker.score(pools_of(["p1"], PROMPTS[1:2], [CANDIDATES[1][:1] * 2]))
         assert alone[0] == pytest.approx(wanted[1][:1] * 2, abs=ROUNDING)
 
 
@@ -222,7 +227,9 @@ def test_a_template_without_system_messages_gets_them_in_the_users_turn(
     folder = saved(model, tokenizer, tmp_path)
     folded = [{"role": "user", "content": f"Be brief.\n\n{TURNS[1]['content']}"}, *TURNS[2:]]
     ranker = RewardModelRanker(ranking_of(folder))
-    assert ranker.score(["p"], [TURNS], [["x"]]) == ranker.score(["p"], [folded], [["x"]])
+    assert ranker.score(pools_of(["p"], [TURNS], [["x"]])) == ranker.score(
+        pools_of(["p"], [folded], [["x"]])
+    )
 
 
 def test_a_template_that_refuses_a_prompt_is_named(folders, tmp_path: Path) -> None:
@@ -235,7 +242,7 @@ def test_a_template_that_refuses_a_prompt_is_named(folders, tmp_path: Path) -> N
     ranker = RewardModelRanker(ranking_of(saved(model, tokenizer, tmp_path)))
     prompt = [{"role": "tool", "content": "3"}, {"role": "user", "content": "Hi"}]
     with pytest.raises(UserError, match=r"refuses tool, user, assistant.*no tools.*prompt p7"):
-        ranker.score(["p7"], [prompt], [["x"]])
+        ranker.score(pools_of(["p7"], [prompt], [["x"]]))
 
 
 def test_the_template_renders_what_it_is_expected_to(folders) -> None:
@@ -269,10 +276,12 @@ def test_a_long_prompt_loses_its_start_and_a_response_never_its_end(
         assert encoded[0].ids[0] == encoded[2].ids[0] == 1  # [CLS]
         assert len(encoded[0].token_types) == LIMIT
 
-    ranker.score(["p", "q"], [long_prompt, PROMPTS[0]], [texts, ["x"]])
+    ranker.score(pools_of(["p", "q"], [long_prompt, PROMPTS[0]], [texts, ["x"]]))
     said = capsys.readouterr().out
     assert f"2 of 3 texts are longer than its {LIMIT} tokens and lost their start, 1" in said
-    facts = ranking_facts(ranking, [long_prompt, PROMPTS[0]], [texts, ["x"]], None)
+    facts = ranking_facts(
+        ranking, pools_of(["p", "q"], [long_prompt, PROMPTS[0]], [texts, ["x"]]), None
+    )
     assert facts == {
         f"reward_model {folders[kind]}": {"texts": 3, "cut_prompts": 2, "cut_responses": 1}
     }
@@ -293,7 +302,7 @@ def test_a_text_of_just_the_limit_is_not_cut(folders) -> None:
 
 def refusal(ranking: Ranking) -> str:
     with pytest.raises(UserError) as caught:
-        load_ranker(ranking, seed=1).score(IDS, PROMPTS, CANDIDATES)
+        load_ranker(ranking, seed=1).score(pools_of(IDS, PROMPTS, CANDIDATES))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -365,10 +374,12 @@ def test_a_missing_folder_is_refused_before_anything_runs(tiny_recipe: str) -> N
 
 def test_bfloat16_is_close(folders) -> None:
     """Eight bits of mantissa through two layers: a few per cent, how many the processor decides."""
-    exact = RewardModelRanker(ranking_of(folders["skywork"])).score(IDS, PROMPTS, CANDIDATES)
+    exact = RewardModelRanker(ranking_of(folders["skywork"])).score(
+        pools_of(IDS, PROMPTS, CANDIDATES)
+    )
     ranker = RewardModelRanker(ranking_of(folders["skywork"], dtype="bfloat16"))
     assert next(ranker.model.parameters()).dtype == torch.bfloat16
-    rounded = ranker.score(IDS, PROMPTS, CANDIDATES)
+    rounded = ranker.score(pools_of(IDS, PROMPTS, CANDIDATES))
     flat = [[score for row in rows for score in row] for rows in (rounded, exact)]
     assert np.corrcoef(*flat)[0, 1] > 0.98
     assert np.abs(np.subtract(*flat)).mean() < 0.2
@@ -378,7 +389,9 @@ def test_bfloat16_is_close(folders) -> None:
 def test_texts_of_any_kind_are_scored(folders, kind: str) -> None:
     texts = ["", "\ud800", "\x00\x1b[31m", "\u2028\u202e"]
     prompt = [{"role": "user", "content": "a\udfff"}]
-    [scores] = RewardModelRanker(ranking_of(folders[kind])).score(["p"], [prompt], [texts])
+    [scores] = RewardModelRanker(ranking_of(folders[kind])).score(
+        pools_of(["p"], [prompt], [texts])
+    )
     assert all(map(math.isfinite, scores))
 
 
@@ -391,5 +404,7 @@ def test_facts_leave_refused_prompts_out(folders, tmp_path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folders["skywork"])
     ranking = ranking_of(saved(model, tokenizer, tmp_path))
     prompts = [[{"role": "tool", "content": "3"}, *PROMPTS[0]], PROMPTS[0]]
-    [facts] = ranking_facts(ranking, prompts, [["x", "y"], ["x"]], None).values()
+    [facts] = ranking_facts(
+        ranking, pools_of(["p", "q"], prompts, [["x", "y"], ["x"]]), None
+    ).values()
     assert facts["texts"] == 1

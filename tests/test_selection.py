@@ -3,7 +3,8 @@
 import pytest
 
 from selm.data.prompts import as_messages
-from selm.ranking.selection import Candidate, Pair, best_worst, distinct, pool, replace, role
+from selm.ranking.base import Candidate
+from selm.ranking.selection import Pair, best_worst, distinct, pool_of, replace, role
 
 POOL = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
 
@@ -64,16 +65,23 @@ def test_roles() -> None:
 
 def test_the_pool_is_the_datasets_pair_and_the_samples_or_these_alone() -> None:
     row = {
+        "prompt_id": "p",
+        "prompt": as_messages("x"),
         "chosen": as_messages("w"),
         "rejected": as_messages("l"),
         "responses": ["y", "l", "z", "y"],
         "finish_reasons": ["stop", "stop", "length", "stop"],
     }
-    assert pool(row, "dataset_and_samples") == [*POOL, Candidate("z", "policy", "length")]
-    assert pool(row, "samples") == [
+    assert pool_of(row, "dataset_and_samples").candidates == [
+        *POOL,
+        Candidate("z", "policy", "length"),
+    ]
+    assert pool_of(row, "samples").candidates == [
         Candidate("y", "policy"),
         Candidate("l", "policy"),
         Candidate("z", "policy", "length"),
     ]
     prompt_only = row | {"chosen": None, "rejected": None}
-    assert pool(prompt_only, "dataset_and_samples") == pool(row, "samples")
+    assert pool_of(prompt_only, "dataset_and_samples").candidates == (
+        pool_of(row, "samples").candidates
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selm.ranking.selection import Candidate
+from selm.ranking.base import Candidate, Pool
 from selm.ranking.summary import Ranked, agreement, length_correlation, summary
 
 
@@ -11,7 +11,7 @@ def ranked(texts: list[str], scores: list[float], explored: str | None = None) -
     sources = ("chosen", "rejected", *["policy"] * (len(texts) - 2))
     pool = [Candidate(text, source) for text, source in zip(texts, sources, strict=True)]
     row = {"prompt_id": "p", "responses": [explored or texts[2]]}
-    return Ranked(row, pool, scores, [scores])
+    return Ranked(row, Pool("p", [], pool), scores, [scores])
 
 
 def test_an_explored_response_that_is_the_datasets_ties_with_itself() -> None:
@@ -23,7 +23,7 @@ def test_an_explored_response_that_is_the_datasets_ties_with_itself() -> None:
 def test_prompts_alone_have_nothing_to_be_compared_with() -> None:
     pool = [Candidate("y", "policy"), Candidate("z", "policy")]
     row = {"prompt_id": "p", "responses": ["y", "z"]}
-    found = summary([Ranked(row, pool, [1.0, 2.0], [[1.0, 2.0]])], ["function f"])
+    found = summary([Ranked(row, Pool("p", [], pool), [1.0, 2.0], [[1.0, 2.0]])], ["function f"])
     assert found["explored_against"] == {}
     assert found["agreement"] == []
     assert found["scores"] == {"policy": [1.05, 1.25, 1.5, 1.75, 1.95]}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from selm.errors import UserError
-from selm.ranking.prefer import _workers
+from selm.ranking.scoring import _workers
 from selm.recipe.schema import Ranking
 from selm.run.workers import Workers, _reserved, spread
 

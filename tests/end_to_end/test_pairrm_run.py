@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pairrm_weights as small
 import pytest
+from pools import pools_of
 
 from selm.data.parquet import read_rows
 from selm.ranking.pairrm import PairRMRanker
@@ -31,9 +32,11 @@ def test_a_whole_run_is_ranked_and_judged_by_pairrm(project, ranker_folder: Path
     for t, entry in enumerate(metrics["iterations"]):
         rows = read_rows(artifacts.folder(mine.recipe, "evaluation", t) / "test.parquet")
         scores = ranker.score(
-            [row["prompt_id"] for row in rows],
-            [row["prompt"] for row in rows],
-            [[row["response"], texts[row["prompt_id"]]] for row in rows],
+            pools_of(
+                [row["prompt_id"] for row in rows],
+                [row["prompt"] for row in rows],
+                [[row["response"], texts[row["prompt_id"]]] for row in rows],
+            )
         )
         rewards = [of_response for of_response, _ in scores]
         assert np.allclose([row["reward"] for row in rows], rewards, rtol=0, atol=1e-5)

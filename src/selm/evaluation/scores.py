@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
 from selm.data.schemas import EvaluationRow, ResponseRow, ScoreRow
 from selm.evaluation.kinds import benchmark_of
+from selm.ranking.base import Candidate, Pool
 from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON
-from selm.ranking.scoring import Pool, pool_of_texts, score_pools
+from selm.ranking.scoring import score_pools
 from selm.recipe.schema import Recipe
 
 
@@ -54,15 +56,19 @@ def evaluate(
     pools = beside_base(answers, of_base)
     scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
     rows, dropped = with_rewards(answers, scored)
-    prompts, texts = [pool["prompt"] for pool in pools], [pool["texts"] for pool in pools]
-    return Evaluated(rows, dropped, ranking_facts(ranking, prompts, texts, verdicts))
+    return Evaluated(rows, dropped, ranking_facts(ranking, pools, verdicts))
 
 
 def beside_base(answers: Sequence[ResponseRow], of_base: Sequence[ResponseRow]) -> list[Pool]:
     """The pools that are scored: an answer and the base model's, of prompts that have both."""
     base = {row["prompt_id"]: row["responses"][0] for row in of_base}
     return [
-        pool_of_texts(row, [row["responses"][0], base[row["prompt_id"]]])
+        Pool(
+            row["prompt_id"],
+            row["prompt"],
+            [Candidate(row["responses"][0], "policy"), Candidate(base[row["prompt_id"]], "base")],
+            columns_of(row),
+        )
         for row in answers
         if row["prompt_id"] in base
     ]

@@ -1,14 +1,14 @@
-"""What every ranker is, prompts and candidates in, scores out; and what describes a kind of them.
+"""What every ranker is, pools in, scores out; and what describes a kind of them.
 
 Importing it, and a kind's description, imports no torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from selm.data.schemas import DatasetRow, Message
+from selm.data.schemas import FinishReason, Message
 from selm.recipe.schema import Ranking
 
 Prompt = Sequence[Message]
@@ -22,8 +22,40 @@ Facts = dict[str, int | float]
 Scores = tuple[list[float], list[list[float]]]  # of a pool: the ranker's, and by member
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """One response in the pool of a prompt.
+
+    Attributes:
+        source: who wrote it: "chosen" or "rejected" of the dataset, the policy, the base model.
+        finish_reason: "length" if the policy was cut at its token limit.
+    """
+
+    text: str
+    source: Literal["chosen", "rejected", "policy", "base"]
+    finish_reason: FinishReason = "stop"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A prompt and the candidates that are scored beside one another.
+
+    Attributes:
+        columns: what else the row holds (`data.columns`); most rankers ignore it.
+    """
+
+    prompt_id: str
+    prompt: Prompt
+    candidates: Sequence[Candidate]
+    columns: Columns = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        return [candidate.text for candidate in self.candidates]
+
+
 class Ranker:
-    """Scores the candidates of each prompt; higher is better.
+    """Scores the candidates of each pool; higher is better.
 
     Attributes:
         pairwise: a score has a meaning only beside the other candidates of its prompt (PairRM);
@@ -34,33 +66,16 @@ class Ranker:
     pairwise = False
     tie = 0.0
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
-        """`scores_P_N[p][n]` for candidate n of prompt p; N may differ from prompt to prompt.
-
-        Args:
-            columns: what else the rows hold (`data.columns`), by prompt; most rankers ignore it.
-        """
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
+        """`scores_P_N[p][n]` for candidate n of pool p; N may differ from pool to pool."""
         raise NotImplementedError
 
-    def score_by_member(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[Scores]:
-        """The scores of each prompt, and `[r][n]`, what its member r gave candidate n.
+    def score_by_member(self, pools: Sequence[Pool]) -> list[Scores]:
+        """The scores of each pool, and `[r][n]`, what its member r gave candidate n.
 
         A ranker that is made of no others is its own and only member.
         """
-        scores_P_N = self.score(prompt_ids, prompts, candidates, columns)
-        return [(scores_N, [scores_N]) for scores_N in scores_P_N]
+        return [(scores_N, [scores_N]) for scores_N in self.score(pools)]
 
 
 def _nothing(*_: Any) -> None:
@@ -84,9 +99,9 @@ class RankerKind:
         on_gpu: it is faster there, so that `workers: auto` is one for each GPU.
         files: key of the section -> path of a file that is read, beside the model's folder.
         check: UserError for a section that cannot work; it looks at no model.
-        look: UserError if the ranker cannot score the dataset's rows, a few of them; before the
+        look: UserError if the ranker cannot score pools of the dataset, a few of them; before the
             hours that its prompts take, so it loads no weights from the Hub.
-        facts: what scoring prompts and candidates came to, for the manifest.
+        facts: what scoring pools came to, for the manifest.
         parameters: of its model; 0 where it has none, or its size is unknown.
         tokens: that its model reads for a pool of n candidates: by n, and the mean tokens of a
             prompt and of a response.
@@ -100,10 +115,8 @@ class RankerKind:
     on_gpu: bool = False
     files: Callable[[Ranking], dict[str, str]] = lambda ranking: {}
     check: Callable[[Ranking], None] = _nothing
-    look: Callable[[Ranking, Sequence[DatasetRow]], None] = _nothing
-    facts: Callable[[Ranking, Sequence[Prompt], Sequence[list[str]], Path | None], Facts] | None = (
-        None
-    )
+    look: Callable[[Ranking, Sequence[Pool]], None] = _nothing
+    facts: Callable[[Ranking, Sequence[Pool], Path | None], Facts] | None = None
     parameters: Callable[[Ranking], float] = _zero
     tokens: Callable[[int, float, float], float] = _zero
     limited: bool = False

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from selm.ranking.base import Columns, Matrix, Prompt, Ranker, RankerKind, Scores
+from selm.ranking.base import Matrix, Pool, Ranker, RankerKind, Scores
 from selm.recipe.schema import SELECTION_KEYS, Ranking
 
 
@@ -19,44 +19,24 @@ class EnsembleRanker(Ranker):
         self.members, self._naming = ranking.rankers, naming
         self.rankers = [load_ranker(member, seed, verdicts) for member in self.members]
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`."""
-        by_member = self.score_by_member(prompt_ids, prompts, candidates, columns)
-        return [scores_N for scores_N, _ in by_member]
+        return [scores_N for scores_N, _ in self.score_by_member(pools)]
 
-    def score_by_member(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[Scores]:
+    def score_by_member(self, pools: Sequence[Pool]) -> list[Scores]:
         """See `Ranker`; a member's scores are in its own unit."""
         scores_R_P_N: list[list[list[float]]] = []
         for member, ranker in zip(self.members, self.rankers, strict=True):
             with self._naming(member):
-                scores_R_P_N.append(ranker.score(prompt_ids, prompts, candidates, columns))
+                scores_R_P_N.append(ranker.score(pools))
         return [
             (combined(scores_R_N), list(scores_R_N))
             for scores_R_N in zip(*scores_R_P_N, strict=True)
         ]
 
-    def compare(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[Matrix]:
+    def compare(self, pools: Sequence[Pool]) -> list[Matrix]:
         """Half the difference of the scores, in both orders."""
-        scores_P_N = self.score(prompt_ids, prompts, candidates, columns)
-        return [[[(a - b) / 2 for b in scores] for a in scores] for scores in scores_P_N]
+        return [[[(a - b) / 2 for b in scores] for a in scores] for scores in self.score(pools)]
 
 
 def combined(scores_R_N: Sequence[Sequence[float]]) -> list[float]:

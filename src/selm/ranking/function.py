@@ -11,12 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from selm.data.columns import as_json, columns_of
-from selm.data.prompts import as_messages
-from selm.data.schemas import DatasetRow
 from selm.errors import UserError
-from selm.ranking.base import Columns, Prompt, Ranker, RankerKind
-from selm.ranking.preflight import dataset_texts
+from selm.ranking.base import Pool, Ranker, RankerKind
 from selm.ranking.reward_file import blame, load
 from selm.recipe.schema import Ranking
 
@@ -37,39 +33,30 @@ class FunctionRanker(Ranker):
         _check_signature(name_or_path, self.function)
         self.takes = _columns_taken(self.function)
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`.
 
         Raises:
             UserError: the function raised, or returned the wrong number of scores, or one that is
                 no number.
         """
-        columns = [{}] * len(prompts) if columns is None else columns
-        rows = zip(prompt_ids, prompts, candidates, columns, strict=True)
-        return [self._scores(i, list(prompt), texts, row) for i, prompt, texts, row in rows]
+        return [self._scores(pool) for pool in pools]
 
-    def _scores(
-        self, prompt_id: str, prompt: list[dict[str, str]], texts: list[str], columns: Columns
-    ) -> list[float]:
-        wanted = self.takes.of(self.name, {"prompt_id": prompt_id, **columns})
+    def _scores(self, pool: Pool) -> list[float]:
+        texts = pool.texts
+        wanted = self.takes.of(self.name, {"prompt_id": pool.prompt_id, **pool.columns})
         try:
             # A copy: what the function does to the messages must not reach the preferences.
             with chdir("."):  # wherever it goes, we come back: our paths are relative
-                returned = self.function(copy.deepcopy(prompt), list(texts), **wanted)
+                returned = self.function(copy.deepcopy(list(pool.prompt)), list(texts), **wanted)
                 if isinstance(returned, Iterator):  # a generator's code runs only now
                     returned = list(islice(returned, len(texts) + 1))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever it is, SystemExit too, it is the user's code
             where = blame(error, self.file)
-            raise UserError(f"{self.name}: {where}, for the prompt {prompt_id}") from error
-        return self._checked(returned, len(texts), prompt_id)
+            raise UserError(f"{self.name}: {where}, for the prompt {pool.prompt_id}") from error
+        return self._checked(returned, len(texts), pool.prompt_id)
 
     def _checked(self, returned: Any, count: int, prompt_id: str) -> list[float]:
         """As many finite numbers as there are candidates, or a UserError."""
@@ -206,15 +193,9 @@ def _check(ranking: Ranking) -> None:
         )
 
 
-def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
     """Calls the function with the first row."""
-    ranker = _load(ranking)
-    for row in rows[:1]:
-        stored = {"columns": as_json(row["columns"])}
-        pair = {which: as_messages(row[which]) for which in ("chosen", "rejected")}
-        ranker.score(
-            [row["prompt_id"]], [row["prompt"]], [dataset_texts(row)], [columns_of(stored | pair)]
-        )
+    _load(ranking).score(pools[:1])
 
 
 FUNCTION = RankerKind(

@@ -12,17 +12,16 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.escape import one_line
-from selm.ranking.base import Columns, Facts, Matrix, Prompt, Ranker, RankerKind
+from selm.ranking.base import Facts, Matrix, Pool, Prompt, Ranker, RankerKind
 from selm.ranking.verdicts import KEPT, Outcome, Verdict, VerdictLog, read_verdict
 from selm.recipe.places import check_file
 from selm.recipe.schema import Ranking
@@ -67,47 +66,34 @@ class JudgeRanker(Ranker):
         ]
         self._endpoint: Endpoint | None = None
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`: a candidate's mean share of wins over the others, in [0, 1].
 
         Raises:
             UserError: the endpoint refuses to answer, or keeps failing.
         """
-        return [win_shares(matrix) for matrix in self.compare(prompt_ids, prompts, candidates)]
+        return [win_shares(matrix) for matrix in self.compare(pools)]
 
-    def compare(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[Matrix]:
+    def compare(self, pools: Sequence[Pool]) -> list[Matrix]:
         """`comparisons_P_N_N[p][i][j]`: 1 if i won when shown before j, -1 if j did, else 0.
 
         Identical candidates, the diagonal among them, have 0 without being asked about.
         """
-        pools = [
-            (_conversation(prompt), texts)
-            for prompt, texts in zip(prompts, candidates, strict=True)
-        ]
+        asked = [self._questions(pool) for pool in pools]
         prompt_of: dict[str, str] = {}
-        for prompt_id, (conversation, texts) in zip(prompt_ids, pools, strict=True):
-            for i, j in _ordered_pairs(texts):
-                prompt_of.setdefault(self._question(conversation, texts[i], texts[j]), prompt_id)
+        for pool, questions in zip(pools, asked, strict=True):
+            for question in questions.values():
+                prompt_of.setdefault(question, pool.prompt_id)
         new = {q: prompt_id for q, prompt_id in prompt_of.items() if self._kept(q) is None}
         self._ask(new)
         self._say_ties(new)
-        return [self._matrix(conversation, texts) for conversation, texts in pools]
+        matrices = [[[0.0] * len(pool.candidates) for _ in pool.candidates] for pool in pools]
+        for matrix, questions in zip(matrices, asked, strict=True):
+            for (i, j), question in questions.items():
+                matrix[i][j] = _WORTH.get(self._verdict(question).outcome, 0.0)
+        return matrices
 
-    def facts(
-        self, prompts: Sequence[Prompt], candidates: Sequence[list[str]]
-    ) -> dict[str, int | float]:
+    def facts(self, pools: Sequence[Pool]) -> Facts:
         """What verdicts on these pools came to; all of them are known to be there.
 
         Returns:
@@ -117,21 +103,22 @@ class JudgeRanker(Ranker):
         """
         used: dict[str, Verdict] = {}
         flips: list[bool] = []
-        for prompt, texts in zip(prompts, candidates, strict=True):
-            conversation = _conversation(prompt)
-            for i, j in combinations(range(len(texts)), 2):
-                if texts[i] != texts[j]:
-                    questions = [
-                        self._question(conversation, texts[a], texts[b])
-                        for a, b in ((i, j), (j, i))
-                    ]
-                    both = {question: self._verdict(question) for question in questions}
-                    used |= both
-                    flips += _flips(*(verdict.outcome for verdict in both.values()))
+        for questions in map(self._questions, pools):
+            verdicts = {(i, j): self._verdict(question) for (i, j), question in questions.items()}
+            used |= {question: verdicts[cell] for cell, question in questions.items()}
+            for i, j in verdicts:
+                if i < j:
+                    flips += _flips(verdicts[i, j].outcome, verdicts[j, i].outcome)
         return _summary(list(used.values()), flips)
 
-    def _question(self, conversation: str, first: str, second: str) -> str:
-        return fill(self.template, (conversation, first, second))
+    def _questions(self, pool: Pool) -> dict[tuple[int, int], str]:
+        """(i, j) -> the question that shows candidate i before j, of texts that differ."""
+        asked, texts = _conversation(pool.prompt), pool.texts
+        return {
+            (i, j): fill(self.template, (asked, texts[i], texts[j]))
+            for i, j in permutations(range(len(texts)), 2)
+            if texts[i] != texts[j]
+        }
 
     def _key(self, question: str, left_out: frozenset[str]) -> str:
         """A hash of everything that decides the answer; the question holds template and texts.
@@ -155,13 +142,6 @@ class JudgeRanker(Ranker):
         kept = self._kept(question)
         assert kept is not None, "it was asked"
         return kept
-
-    def _matrix(self, conversation: str, texts: Sequence[str]) -> Matrix:
-        matrix = [[0.0] * len(texts) for _ in texts]
-        for i, j in _ordered_pairs(texts):
-            verdict = self._verdict(self._question(conversation, texts[i], texts[j]))
-            matrix[i][j] = _WORTH.get(verdict.outcome, 0.0)
-        return matrix
 
     def _say_ties(self, prompt_of: Mapping[str, str]) -> None:
         """A line for each reason why nobody won, with the first prompt of these."""
@@ -245,11 +225,6 @@ def win_shares(matrix_N_N: Matrix) -> list[float]:
     return shares
 
 
-def _ordered_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
-    pairs = [(i, j) for i in range(len(texts)) for j in range(len(texts))]
-    return [(i, j) for i, j in pairs if texts[i] != texts[j]]
-
-
 def _flips(forward: Outcome, backward: Outcome) -> list[bool]:
     """Whether the order decided; nothing for a pair that was not judged in both orders.
 
@@ -325,19 +300,14 @@ def _check(ranking: Ranking) -> None:
     read_template(ranking)
 
 
-def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
     key = ranking.judge.api_key_env
     if key and not os.environ.get(key, "").strip():
         raise ranking.error("judge.api_key_env", f"{key} is not set in this environment")
 
 
-def _facts(
-    ranking: Ranking,
-    prompts: Sequence[Prompt],
-    candidates: Sequence[list[str]],
-    verdicts: Path | None,
-) -> Facts:
-    return JudgeRanker(ranking, verdicts).facts(prompts, candidates)
+def _facts(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> Facts:
+    return JudgeRanker(ranking, verdicts).facts(pools)
 
 
 JUDGE = RankerKind(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
-from selm.ranking.base import Facts, Prompt, Ranker, RankerKind
+from selm.ranking.base import Facts, Pool, Ranker, RankerKind
 from selm.ranking.ensemble import ENSEMBLE
 from selm.ranking.function import FUNCTION
 from selm.ranking.judge import JUDGE
 from selm.ranking.pairrm import PAIRRM
+from selm.ranking.preflight import pool_of_dataset
 from selm.ranking.random import RANDOM
 from selm.ranking.refused import PromptRefused
 from selm.ranking.reward_model import REWARD_MODEL
@@ -84,9 +85,10 @@ def look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     Args:
         rows: the dataset's, a few of them (`portions.sample`).
     """
+    pools = [pool_of_dataset(row) for row in rows]
     for member in ranking.members:
         with naming(member):
-            kind_of(member).look(member, rows)
+            kind_of(member).look(member, pools)
 
 
 @contextmanager
@@ -104,10 +106,7 @@ def naming(ranking: Ranking) -> Iterator[None]:
 
 
 def ranking_facts(
-    ranking: Ranking,
-    prompts: Sequence[Prompt],
-    candidates: Sequence[list[str]],
-    verdicts: Path | None,
+    ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None
 ) -> dict[str, Facts]:
     """What scoring these pools came to, by ranker: verdicts, tokens, texts cut; for the manifest.
 
@@ -115,7 +114,7 @@ def ranking_facts(
     that was killed and resumed. Rankers without anything to say have no entry.
     """
     return {
-        label: facts(member, prompts, candidates, verdicts)
+        label: facts(member, pools, verdicts)
         for label, member in zip(member_labels(ranking), ranking.members, strict=True)
         if (facts := kind_of(member).facts) is not None
     }

@@ -14,19 +14,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from selm.data.schemas import DatasetRow, Message
+from selm.data.schemas import Message
 from selm.errors import UserError
 from selm.escape import well_formed
-from selm.ranking.base import (
-    Columns,
-    Matrix,
-    Prompt,
-    Ranker,
-    RankerKind,
-    scores_of,
-)
+from selm.ranking.base import Matrix, Pool, Prompt, Ranker, RankerKind, scores_of
 from selm.ranking.batches import DTYPES, TOKENS_PER_BATCH, batches
-from selm.ranking.preflight import check_hub, dataset_texts, readable
+from selm.ranking.preflight import check_hub, readable
 from selm.ranking.refused import PromptRefused
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Ranking
@@ -100,23 +93,11 @@ class PairRMRanker(Ranker):
             TOKENS_PER_BATCH[self.device] if tokens_per_batch == "auto" else int(tokens_per_batch)
         )
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`."""
-        return [scores_of(matrix) for matrix in self.compare(prompt_ids, prompts, candidates)]
+        return [scores_of(matrix) for matrix in self.compare(pools)]
 
-    def compare(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[Matrix]:
+    def compare(self, pools: Sequence[Pool]) -> list[Matrix]:
         """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j.
 
         Both orders of a pair are computed: they are different inputs.
@@ -124,10 +105,7 @@ class PairRMRanker(Ranker):
         Raises:
             UserError: a turn is neither the user's nor the assistant's, or a logit is no number.
         """
-        rows = [
-            rendered(prompt_id, prompt, texts)
-            for prompt_id, prompt, texts in zip(prompt_ids, prompts, candidates, strict=True)
-        ]
+        rows = [rendered(pool) for pool in pools]
         rows = [(well_formed(source), [*map(well_formed, texts)]) for source, texts in rows]
         keys = {(p, i, j): (rows[p][0], rows[p][1][i], rows[p][1][j]) for p, i, j in _cells(rows)}
         distinct = list(dict.fromkeys(keys.values()))
@@ -135,8 +113,9 @@ class PairRMRanker(Ranker):
         matrices = [[[0.0] * len(texts) for _ in texts] for _, texts in rows]
         for (p, i, j), key in keys.items():
             if not math.isfinite(logits[key]):
+                prompt_id = pools[p].prompt_id
                 raise UserError(
-                    f"{self.section}.dtype: PairRM compares the candidates of {prompt_ids[p]} with "
+                    f"{self.section}.dtype: PairRM compares the candidates of {prompt_id} with "
                     f"{logits[key]}: the number is too large for {self.dtype}, or the weights "
                     "are damaged"
                 )
@@ -218,30 +197,32 @@ class PairRMRanker(Ranker):
         return logits.tolist()
 
 
-def rendered(prompt_id: str, prompt: Prompt, candidates: Sequence[str]) -> tuple[str, list[str]]:
+def rendered(pool: Pool) -> tuple[str, list[str]]:
     """What PairRM reads: the source and the candidates.
 
     One user turn is read as it is. A conversation is written as `Blender.compare_conversations`
     does: the user's turns in the source, the assistant's in the candidate.
 
+    >>> from selm.ranking.base import Candidate
     >>> hello, again = {"role": "user", "content": "Hello"}, {"role": "user", "content": "Again"}
     >>> hi = {"role": "assistant", "content": "Hi"}
-    >>> rendered("p", [hello], ["Good day"])
+    >>> candidates = [Candidate("Good day", "policy")]
+    >>> rendered(Pool("p", [hello], candidates))
     ('Hello', ['Good day'])
-    >>> source, texts = rendered("p", [hello, hi, again], ["Good day"])
+    >>> source, texts = rendered(Pool("p", [hello, hi, again], candidates))
     >>> source.removeprefix(_CONVERSATION)
     'USER: Hello\\nAssistant: <Response 1>\\nUSER: Again\\nAssistant: <Response 2>'
     >>> texts
     ['<Response 1>: Hi\\n<Response 2>: Good day']
     """
-    asked, answered = _turns(prompt_id, prompt)
+    asked, answered = _turns(pool.prompt_id, pool.prompt)
     if not answered:
-        return asked[0], list(candidates)
+        return asked[0], pool.texts
     questions = [f"USER: {u}\nAssistant: <Response {n}>" for n, u in enumerate(asked, start=1)]
     source = _CONVERSATION + "\n".join(questions)
     texts = [
         "\n".join(f"<Response {n}>: {a}" for n, a in enumerate([*answered, text], start=1))
-        for text in candidates
+        for text in pool.texts
     ]
     return source, texts
 
@@ -293,7 +274,7 @@ def _load(ranking: Ranking, seed: int, verdicts: Path | None) -> PairRMRanker:
     return PairRMRanker(name, ranking.revision, ranking.dtype, ranking.tokens_per_batch, section)
 
 
-def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
     """Loads it from a folder, for it is small."""
     name = ranking.name_or_path or DEFAULT
     if not is_local_path(name):
@@ -302,7 +283,7 @@ def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
     from selm.ranking.pairrm_model import load
 
     load(name, ranking.revision, ranking.section)
-    readable(rows, lambda row: rendered(row["prompt_id"], row["prompt"], dataset_texts(row)))
+    readable(pools, rendered)
 
 
 def _tokens(candidates: int, prompt: float, response: float) -> float:

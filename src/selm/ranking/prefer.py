@@ -11,8 +11,8 @@ from selm.data.schemas import PreferenceRow, ResponseRow
 from selm.errors import UserError
 from selm.ranking.kinds import in_words, member_labels, ranking_facts
 from selm.ranking.refused import REASON
-from selm.ranking.scoring import pool_of_texts, score_pools
-from selm.ranking.selection import UPDATE_RULES, Pair, pool, role
+from selm.ranking.scoring import score_pools
+from selm.ranking.selection import UPDATE_RULES, Pair, pool_of, role
 from selm.ranking.summary import Ranked, summary
 from selm.recipe.schema import Ranking, Recipe
 
@@ -68,14 +68,13 @@ def facts(
     rows: Sequence[ResponseRow], recipe: Recipe, verdicts: Path
 ) -> dict[str, dict[str, int | float]]:
     """What ranking these rows came to: see `ranking_facts`."""
-    choosable = _choosable(rows, recipe.ranking)
-    texts = [[candidate.text for candidate in pool(r, recipe.ranking.pool)] for r in choosable]
-    return ranking_facts(recipe.ranking, [row["prompt"] for row in choosable], texts, verdicts)
+    pools = [pool_of(row, recipe.ranking.pool) for row in _choosable(rows, recipe.ranking)]
+    return ranking_facts(recipe.ranking, pools, verdicts)
 
 
 def _choosable(rows: Sequence[ResponseRow], ranking: Ranking) -> list[ResponseRow]:
     """Rows with two distinct candidates or more: the others are not sent to a ranker."""
-    return [row for row in rows if len(pool(row, ranking.pool)) > 1]
+    return [row for row in rows if len(pool_of(row, ranking.pool).candidates) > 1]
 
 
 def _rank(
@@ -86,22 +85,18 @@ def _rank(
     None for a row whose prompt the ranker cannot read.
     """
     ranking = recipe.ranking
-    candidates = [pool(row, ranking.pool) for row in rows]
-    pools = [
-        pool_of_texts(row, [candidate.text for candidate in of_row])
-        for row, of_row in zip(rows, candidates, strict=True)
-    ]
+    pools = [pool_of(row, ranking.pool) for row in rows]
     what = f"ranking with {ranking.ranker}"
     scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
     return [
-        Ranked(row, of_row, found["scores"], found["member_scores"]) if found["scores"] else None
-        for row, of_row, found in zip(rows, candidates, scored, strict=True)
+        Ranked(row, pool, found["scores"], found["member_scores"]) if found["scores"] else None
+        for row, pool, found in zip(rows, pools, scored, strict=True)
     ]
 
 
 def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:
     """The pair, or the reason why there is none."""
-    pair = UPDATE_RULES[ranking.update_rule](ranked.pool, ranked.scores)
+    pair = UPDATE_RULES[ranking.update_rule](ranked.pool.candidates, ranked.scores)
     if pair is None:
         return "tie"
     margin = ranked.scores[pair.chosen] - ranked.scores[pair.rejected]
@@ -112,7 +107,7 @@ def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:
 def _preference(ranked: Ranked, pair: Pair) -> PreferenceRow:
     """The explored response is the policy's first sample."""
     row = ranked.row
-    chosen, rejected = ranked.pool[pair.chosen], ranked.pool[pair.rejected]
+    chosen, rejected = (ranked.pool.candidates[i] for i in (pair.chosen, pair.rejected))
     return {
         "prompt_id": row["prompt_id"],
         "prompt": row["prompt"],

@@ -7,9 +7,13 @@ at when they are here.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from selm.data.columns import as_json, columns_of
+from selm.data.prompts import as_messages
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.escape import one_line
+from selm.ranking.base import Candidate, Pool
+from selm.ranking.selection import distinct
 from selm.recipe.schema import Ranking
 
 
@@ -24,20 +28,23 @@ def check_hub(ranking: Ranking, name: str) -> None:
         raise ranking.error("name_or_path", f"{name}: {reason}") from error
 
 
-def readable(rows: Sequence[DatasetRow], read: Callable[[DatasetRow], Any]) -> None:
-    """The first row's UserError if all rows raise one; a stage drops some rows, not all."""
+def readable(pools: Sequence[Pool], read: Callable[[Pool], Any]) -> None:
+    """The first pool's UserError if all pools raise one; a stage drops some rows, not all."""
     refusals = []
-    for row in rows:
+    for pool in pools:
         try:
-            read(row)
+            read(pool)
         except UserError as error:
             refusals.append(error)
-    if refusals and len(refusals) == len(rows):
+    if refusals and len(refusals) == len(pools):
         raise refusals[0]
 
 
-def dataset_texts(row: DatasetRow) -> list[str]:
-    """Distinct candidates for a look at a ranker: the dataset's, or any where it has none."""
-    if row["chosen"] is None:
-        return ["Yes.", "No."]
-    return list(dict.fromkeys((row["chosen"], row["rejected"])))
+def pool_of_dataset(row: DatasetRow) -> Pool:
+    """The dataset's two responses, or any two where it has none."""
+    texts = {which: row[which] for which in ("chosen", "rejected") if row[which] is not None}
+    pair = {which: as_messages(row[which]) for which in ("chosen", "rejected")}
+    written = texts or {"chosen": "Yes.", "rejected": "No."}
+    candidates = distinct([Candidate(text, source) for source, text in written.items()])
+    columns = columns_of({"columns": as_json(row["columns"])} | pair)
+    return Pool(row["prompt_id"], row["prompt"], candidates, columns)

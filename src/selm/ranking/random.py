@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from selm.ranking.base import Columns, Prompt, Ranker, RankerKind
+from selm.ranking.base import Pool, Ranker, RankerKind
 
 
 class RandomRanker(Ranker):
@@ -12,18 +12,14 @@ class RandomRanker(Ranker):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`."""
         return [
-            [random.Random(f"{self.seed}/{prompt_id}/{n}").random() for n in range(len(texts))]
-            for prompt_id, texts in zip(prompt_ids, candidates, strict=True)
+            [self._number(pool.prompt_id, n) for n in range(len(pool.candidates))] for pool in pools
         ]
+
+    def _number(self, prompt_id: str, n: int) -> float:
+        return random.Random(f"{self.seed}/{prompt_id}/{n}").random()
 
 
 RANDOM = RankerKind(load=lambda ranking, seed, verdicts: RandomRanker(seed), pairwise=False)

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from selm.errors import UserError
 from selm.escape import one_line
+from selm.ranking.base import Pool
 
 REASON = "refused_by_ranker"  # as dropped rows are counted
 
@@ -22,25 +23,23 @@ class PromptRefused(UserError):
 
 
 def of_the_others(
-    prompt_ids: Sequence[str], score: Callable[[Sequence[int]], Sequence[T]]
-) -> dict[int, T]:
-    """What `score` gives for the prompts at these indices, of those that are not refused.
+    pools: Sequence[Pool], score: Callable[[Sequence[Pool]], Sequence[T]]
+) -> dict[str, T]:
+    """prompt_id -> what `score` gives for its pool, of those that are not refused.
 
     Args:
-        score: of a list of indices; raises `PromptRefused` at the first that it cannot read.
-
-    Returns:
-        index -> result; indices of refused prompts are missing. A line says why, for the first.
+        score: raises `PromptRefused` at the first pool that it cannot read. A line says why.
     """
-    left = list(range(len(prompt_ids)))
+    left = list(pools)
     while left:
         try:
-            return dict(zip(left, score(left), strict=True))
+            found = score(left)
+            return {pool.prompt_id: one for pool, one in zip(left, found, strict=True)}
         except PromptRefused as error:
-            if len(left) == len(prompt_ids):
+            if len(left) == len(pools):
                 tqdm.write(one_line(f"{error}: the prompt is dropped"))
-            kept = [i for i in left if prompt_ids[i] != error.prompt_id]
-            if kept == left:
+            kept = [pool for pool in left if pool.prompt_id != error.prompt_id]
+            if len(kept) == len(left):
                 raise
             left = kept
     return {}

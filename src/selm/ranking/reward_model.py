@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model.shape import shape_of
-from selm.ranking.base import Columns, Facts, Prompt, Ranker, RankerKind
+from selm.ranking.base import Facts, Pool, Ranker, RankerKind
 from selm.ranking.batches import TOKENS_PER_BATCH, batches
-from selm.ranking.preflight import check_hub, dataset_texts, readable
+from selm.ranking.preflight import check_hub, readable
 from selm.ranking.refused import PromptRefused
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Ranking
@@ -39,13 +38,7 @@ class RewardModelRanker(Ranker):
         self.model.config.use_cache = False
         self.pad = self.model.config.get_text_config().pad_token_id
 
-    def score(
-        self,
-        prompt_ids: Sequence[str],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[list[str]],
-        columns: Sequence[Columns] | None = None,
-    ) -> list[list[float]]:
+    def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`. Each distinct text of a prompt is computed once, in batches of like length.
 
         Raises:
@@ -53,23 +46,23 @@ class RewardModelRanker(Ranker):
             UserError: a score is no number, or the model's output is not one number per text.
         """
         encoded: dict[tuple[int, str], Encoded] = {}
-        for i, (prompt, texts) in enumerate(zip(prompts, candidates, strict=True)):
+        for i, pool in enumerate(pools):
             try:
-                for text in dict.fromkeys(texts):
-                    encoded[i, text] = self.encoder.encode(prompt, text)
+                for text in dict.fromkeys(pool.texts):
+                    encoded[i, text] = self.encoder.encode(pool.prompt, text)
             except UserError as error:
-                prompt_id = prompt_ids[i]
-                raise PromptRefused(f"{error}, for the prompt {prompt_id}", prompt_id) from error
+                message = f"{error}, for the prompt {pool.prompt_id}"
+                raise PromptRefused(message, pool.prompt_id) from error
         self._warn(list(encoded.values()))
         scores = dict(zip(encoded, self._scores(list(encoded.values())), strict=True))
         for (i, _), score in scores.items():
             if not math.isfinite(score):
                 raise UserError(
                     f"{self.settings.name_or_path}: the score {score} for the prompt "
-                    f"{prompt_ids[i]} is not a number; "
+                    f"{pools[i].prompt_id} is not a number; "
                     f"{self.settings.section}.dtype=float32 may help"
                 )
-        return [[scores[i, text] for text in texts] for i, texts in enumerate(candidates)]
+        return [[scores[i, text] for text in pool.texts] for i, pool in enumerate(pools)]
 
     def _warn(self, encoded: Sequence["Encoded"]) -> None:
         cuts = Counter(text.cut for text in encoded)
@@ -150,7 +143,7 @@ def _check(ranking: Ranking) -> None:
         )
 
 
-def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
+def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
     """Tokenises the prompts; of a model in a folder, looks at names and shapes of its weights."""
     from selm.ranking.reward_model_parts import load_encoder, load_model
 
@@ -159,26 +152,21 @@ def _look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
         check_hub(ranking, name)
     encoder = load_encoder(ranking)
 
-    def read(row: DatasetRow) -> None:
+    def read(pool: Pool) -> None:
         try:
-            encoder.encode(row["prompt"], dataset_texts(row)[0])
+            encoder.encode(pool.prompt, pool.texts[0])
         except UserError as error:
-            raise UserError(f"{error}, for the prompt {row['prompt_id']}") from error
+            raise UserError(f"{error}, for the prompt {pool.prompt_id}") from error
 
-    readable(rows, read)
+    readable(pools, read)
     if is_local_path(name) and not ranking.trust_remote_code:  # foreign code may want real numbers
         load_model(ranking, "meta")
 
 
-def _facts(
-    ranking: Ranking,
-    prompts: Sequence[Prompt],
-    candidates: Sequence[list[str]],
-    verdicts: Path | None,
-) -> Facts:
+def _facts(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> Facts:
     from selm.ranking.reward_model_parts import load_encoder
 
-    return load_encoder(ranking).facts(prompts, candidates)
+    return load_encoder(ranking).facts(pools)
 
 
 def _parameters(ranking: Ranking) -> float:

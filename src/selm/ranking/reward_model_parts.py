@@ -25,7 +25,7 @@ from transformers.utils import find_adapter_config_file, logging
 from selm.errors import UserError
 from selm.escape import one_line, well_formed
 from selm.model.template import render, takes_system, without_system
-from selm.ranking.base import Prompt
+from selm.ranking.base import Facts, Pool, Prompt
 from selm.ranking.batches import DTYPES
 from selm.recipe.schema import Ranking
 
@@ -88,15 +88,13 @@ class Encoder:
             )
         return found
 
-    def facts(
-        self, prompts: Sequence[Prompt], candidates: Sequence[list[str]]
-    ) -> dict[str, int | float]:
+    def facts(self, pools: Sequence[Pool]) -> Facts:
         """How many texts there are, and how many of them were cut; refused ones do not count."""
-        pairs = {(i, text) for i, texts in enumerate(candidates) for text in texts}
         cuts: Counter[str] = Counter()
-        for i, text in pairs:
-            with suppress(UserError):  # said when it was to be scored
-                cuts[self.encode(prompts[i], text).cut] += 1
+        for pool in pools:
+            for text in set(pool.texts):
+                with suppress(UserError):  # said when it was to be scored
+                    cuts[self.encode(pool.prompt, text).cut] += 1
         return {
             "texts": cuts.total(),
             "cut_prompts": cuts["prompt"] + cuts["response"],

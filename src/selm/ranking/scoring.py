@@ -3,35 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
 
-from selm.data.columns import columns_of
-from selm.data.schemas import Message, ResponseRow, ScoreRow
-from selm.ranking.base import Ranker, Scores
+from selm.data.schemas import ScoreRow
+from selm.ranking.base import Pool, Ranker, Scores
 from selm.ranking.kinds import kind_of, load_ranker
 from selm.ranking.refused import of_the_others
 from selm.recipe.schema import Ranking
 from selm.run.shards import run_shards
 from selm.run.workers import Work, Workers
-
-
-class Pool(TypedDict):
-    """What a ranker gets of a row."""
-
-    prompt_id: str
-    prompt: list[Message]
-    texts: list[str]
-    columns: dict[str, Any]
-
-
-def pool_of_texts(row: ResponseRow, texts: list[str]) -> Pool:
-    """These texts are the candidates, whatever the row holds."""
-    return {
-        "prompt_id": row["prompt_id"],
-        "prompt": row["prompt"],
-        "texts": texts,
-        "columns": columns_of(row),
-    }
 
 
 def score_pools(
@@ -73,26 +52,16 @@ def score_shard(pools: Sequence[Pool], ranker: Ranker) -> list[ScoreRow]:
 
     A pool of one text, repeated, is not sent to a pairwise ranker: it is a tie.
     """
-    ties = [ranker.pairwise and len(set(pool["texts"])) == 1 for pool in pools]
-    sent = [pool for pool, tie in zip(pools, ties, strict=True) if not tie]
-    ids = [pool["prompt_id"] for pool in sent]
-    found = of_the_others(ids, lambda at: _scores([sent[i] for i in at], ranker))
-    scores = {ids[i]: of_pool for i, of_pool in found.items()}
-    for pool, tie in zip(pools, ties, strict=True):
-        if tie:
-            scores[pool["prompt_id"]] = ([ranker.tie] * len(pool["texts"]), [])
+
+    def is_tie(pool: Pool) -> bool:
+        return ranker.pairwise and len(set(pool.texts)) == 1
+
+    scores = of_the_others([pool for pool in pools if not is_tie(pool)], ranker.score_by_member)
+    for pool in filter(is_tie, pools):
+        scores[pool.prompt_id] = ([ranker.tie] * len(pool.candidates), [])
     nothing: Scores = ([], [])
     return [
-        {"prompt_id": pool["prompt_id"], "scores": scores_N, "member_scores": scores_R_N}
+        {"prompt_id": pool.prompt_id, "scores": scores_N, "member_scores": scores_R_N}
         for pool in pools
-        for scores_N, scores_R_N in [scores.get(pool["prompt_id"], nothing)]
+        for scores_N, scores_R_N in [scores.get(pool.prompt_id, nothing)]
     ]
-
-
-def _scores(pools: Sequence[Pool], ranker: Ranker) -> list[Scores]:
-    return ranker.score_by_member(
-        [pool["prompt_id"] for pool in pools],
-        [pool["prompt"] for pool in pools],
-        [pool["texts"] for pool in pools],
-        [pool["columns"] for pool in pools],
-    )

@@ -4,24 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from selm.data.columns import columns_of
 from selm.data.prompts import as_text
-from selm.data.schemas import FinishReason, ResponseRow
-
-Pool = Literal["dataset_and_samples", "samples"]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One response in the pool of a prompt.
-
-    Attributes:
-        source: "chosen" or "rejected" of the dataset, or "policy".
-        finish_reason: "length" if the policy was cut at its token limit.
-    """
-
-    text: str
-    source: Literal["chosen", "rejected", "policy"]
-    finish_reason: FinishReason = "stop"
+from selm.data.schemas import ResponseRow
+from selm.ranking.base import Candidate, Pool
 
 
 @dataclass(frozen=True)
@@ -44,8 +30,8 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(kept.values())
 
 
-def pool(row: ResponseRow, which: Pool) -> list[Candidate]:
-    """The distinct candidates of a row.
+def pool_of(row: ResponseRow, which: str) -> Pool:
+    """The distinct candidates of a row; `which` is the recipe's `ranking.pool`.
 
     `dataset_and_samples`: {y_w, y_l, y, ...}, the dataset's first, as the paper has it. `samples`:
     the policy's alone, which is also what a dataset of prompts leaves.
@@ -59,7 +45,8 @@ def pool(row: ResponseRow, which: Pool) -> list[Candidate]:
         Candidate(text, "policy", finish_reason)
         for text, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True)
     ]
-    return distinct(of_policy if which == "samples" else of_dataset + of_policy)
+    candidates = distinct(of_policy if which == "samples" else of_dataset + of_policy)
+    return Pool(row["prompt_id"], row["prompt"], candidates, columns_of(row))
 
 
 def best_worst(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from selm.data.schemas import ResponseRow
-from selm.ranking.selection import Candidate
+from selm.ranking.base import Candidate, Pool
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -22,23 +22,22 @@ Opinion = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Ranked:
-    """A row, its distinct candidates and their scores."""
+    """A row, its pool of distinct candidates and their scores."""
 
     row: ResponseRow
-    pool: list[Candidate]
+    pool: Pool
     scores: list[float]
     member_scores: list[list[float]]
 
     @property
     def explored(self) -> int:
         """Index of the policy's first sample; of the dataset's response if that has its text."""
-        texts = [candidate.text for candidate in self.pool]
-        return texts.index(self.row["responses"][0])
+        return self.pool.texts.index(self.row["responses"][0])
 
     def of(self, source: str) -> int | None:
         """Index of the first candidate from there, if there is one in the pool."""
-        found = [i for i, candidate in enumerate(self.pool) if candidate.source == source]
-        return found[0] if found else None
+        candidates = enumerate(self.pool.candidates)
+        return next((i for i, candidate in candidates if candidate.source == source), None)
 
 
 def summary(ranked: Sequence[Ranked], rankers: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def summary(ranked: Sequence[Ranked], rankers: Sequence[str]) -> dict[str, Any]:
         length_correlation: see there; None where it is not defined.
         agreement: one entry per two rankers; the dataset's own labels count as one.
     """
-    opinions = {"the dataset": [_of_dataset(one.pool) for one in ranked]}
+    opinions = {"the dataset": [_of_dataset(one.pool.candidates) for one in ranked]}
     opinions |= {name: [one.member_scores[r] for one in ranked] for r, name in enumerate(rankers)}
     return {
         "rows": len(ranked),
@@ -67,7 +66,7 @@ def summary(ranked: Sequence[Ranked], rankers: Sequence[str]) -> dict[str, Any]:
         "scores": _quantiles(ranked),
         "length_correlation": length_correlation(
             [one.scores for one in ranked],
-            [[len(candidate.text) for candidate in one.pool] for one in ranked],
+            [[len(text) for text in one.pool.texts] for one in ranked],
         ),
         "agreement": [
             {"rankers": [a, b], **counts}
@@ -137,7 +136,7 @@ def _centred(values_P_N: Sequence[Sequence[float]]) -> np.ndarray:
 def _quantiles(ranked: Sequence[Ranked]) -> dict[str, list[float]]:
     scores: dict[str, list[float]] = {}
     for one in ranked:
-        for candidate, score in zip(one.pool, one.scores, strict=True):
+        for candidate, score in zip(one.pool.candidates, one.scores, strict=True):
             scores.setdefault(candidate.source, []).append(score)
     return {
         source: [round(float(bound), 6) for bound in np.quantile(found, QUANTILES)]
