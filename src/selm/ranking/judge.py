@@ -151,7 +151,7 @@ class JudgeRanker(Ranker):
                 first = questions[0]
                 line = (
                     f"{self.model}: {len(questions)} of {len(prompt_of)} verdicts are ties, "
-                    f"{outcome}; the first is of the prompt {prompt_of[first]}: "
+                    f"{outcome}; the first one is for the prompt {prompt_of[first]}: "
                     f"{self._verdict(first).answer[:_SHOWN]!r}"
                 )
                 tqdm.write(one_line(line))
