@@ -21,9 +21,9 @@ from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Judge, Ranking
 from selm.report.metrics import metrics
 from selm.report.results import Results
-from selm.run.artifacts import _revisions
 from selm.run.lineage import recipe_part
 from selm.run.plan import Run, script
+from selm.run.writing import _revisions
 
 HI = [{"role": "user", "content": "Hi"}]
 
