@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 
 from selm import cli
 from selm.errors import OutsideError, SharedError, UserError
-from selm.training.finite import all_finite, first_not_finite, require_finite_files
+from selm.model.finite import all_finite, first_not_finite, require_finite_files
 from selm.training.resume import FILES, last_complete_checkpoint, seal
 from selm.training.trainer import SELMTrainer
 

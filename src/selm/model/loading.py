@@ -27,8 +27,8 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from selm import memory
 from selm.errors import OutsideError, UserError
+from selm.model.finite import all_finite, first_not_finite
 from selm.recipe.schema import Model
-from selm.training.finite import all_finite, first_not_finite
 
 # Old checkpoints hold these tables beside the weights; they are computed when a model is built.
 _NO_WEIGHTS = re.compile(r"(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids)$")

@@ -11,8 +11,8 @@ import torch
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.files import write_text
+from selm.model.finite import all_finite, first_not_finite
 from selm.run.hashes import sha256
-from selm.training.finite import all_finite, first_not_finite
 
 # Written into a save last: the hash of each of its files.
 FILES = "files.json"

@@ -19,12 +19,12 @@ from selm.data.portions import training_portion
 from selm.errors import UserError
 from selm.files import write_text
 from selm.model import loading
+from selm.model.finite import require_finite_files
 from selm.model.probe import load_chat
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
 from selm.training.config import training_arguments
 from selm.training.examples import TokenRow, as_pair, length, tokenize
-from selm.training.finite import require_finite_files
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
 from selm.training.resume import check_resumable, last_complete_checkpoint, seal

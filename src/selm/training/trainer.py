@@ -18,16 +18,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
-from selm.model.probe import make_chat
-from selm.training.config import SELMConfig
-from selm.training.examples import length, tokenize
-from selm.training.finite import (
+from selm.model.finite import (
     all_finite,
     diverged,
     in_optimizer,
     overflowed,
     require_finite_reference,
 )
+from selm.model.probe import make_chat
+from selm.training.config import SELMConfig
+from selm.training.examples import length, tokenize
 from selm.training.forward import (
     METRICS_OF_LOGITS,
     PAIR_KEYS,
