@@ -1,4 +1,4 @@
-"""Markdown of reports and cards, in which the words of others have no effect (see `escape.py`)."""
+"""Markdown of reports and cards, in which foreign text has no effect (see `escape.py`)."""
 
 import re
 import textwrap
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from selm.escape import one_line, visible
 
-# With a meaning in Markdown or HTML. An underscore within a word has none.
+# Characters with a meaning in Markdown or HTML. An underscore within a word has none.
 _MARKUP = re.compile(r"[\\`*\[\]<>|~$&@]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^([#+=-])|^(\d{1,9})([.)])(?=\s|$)", re.MULTILINE)
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(?=:)|\bwww(?=\.)")
@@ -34,7 +34,7 @@ def _escaped_start(found: re.Match[str]) -> str:
 
 
 def code(text: str) -> str:
-    """Inline code, with longer marks where the text has some itself.
+    """Inline code, with longer marks if the text contains some.
 
     >>> code("a`b")
     '``a`b``'
@@ -46,7 +46,7 @@ def code(text: str) -> str:
 
 
 def fenced(text: str, language: str = "text") -> str:
-    """A code block: newlines stay, nothing is rendered. Longer fences where the text has its own.
+    """A code block: newlines stay, nothing is rendered. Fences are longer if the text has some.
 
     >>> print(fenced("hello"))
     ```text
@@ -59,7 +59,7 @@ def fenced(text: str, language: str = "text") -> str:
 
 
 def wrapped(text: str, width: int = 96) -> str:
-    """Each line of the text broken at spaces; its own newlines stay."""
+    """The text with long lines broken at spaces; its own newlines stay."""
     return "\n".join(
         textwrap.fill(line, width, replace_whitespace=False) for line in text.strip().split("\n")
     )

@@ -28,19 +28,19 @@ class Device:
     other_gb: float
 
     def seconds(self, flops: float) -> float:
-        """Of arithmetic on many tokens at once."""
+        """The time of arithmetic on many tokens at once."""
         return flops / (self.tflops * 1e12 * self.mfu)
 
     def decode_seconds(self, flops: float) -> float:
-        """Of arithmetic on one token of each of some sequences."""
+        """The time of arithmetic on one token each of several sequences."""
         return flops / (self.tflops * 1e12 * self.decode_mfu)
 
     def read_seconds(self, size_bytes: float) -> float:
-        """Of moving so many bytes between memory and processor."""
+        """The time to move this many bytes between memory and processor."""
         return size_bytes / (self.gb_per_second * GB)
 
     def memory(self, **tensor_bytes: float) -> Memory:
-        """Of a process with these tensors, by kind, and what it takes beside them."""
+        """The memory of a process with these tensors, and what it needs beside them."""
         other = self.other_gb * GB + UNUSED_SHARE * sum(tensor_bytes.values())
         return Memory(**tensor_bytes, other=other)
 
@@ -57,7 +57,7 @@ DEVICES = _read()
 
 
 def device_of(recipe: Recipe) -> Device:
-    """The device of the recipe's `estimate`, with the numbers that it gives itself."""
+    """The device in the recipe's `estimate`, with the numbers that the recipe overrides."""
     row, given = DEVICES[recipe.estimate.device], recipe.estimate
     own = {key: getattr(given, key) for key in ("memory_gb", "tflops", "mfu")}
     return replace(row, **{key: value for key, value in own.items() if value is not None})

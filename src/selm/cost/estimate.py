@@ -21,7 +21,7 @@ ESTIMATES = {
 
 
 def unknown(recipe: Recipe) -> str | None:
-    """Why there can be no estimate, and how there can be one; None if nothing is missing."""
+    """Why there is no estimate, and how to get one; None if nothing is missing."""
     model = recipe.model
     if shape_of(model.name_or_path, model.revision) is None:
         revision = "" if model.revision == "main" else f" --revision {model.revision}"
@@ -35,20 +35,20 @@ def unknown(recipe: Recipe) -> str | None:
 
 
 def stage_cost(recipe: Recipe, stage: str, t: int | None) -> Cost:
-    """The estimate of one stage of the plan; only where `unknown` is None."""
+    """The estimate of one stage of the plan; call it only if `unknown` is None."""
     if t is None:  # the report
         return Cost(seconds=device_of(recipe).start_seconds)
     return ESTIMATES[stage](recipe, t)
 
 
 def processes_on_a_device(recipe: Recipe, stage: str) -> int:
-    """Training processes share the memory of the one CPU; every GPU has one of its own."""
+    """Training processes share the memory of a CPU; each GPU holds one process."""
     shared = stage == "checkpoint" and recipe.estimate.device == "cpu"
     return num_processes(recipe) if shared else 1
 
 
 def peak_bytes(recipe: Recipe, stage: str, t: int | None) -> float:
-    """What the stage takes of one device's memory."""
+    """The memory that the stage needs on one device."""
     return stage_cost(recipe, stage, t).memory.total * processes_on_a_device(recipe, stage)
 
 
@@ -57,7 +57,7 @@ def fits(recipe: Recipe, stage: str, t: int | None) -> bool:
 
 
 def run_cost(recipe: Recipe, stages: Sequence[tuple[str, int | None]]) -> Cost:
-    """Of the whole run: seconds and disk, resume points included; memory is that of training."""
+    """The estimate of the run: seconds and disk, with resume points; memory of training."""
     costs = [stage_cost(recipe, stage, t) for stage, t in stages]
     trainings = [
         stage_cost(recipe, stage, t).memory for stage, t in stages if stage == "checkpoint"

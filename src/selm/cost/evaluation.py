@@ -1,4 +1,4 @@
-"""What evaluations take: answers to the held-out split, and their scores."""
+"""Estimates of the evaluation: answers to the held-out split, and their scores."""
 
 from selm.cost.generation import answers_cost
 from selm.cost.quantities import Cost
@@ -13,6 +13,6 @@ def answering_cost(recipe: Recipe, t: int) -> Cost:
 
 
 def scoring_cost(recipe: Recipe, t: int) -> Cost:
-    """The estimate of `scripts/evaluate.py`; the base model's answers are compared with none."""
+    """The estimate of `scripts/evaluate.py`; the base model's are not compared."""
     rows = held_out_rows(recipe)
     return scores_cost(recipe, recipe.held_out_ranking(), rows, pool=1 if t == 0 else 2)

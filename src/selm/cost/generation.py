@@ -1,4 +1,4 @@
-"""What generation takes: the start, and what its engine says (`generation/<engine>.py`)."""
+"""The estimate of generation: the start, plus the engine's own (`generation/<engine>.py`)."""
 
 from selm.cost.devices import device_of
 from selm.cost.quantities import (
@@ -19,7 +19,7 @@ def cost(recipe: Recipe, t: int) -> Cost:
 
 
 def answers_cost(recipe: Recipe, rows: int, samples: int) -> Cost:
-    """Of so many answers to each of so many prompts."""
+    """The estimate for this many answers to each of this many prompts."""
     device, shape, answers = device_of(recipe), model_shape(recipe), rows * samples
     response = min(recipe.estimate.response_tokens, recipe.generation.max_tokens)
     estimate = KINDS[recipe.generation.engine].cost
@@ -34,7 +34,7 @@ def answers_cost(recipe: Recipe, rows: int, samples: int) -> Cost:
 
 
 def _workers(recipe: Recipe) -> int:
-    """Engines at work at a time: as many as the GPUs of training carry, unless the recipe says."""
+    """The number of engines: as many as the training's GPUs hold, unless the recipe sets it."""
     if recipe.estimate.device == "cpu":
         return 1
     if recipe.generation.workers != "auto":

@@ -1,4 +1,4 @@
-"""What is estimated of a stage, and what the estimates of all stages share."""
+"""The quantities of an estimate, and what the estimates of all stages share."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ BYTES_PER_TOKEN_OF_TEXT = 5
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process, on its GPU if it has one, at their peak."""
+    """Peak bytes of one process, on its GPU if it has one."""
 
     weights: float = 0.0
     gradients: float = 0.0
@@ -32,7 +32,7 @@ class Memory:
 class Cost:
     """Estimate of one stage.
 
-    disk_bytes: that its artifact takes. scratch_bytes: more, while it runs.
+    disk_bytes: the size of its artifact. scratch_bytes: further disk space while it runs.
     """
 
     rows: int = 0
@@ -44,7 +44,7 @@ class Cost:
 
 
 def model_shape(recipe: Recipe) -> Shape:
-    """Of the base model; callers have asked `estimate.unknown` whether it is known."""
+    """The base model's shape, which is known: callers check with `estimate.unknown`."""
     shape = shape_of(recipe.model.name_or_path, recipe.model.revision)
     assert shape is not None
     return shape
@@ -56,14 +56,14 @@ def portion_rows(recipe: Recipe, t: int) -> int:
 
 
 def text_bytes(recipe: Recipe, rows: int, response_tokens: float) -> float:
-    """On disk, of rows of a prompt and three responses: chosen, rejected and our own."""
+    """Disk space of rows with a prompt and three responses: chosen, rejected and the policy's."""
     return BYTES_PER_TOKEN_OF_TEXT * rows * (recipe.estimate.prompt_tokens + 3 * response_tokens)
 
 
 def longest_of(mean: float, n: float) -> float:
     """Expected length of the longest of n texts: 1 + ln(n) / 2 means.
 
-    Of an exponential distribution it would be about 1 + ln(n); lengths of texts spread less.
+    For an exponential distribution it would be about 1 + ln(n); lengths of texts vary less.
 
     >>> longest_of(100, 1)
     100.0

@@ -1,4 +1,4 @@
-"""What ranking takes."""
+"""The estimate of ranking."""
 
 from selm.cost.devices import device_of
 from selm.cost.quantities import Cost, portion_rows, text_bytes
@@ -15,7 +15,7 @@ def cost(recipe: Recipe, t: int) -> Cost:
 
 
 def scores_cost(recipe: Recipe, ranking: Ranking, rows: int, pool: int) -> Cost:
-    """The sum of its members. What rankers without a model of ours take is theirs to say: 0."""
+    """The sum over the members; rankers that load no model count as 0."""
     device, given = device_of(recipe), recipe.estimate
     workers = 1 if given.device == "cpu" else num_processes(recipe)
     parameters, tokens, flops = 0.0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What would make a stage fit that does not, as overrides of the recipe."""
+"""Overrides of the recipe that make a stage fit which does not fit."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _ONE_ROW = (
 _ZERO3 = "training.accelerate_config=accelerate_configs/zero3.yaml"
 _LORA = "training.lora={r: 16, target_modules: all-linear}"
 
-# Several groups for each stage; of each group the first that makes it fit is named.
+# Several groups for each stage; the first override of each group that makes it fit is named.
 _GENERATION = (tuple((f"generation.tensor_parallel_size={n}",) for n in (2, 4, 8)),)
 REMEDIES = {
     "checkpoint": (
@@ -34,7 +34,7 @@ REMEDIES = {
 def remedies(
     path: str, overrides: Sequence[str], stage: str, t: int | None
 ) -> list[tuple[str, ...]]:
-    """Sets of overrides under which the stage fits, by the estimate itself."""
+    """Sets of overrides with which the stage fits, according to the estimate."""
     before, found = load_recipe(path, overrides), []
     for group in REMEDIES.get(stage, ()):
         for way in group:

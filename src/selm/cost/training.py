@@ -1,18 +1,18 @@
-"""What training takes, on each GPU.
+"""The estimate of training, for each GPU.
 
 Memory, in bytes per trained parameter: weights 4, gradients 4, Adam's moments 8, and 2 for the bf16
 copies of autocast; DDP holds the gradients once more. ZeRO-3 and FSDP2 divide by the number
 of processes, and gather a part to compute with (Rajbhandari et al., arXiv 1910.02054, section 3).
-LoRA trains the adapter alone, beside frozen weights. Activations are those of the fullest
-micro-batch: see `layer_bytes`. The reference takes nothing: its log-probs are computed before the
+LoRA trains only the adapter, above frozen weights. Activations are those of the fullest
+micro-batch: see `layer_bytes`. The reference needs no memory: its log-probs are computed before the
 first step.
 
 Time: a forward takes 2 FLOPs per parameter and token, a backward 4, with LoRA 2 (Kaplan et al.,
 arXiv 2001.08361, section 2.1); gradient checkpointing 2 more. FLOPs of attention are left out: 2 %
 of a 7B model's at 1,024 tokens. Beside them: the start, calls of kernels, and the disk.
 
-Half of the explored responses are taken to be neither chosen nor rejected, so that training reads
-them too (by chance it would be a third, in the quickstart it is three quarters).
+The estimate assumes that half of the explored responses are neither chosen nor rejected, so that
+training reads them too (by chance it would be a third, in the quickstart it is three quarters).
 """
 
 import math
@@ -65,7 +65,7 @@ def cost(recipe: Recipe, t: int) -> Cost:
 
 
 def _saves(recipe: Recipe, steps: int, epochs: float) -> int:
-    """How many resume points are written, the one at the end of `save_strategy: steps` included.
+    """How many resume points are written, including the one at the end of `save_strategy: steps`.
 
     `save_steps` below 1 is a share of all steps, a quarter by default.
     """
@@ -98,7 +98,7 @@ def _step_seconds(recipe: Recipe, shape: Shape, tokens: float, steps: int) -> fl
 
 
 def _checkpoints(recipe: Recipe) -> bool:
-    """Whether activations are computed anew in the backward; TRL's default is true."""
+    """Whether the backward pass computes activations again; TRL's default is true."""
     return bool(recipe.training.trl_overrides().get("gradient_checkpointing", True))
 
 
@@ -119,7 +119,7 @@ def is_shared(recipe: Recipe) -> bool:
 
 
 def tokens_per_row(recipe: Recipe, explores: bool) -> float:
-    """That the model computes for a row on average, padding included."""
+    """The mean number of tokens that the model computes for a row, padding included."""
     given, limit = recipe.estimate, recipe.training.max_length
     responses = 2 + THIRD_RESPONSES * explores
     if is_shared(recipe):
@@ -141,8 +141,8 @@ def _once(recipe: Recipe, responses: float) -> float:
 def fullest_batch(recipe: Recipe, explores: bool) -> float:
     """Tokens of the largest micro-batch: its budget, if there is one and the longest row is in it.
 
-    Without a budget all texts are at their longest; on the shared path, where lengths add up, they
-    come to two standard deviations above the mean. The deviation of one row is half its mean.
+    Without a budget, all texts are as long as the longest. On the shared path, where lengths add
+    up, the sum is two standard deviations above its mean; the deviation of a row is half its mean.
     """
     given, training, responses = recipe.estimate, recipe.training, 3 if explores else 2
     budget = training.tokens_per_micro_batch
@@ -176,7 +176,7 @@ def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
 
 
 def _frozen_bytes(recipe: Recipe, shape: Shape) -> float:
-    """Of the weights below a LoRA adapter: the recipe's dtype, or 4 bits and their scales."""
+    """Bytes of the weights below a LoRA adapter: in the recipe's dtype, or 4 bits plus scales."""
     lora = recipe.training.lora
     if lora is None:
         return 0.0
@@ -190,7 +190,7 @@ def _frozen_bytes(recipe: Recipe, shape: Shape) -> float:
 def _activations(recipe: Recipe, shape: Shape, explores: bool, hidden_bytes: int) -> float:
     """Kept for the backward of one micro-batch: its layers, or what goes between them, and logits.
 
-    hidden_bytes: of each number that goes from layer to layer.
+    hidden_bytes: bytes of each number that is passed from layer to layer.
     """
     tokens, layer = fullest_batch(recipe, explores), layer_bytes(recipe, shape)
     logits = min(tokens, HEAD_CHUNK_TOKENS) * shape.vocab * LOGIT_BYTES

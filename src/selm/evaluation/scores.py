@@ -1,4 +1,4 @@
-"""Answers in, rewards out: what the ranker thinks of each beside the base model's answer."""
+"""Scores answers: the ranker compares each with the base model's answer to the same prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from selm.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the stage writes.
+    """The output of the stage.
 
     Attributes:
         dropped: reason -> answers without a reward.
-        facts: what scoring came to: see `ranking_facts`.
+        facts: counts from the scoring, see `ranking_facts`.
     """
 
     rows: list[EvaluationRow]
@@ -39,7 +39,7 @@ def evaluate(
 ) -> Evaluated:
     """Score each answer beside the base model's to the same prompt.
 
-    A pairwise ranker's score has a meaning only there, a reward does not change by it.
+    A pairwise ranker's score has a meaning only beside that answer; a reward does not change.
 
     Args:
         answers: one response each.
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def beside_base(answers: Sequence[ResponseRow], of_base: Sequence[ResponseRow]) -> list[Pool]:
-    """The pools that are scored: an answer and the base model's, of prompts that have both."""
+    """The pools to score: an answer and the base model's answer, for prompts that have both."""
     base = {row["prompt_id"]: row["responses"][0] for row in of_base}
     return [
         Pool(
@@ -77,7 +77,7 @@ def beside_base(answers: Sequence[ResponseRow], of_base: Sequence[ResponseRow]) 
 def with_rewards(
     answers: Sequence[ResponseRow], scored: Sequence[ScoreRow]
 ) -> tuple[list[EvaluationRow], Drops]:
-    """Rows with a reward, and what has none.
+    """Rows with a reward, and the answers without one.
 
     Args:
         scored: the pools that `beside_base` made.

@@ -1,7 +1,7 @@
-"""What every engine is: token ids in, responses out.
+"""The interface of engines: token ids in, responses out.
 
-Prompts reach an engine as token ids made by `selm.model.chat`, never as text, so that no engine
-adds a BOS or renders a template of its own.
+Prompts reach an engine as token ids made by `selm.model.chat`, never as text, so that engines
+add no BOS and render no template.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # descriptions are read where nothing heavy is imported
 
 @dataclass(frozen=True)
 class Response:
-    """What a policy answered: "stop" it ended by itself, "length" it was cut at max_tokens."""
+    """A policy's answer: "stop" if it ended by itself, "length" if max_tokens truncated it."""
 
     text: str
     finish_reason: FinishReason
@@ -35,8 +35,8 @@ class Engine(Protocol):
     max_prompt_tokens: int
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
-        """One response per prompt, in order. A seed decides its prompt's sample and nothing else:
-        the result does not depend on which other prompts are in the call."""
+        """One response per prompt, in order. A prompt's sample depends on its seed, not on the
+        other prompts in the call."""
         ...
 
 
@@ -51,9 +51,10 @@ class EngineKind:
             many tokens: by recipe, device, the model's shape, answers and tokens.
         options: keys of `generation` that only this engine reads, each a mapping of options; and
             which of those say only how the engine runs, not what it answers.
-        packages: that must be installed, beside those that every run needs.
-        otherwise: what to do where they are not.
-        wants_longest_prompt: whether `load` is told it: every prompt is tokenised once more.
+        packages: packages that must be installed beside those of every run.
+        otherwise: what to do if they are not installed.
+        wants_longest_prompt: whether `load` gets this length, for which all prompts are tokenized
+            once more.
     """
 
     load: Callable[[str, Model, Generation, int | None], Engine]
@@ -65,6 +66,6 @@ class EngineKind:
 
 
 def sample_seed(seed: int, iteration: int, prompt_id: str, sample: int) -> int:
-    """The seed of one sample: another one for each prompt, iteration and sample index."""
+    """The seed of one sample; it differs for each prompt, iteration and sample index."""
     text = f"{seed}/{iteration}/{prompt_id}/{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])

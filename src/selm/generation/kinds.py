@@ -1,4 +1,4 @@
-"""The kinds of engines: a line here and a file beside it are all that one is."""
+"""The kinds of engines: each one is a file beside this one and a line here."""
 
 import importlib.util
 
@@ -23,7 +23,7 @@ def load_engine(
 
 
 def check_engine(generation: Generation) -> None:
-    """UserError if the engine's package is not there; loads nothing."""
+    """UserError if the engine's package is not installed; loads nothing."""
     kind = KINDS[generation.engine]
     for package in kind.packages:
         if importlib.util.find_spec(package) is None:

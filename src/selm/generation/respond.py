@@ -1,4 +1,4 @@
-"""Rows with prompts in, rows with responses out, shard by shard."""
+"""Adds responses to rows with prompts, shard by shard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def respond(
     """Let the policy answer every prompt `num_samples` times.
 
     Prompts that leave no room for `max_tokens` in the model's context are dropped and counted, and
-    those that the chat template does not take.
+    those that the chat template refuses.
 
     Args:
         policy: what `from_pretrained` loads.
@@ -58,7 +58,7 @@ def respond(
 
 
 def _nothing(dropped: Drops, policy: str, recipe: Recipe) -> str:
-    """Why no prompt has an answer."""
+    """The error if no prompt has an answer."""
     if "prompt_longer_than_context" in dropped:
         return (
             f"generation.max_tokens: {recipe.generation.max_tokens} leaves no room for any prompt "
@@ -91,7 +91,7 @@ def _longest_prompt(rows: Sequence[DatasetRow], policy: str, recipe: Recipe) -> 
 def _load(
     policy: str, recipe: Recipe, iteration: int, longest_prompt: int | None
 ) -> Work[DatasetRow, ResponseRow]:
-    """A worker: the policy in an engine, and each shard's prompts put to it."""
+    """A worker: it loads the policy in an engine and answers the prompts of each shard."""
     engine = load_engine(policy, recipe.model, recipe.generation, longest_prompt)
     return lambda shard: _answer(shard, engine, recipe, iteration)
 

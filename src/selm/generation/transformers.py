@@ -1,4 +1,4 @@
-"""The engine `transformers`, which runs anywhere; `transformers_engine.py` is it."""
+"""The description of the engine `transformers`, which runs anywhere (`transformers_engine.py`)."""
 
 from selm.cost.devices import Device
 from selm.cost.quantities import Memory, longest_of
@@ -18,7 +18,7 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
 def _cost(
     recipe: Recipe, device: Device, shape: Shape, answers: float, response: float
 ) -> tuple[Memory, float]:
-    """A batch goes on until its longest answer ends; rows leave it when they have ended."""
+    """A batch runs until its longest answer ends; rows that have ended leave it."""
     prompt, limit = recipe.estimate.prompt_tokens, recipe.generation.max_tokens
     batch = min(recipe.generation.batch_size, max(answers, 1))
     weights = (4 if recipe.model.dtype == "float32" else 2) * shape.parameters

@@ -40,7 +40,7 @@ class TransformersEngine:
         self.policy.generation_config = GenerationConfig()
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
-        """See `Engine`. Long prompts first: memory runs out at once or not at all."""
+        """See `Engine`. Long prompts come first, so that memory runs out at once or not at all."""
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         found: dict[int, Response] = {}
         size = self.settings.batch_size
@@ -53,10 +53,10 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _batch(self, prompts: list[list[int]], seeds: list[int]) -> list[Response]:
-        """Every few tokens, rows whose answers have ended leave the batch.
+        """Generate; every few tokens, rows whose answers have ended leave the batch.
 
-        Its longest answer is two or three times as long as the mean: all rows computed to that end
-        would be mostly padding.
+        The longest answer is two or three times as long as the mean, so without this most of a
+        batch would be padding.
         """
         width = max(len(ids) for ids in prompts)
         pad = self.chat.tokenizer.pad_token_id
@@ -88,9 +88,9 @@ class TransformersEngine:
         longest: int,
         generators: list[torch.Generator],
     ) -> tuple[torch.Tensor, Cache]:
-        """Some more tokens for each row of `ids`, of which the cache knows all but the last."""
+        """Generate more tokens for each row of `ids`; the cache holds all but their last token."""
         left = longest - ids.shape[1]
-        # mamba and its like cannot go on from a cache
+        # Mamba and similar models cannot continue from a cache
         tokens = left if self.policy._is_stateful else min(left, TOKENS_AT_A_TIME)
         output = self.policy.generate(
             ids,
@@ -98,7 +98,7 @@ class TransformersEngine:
             past_key_values=cache,
             max_new_tokens=tokens,
             return_dict_in_generate=True,
-            do_sample=False,  # what is random is drawn in the processors, row by row
+            do_sample=False,  # the randomness is drawn in the logits processors, row by row
             eos_token_id=self.stop_ids,
             pad_token_id=self.chat.tokenizer.pad_token_id,
             logits_processor=self._sampling(generators),
@@ -118,7 +118,7 @@ class TransformersEngine:
         return stopped or len(answer) == self.settings.max_tokens
 
     def _response(self, ids: list[int]) -> Response:
-        """Cut at the first stop token; what follows it is padding."""
+        """The response up to the first stop token; the rest is padding."""
         for position, token in enumerate(ids):
             if token in self.stop_ids:
                 return Response(self.chat.text(ids[:position]), "stop", position + 1)
@@ -128,7 +128,7 @@ class TransformersEngine:
 class GumbelNoise(LogitsProcessor):
     """Makes greedy decoding an exact sample: argmax(logits + Gumbel noise) ~ softmax(logits).
 
-    Each row draws from a generator of its own, so its sample does not depend on its batch.
+    Each row has its own generator, so its sample does not depend on its batch.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:

@@ -1,4 +1,4 @@
-"""The engine `vllm`, for GPUs; `vllm_engine.py` is it."""
+"""The description of the engine `vllm`, for GPUs (`vllm_engine.py`)."""
 
 from selm.cost.devices import Device
 from selm.cost.quantities import GB, Memory
@@ -36,7 +36,7 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
 def _cost(
     recipe: Recipe, device: Device, shape: Shape, answers: float, response: float
 ) -> tuple[Memory, float]:
-    """As many sequences at a time as the cache holds: it fits if one whole context does.
+    """The cache decides how many sequences run at a time; it fits if one whole context fits.
 
     Each token of all of them reads the weights and their caches once, and takes 2 FLOPs per
     parameter (Pope et al., arXiv 2211.05102, section 2).

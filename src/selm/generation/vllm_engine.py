@@ -25,7 +25,7 @@ from vllm.engine.arg_utils import EngineArgs
 
 @contextmanager
 def _options_to_blame(generation: Generation) -> Iterator[None]:
-    """What vLLM raises for options that it does not like is one line, if there are any options."""
+    """Turn an error that vLLM raises for the recipe's options into one line."""
     try:
         yield
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
@@ -53,14 +53,14 @@ class VllmEngine:
         with _options_to_blame(generation):
             context = EngineArgs(**arguments).create_model_config().max_model_len
         self.max_prompt_tokens = context - generation.max_tokens
-        # Without it vLLM wants room for a sequence as long as the context: 128k tokens, say.
+        # Without it vLLM reserves room for a sequence as long as the context, e.g. 128k tokens.
         if longest_prompt is not None:
             arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
         with _options_to_blame(generation):
             self.llm = LLM(**arguments)
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
-        """See `Engine`. vLLM schedules by itself: all prompts go in at once."""
+        """See `Engine`. vLLM gets all prompts at once and schedules them."""
         if not prompts:
             return []
         outputs = self.llm.generate(
@@ -89,7 +89,7 @@ class VllmEngine:
 def _arguments(
     path: str, revision: str | None, model: Model, generation: Generation
 ) -> dict[str, Any]:
-    """Of vLLM's engine; the recipe's `generation.vllm` has the last word."""
+    """Arguments of vLLM's engine; the recipe's `generation.vllm` takes precedence."""
     arguments = {
         "model": path,
         "revision": revision,

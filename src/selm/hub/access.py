@@ -1,4 +1,4 @@
-"""Whether this machine's token may push: asked before the work, not found out after it."""
+"""Checks that this machine's token may push, before the work."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ from selm.run.on_hub import Place, place
 
 
 def check_access(recipe: Recipe) -> None:
-    """UserError if the token does not allow to push to the recipe's namespace. One request."""
+    """UserError if the token may not push to the recipe's namespace. Sends one request."""
     namespace = recipe.hub.namespace
     assert namespace is not None  # `load_recipe` has checked it
     try:
@@ -51,9 +51,9 @@ def check_access(recipe: Recipe) -> None:
 
 
 def why_not(who: Mapping[str, Any], namespace: str) -> str | None:
-    """Why the token that `whoami` describes cannot push to a namespace; None where it can.
+    """Why the token that `whoami` describes cannot push to a namespace; None if it can.
 
-    A fine-grained token lists what it may do, for single users and organisations. Where the answer
+    A fine-grained token lists what it may do, for single users and organisations. If the answer
     does not say what the token may do (OAuth), `make_repository` finds out.
     """
     token = who.get("auth", {}).get("accessToken") or {}
@@ -83,7 +83,7 @@ def why_not(who: Mapping[str, Any], namespace: str) -> str | None:
 def make_repository(recipe: Recipe, where: Place) -> None:
     """Create the repository if there is none.
 
-    UserError if the Hub refuses, or if the one that is there is public against the recipe's will or
+    UserError if the Hub refuses, or if an existing one is public although the recipe is private, or
     holds something else.
     """
     try:

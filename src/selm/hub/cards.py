@@ -1,7 +1,7 @@
-"""The cards (README.md) of what is pushed to the Hub, filled in from the two in `templates/`.
+"""The cards (README.md) of artifacts on the Hub, made from the two files in `templates/`.
 
-A card says where the artifact came from: it is made of manifests, which travel along, and of the
-commits that the artifacts it was made from have on the Hub (`Sources`).
+A card says how the artifact was made: it uses the manifests, which are pushed too, and the commits
+of the artifact's inputs on the Hub (`Sources`).
 """
 
 import json
@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 TAGS = ["selm", "online-preference-optimization", "arxiv:2405.19332"]
 
-# What is shown of the training log, where it is there.
+# The values of the training log that a card shows, if they exist.
 METRICS = {
     "loss": "loss",
     "loss/dpo": "its preference part",
@@ -200,7 +200,7 @@ def _is_on_hub(section: Any) -> bool:
 def _of_recipe(recipe: Recipe, which: str, manifest: Manifest, sources: Sources) -> str:
     """The recipe's base `model` or its `data`, with the revision.
 
-    A branch moves: which commit it stood for is in the manifest of whatever stage has read it.
+    A branch can move; the manifest of the stage that read it names the commit.
     """
     section = {"model": recipe.model, "data": recipe.data}[which]
     repo, revision = section.name_or_path, section.revision

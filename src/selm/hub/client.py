@@ -1,4 +1,4 @@
-"""One artifact becomes one commit on the Hub, which is checked and then tagged."""
+"""Pushes an artifact as one commit, which is checked and then tagged."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -26,11 +26,11 @@ def push(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]], 
 
 
 def _commit(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]], str]) -> str:
-    """One attempt. If an earlier one arrived after all, the client finds no change and no commit
-    is made.
+    """One attempt. If an earlier attempt arrived after all, the client finds no change and makes no
+    commit.
 
-    The card lists what else is in the repository, so that the commit is bound to the state it was
-    made from: if someone else commits in between, the Hub answers 412 and the next attempt sees it.
+    The card lists the other contents of the repository, so the commit depends on that state: if
+    someone else commits in between, the Hub answers 412 and the next attempt reads the new state.
     """
     head = API.repo_info(where.repo, repo_type=where.repo_type)
     names = [sibling.rfilename for sibling in head.siblings or []]
@@ -95,7 +95,7 @@ def _is_same(there: RepoFile, here: Path) -> bool:
 
 
 def _tag(where: Place, revision: str) -> None:
-    """Only a report's tag is there already and moves: other artifacts are never replaced."""
+    """Tag the commit. Only a report's tag can move, because other artifacts never change."""
     refs = API.list_repo_refs(where.repo, repo_type=where.repo_type)
     old = {tag.name: tag.target_commit for tag in refs.tags}.get(where.tag)
     if old is not None and old != revision:

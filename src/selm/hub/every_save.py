@@ -20,11 +20,11 @@ from selm.run.artifacts import partial_path
 from selm.run.on_hub import place
 from selm.run.plan import Run
 
-LAST_SECONDS = 60.0  # what a push that is under way gets when the training ends
+LAST_SECONDS = 60.0  # how long a running push may continue when the training ends
 
 
 def share(trainer: Trainer, run: Run, t: int) -> None:
-    """Go on from the last save on the Hub, if there is none here; push those to come."""
+    """Resume from the last save on the Hub if there is none here, and push the next ones."""
     if trainer.is_world_process_zero():
         saves.pull(run, t, Path(trainer.args.output_dir))
     trainer.accelerator.wait_for_everyone()
@@ -33,9 +33,10 @@ def share(trainer: Trainer, run: Run, t: int) -> None:
 
 
 class PushSaves(TrainerCallback):
-    """Pushes every save but the last, one at a time; meanwhile the newest waits, and no other.
+    """Pushes every save but the last, one at a time; only the newest of the others waits.
 
-    What is pushed or waits is linked into a folder of its own: `save_total_limit` deletes the save.
+    A save that is pushed or waits is linked into another folder, because `save_total_limit` may
+    delete it.
     """
 
     def __init__(self, repo: str, partial: Path) -> None:
@@ -51,11 +52,11 @@ class PushSaves(TrainerCallback):
             self._go_on()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by the Trainer in every process; only the main one has anything to push."""
+        """Called by the Trainer in every process; only the main process pushes."""
         self._go_on()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Nothing may be on its way when the finished checkpoint is pushed."""
+        """End every push before the finished checkpoint is pushed."""
         if self._process is not None:
             try:
                 self._process.wait(LAST_SECONDS)
@@ -67,7 +68,7 @@ class PushSaves(TrainerCallback):
             shutil.rmtree(self._links, ignore_errors=True)
 
     def _link(self, save: Path) -> None:
-        """Let a save wait, in place of the one that waits already."""
+        """Let this save wait instead of the one that is waiting."""
         if self._waiting:
             shutil.rmtree(self._links / self._waiting)
         self._waiting = ""
@@ -90,7 +91,7 @@ class PushSaves(TrainerCallback):
 
 
 def start(repo: str, save: Path, key: Path) -> subprocess.Popen[str]:
-    """A process that pushes a save. It ends with this one; Ctrl-C in the terminal is not for it."""
+    """Start a process that pushes a save. It ends with this process and ignores Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-m", saves.__name__, repo, save, key],
         env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
@@ -104,6 +105,6 @@ def start(repo: str, save: Path, key: Path) -> subprocess.Popen[str]:
 
 
 def say_how_it_went(name: str, process: subprocess.Popen[str]) -> None:
-    """One line, the last that the process has printed; it has ended."""
+    """Print the last line of a push process that has ended."""
     said = (process.communicate()[0].splitlines() or [f"exit code {process.returncode}"])[-1]
     print(one_line(said if process.returncode == 0 else f"{name}: not pushed to the Hub: {said}"))

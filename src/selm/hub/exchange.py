@@ -1,4 +1,4 @@
-"""Artifacts go to the Hub and come from it, with what they were made from."""
+"""Pushes artifacts to the Hub with their inputs, and pulls them."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from selm.run.writing import move_into_place
 
 
 def pull(recipe: Recipe, stage: str, t: int | None) -> None:
-    """Bring an artifact that is on the Hub alone to this disk, checked file by file."""
+    """Download an artifact that is only on the Hub, and check each file."""
     there = state(recipe, stage, t).pushed
     assert there is not None
     target = folder(recipe, stage, t)
@@ -39,11 +39,11 @@ def pull(recipe: Recipe, stage: str, t: int | None) -> None:
 
 
 def push(run: Run, stage: str, t: int | None) -> None:
-    """Bring a current artifact to the Hub, unless it is there; its inputs first.
+    """Push a current artifact to the Hub unless it is there, its inputs first.
 
     Raises:
         UserError: the Hub holds another artifact under this name.
-        OutsideError: the Hub failed. Nothing is lost, a repeated push does what is missing.
+        OutsideError: the Hub failed. Nothing is lost: a repeated push does the rest.
     """
     recipe, target = run.recipe, folder(run.recipe, stage, t)
     where = place(recipe, stage, t)
@@ -90,7 +90,7 @@ def _sources(
     facts: Mapping[str, Any],
     found: dict[str, Pushed] | None = None,
 ) -> dict[str, Pushed]:
-    """What an artifact was made from and is on the Hub, just as it was then: inputs, and theirs."""
+    """The artifact's inputs, and their inputs, that are unchanged on the Hub."""
     found = {} if found is None else found
     for entry in inputs(recipe, stage, t):
         there = find(place(recipe, *entry))

@@ -1,4 +1,4 @@
-"""`hub.every_save`: the last save of a training that goes on, on a branch of its model there."""
+"""`hub.every_save`: the last save of a running training, on a branch of the model's repository."""
 
 import sys
 from pathlib import Path
@@ -19,9 +19,9 @@ BRANCH = "saves"
 
 
 def push(repo: str, folder: Path, key: str) -> None:
-    """Bring a save to the Hub in place of the one before; OutsideError if that fails.
+    """Push a save in place of the earlier one; OutsideError if that fails.
 
-    key: lies beside it and names the training that may go on from it.
+    key: saved beside it; only a training with the same key resumes from it.
     """
     patiently(f"pushing {folder.name} to {repo}", lambda: _commit(repo, folder, key))
     print(one_line(f"{folder.name}: pushed to {repo} ({BRANCH})"))
@@ -39,7 +39,7 @@ def _commit(repo: str, folder: Path, key: str) -> None:
 
 
 def pull(run: Run, t: int, folder: Path) -> None:
-    """Bring the last pushed save of this very training to `folder`, if that holds none."""
+    """Download the last pushed save of this training to `folder`, unless it has one."""
     where = place(run.recipe, "checkpoint", t)
     repo = where.repo
     if any(folder.glob("checkpoint-*")):

@@ -1,6 +1,6 @@
 """What every ranker is, pools in, scores out; and what describes a kind of them.
 
-Importing it, and a kind's description, imports no torch.
+This file and the descriptions import no torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         source: who wrote it: "chosen" or "rejected" of the dataset, the policy, the base model.
-        finish_reason: "length" if the policy was cut at its token limit.
+        finish_reason: "length" if the response was truncated at the token limit.
     """
 
     text: str
@@ -59,8 +59,8 @@ class Ranker:
 
     Attributes:
         pairwise: a score has a meaning only beside the other candidates of its prompt (PairRM);
-            otherwise it stands alone (a reward).
-        tie: the score of a candidate beside none but its like, where `pairwise`.
+            otherwise it has a meaning by itself (a reward).
+        tie: if `pairwise`, the score of a candidate that is compared only with equal texts.
     """
 
     pairwise = False
@@ -73,7 +73,7 @@ class Ranker:
     def score_by_member(self, pools: Sequence[Pool]) -> list[Scores]:
         """The scores of each pool, and `[r][n]`, what its member r gave candidate n.
 
-        A ranker that is made of no others is its own and only member.
+        A ranker that is not an ensemble is its own only member.
         """
         return [(scores_N, [scores_N]) for scores_N in self.score(pools)]
 
@@ -92,20 +92,20 @@ class RankerKind:
 
     Attributes:
         load: the ranker of a section, by the recipe's seed and the folder of kept verdicts.
-        pairwise: as of `Ranker`.
-        keys: of the section, beside those that every ranker has, that decide its scores. A recipe
-            that sets another one is refused: it would have no effect.
+        pairwise: see `Ranker`.
+        keys: keys of the section that decide its scores, beside those that all rankers have. A
+            recipe that sets any other key is refused, because it would have no effect.
         model: name or path of the model that it loads, if it loads one.
-        on_gpu: it is faster there, so that `workers: auto` is one for each GPU.
+        on_gpu: it is faster on a GPU, so `workers: auto` is one for each GPU.
         files: key of the section -> path of a file that is read, beside the model's folder.
-        check: UserError for a section that cannot work; it looks at no model.
+        check: UserError for a section that cannot work; it does not read the model.
         look: UserError if the ranker cannot score pools of the dataset, a few of them; before the
             hours that its prompts take, so it loads no weights from the Hub.
         facts: what scoring pools came to, for the manifest.
-        parameters: of its model; 0 where it has none, or its size is unknown.
-        tokens: that its model reads for a pool of n candidates: by n, and the mean tokens of a
-            prompt and of a response.
-        limited: it has limits, which hold for each worker, so that `auto` is one.
+        parameters: number of its model's parameters; 0 without a model or with an unknown size.
+        tokens: tokens that its model reads for a pool, from the number of candidates and the mean
+            tokens of a prompt and of a response.
+        limited: it has limits that hold for each worker, so `workers: auto` is one.
     """
 
     load: Callable[[Ranking, int, Path | None], Ranker]

@@ -1,8 +1,8 @@
 """An OpenAI-compatible chat endpoint, asked by several threads: retries, rate limits, errors.
 
-What passes by itself (429, 5xx, time-outs, broken answers) is tried again with growing pauses; what
-does not (a wrong key, an unknown model, nobody listening) is a `UserError` at once. The retries are
-ours: a pause that the server names holds for all threads, and rate limits are no failed attempts.
+Temporary errors (429, 5xx, time-outs, broken answers) are tried again with growing pauses; other
+errors (a wrong key, an unknown model, no server) raise a `UserError` at once. The retries are ours:
+a pause that the server asks for holds for all threads, and rate limits do not count as failures.
 """
 
 import os
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 600.0  # for a time that the server names, or while there are
 
 _RETRIED = {408, 409, 425}  # beside 429 and 5xx
 
-# What limits an answer: OpenAI's reasoning models call it otherwise, and some servers take neither.
+# The limit of an answer: OpenAI's reasoning models have another name, some servers accept neither.
 _LIMIT_KEYS = ("max_tokens", "max_completion_tokens", None)
 
 _HINTS = {
@@ -41,7 +41,7 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said. `finish_reason` is the endpoint's, or one of the following.
+    """A model's answer. `finish_reason` is the endpoint's, or one of the following.
 
     "content_filter": refused by the endpoint. "too_long": the question exceeds the model's context.
     With these two, `text` is what the endpoint said.
@@ -86,7 +86,7 @@ class Endpoint:
         self._client = self._connected()
 
     def _connected(self) -> httpx2.Client:
-        """Redirects are not followed: the key is for the host that the recipe names."""
+        """The HTTP client; it follows no redirects, as the key is for the recipe's host."""
         try:
             return httpx2.Client(
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
@@ -101,18 +101,18 @@ class Endpoint:
             ) from error
 
     def without_key(self, text: str) -> str:
-        """What is written or shown: a model or a server may repeat what it was sent."""
+        """The text without the key, which a model or a server may repeat."""
         return text.replace(self._key, "***") if self._key else text
 
     def stop(self) -> None:
-        """Lets the threads that wait for their turn end with `Stopped`."""
+        """Let the threads that wait for their turn end with `Stopped`."""
         self.pace.stopped.set()
 
     def ask(self, message: str) -> Answer:
         """The model's answer to one user message.
 
         Raises:
-            UserError: nobody listens, the request is refused, or the server keeps failing.
+            UserError: there is no server, it refuses the request, or it keeps failing.
             Stopped: see `stop`.
         """
         failures = limits = 0
@@ -193,7 +193,7 @@ class Endpoint:
     def _adapt(self, error: ServerError, body: dict[str, Any]) -> bool:
         """True if the server refused a part of the body that can be left out or renamed.
 
-        Each part is left out or renamed once, so that this comes to an end.
+        Each part is left out or renamed only once, so this ends.
         """
         if "response_format" in body and error.is_about_schema:
             if self._schema is not None:
@@ -212,7 +212,7 @@ class Endpoint:
         return False
 
     def _hint(self, error: ServerError, response: httpx2.Response) -> str:
-        """What to do about an error that another attempt would not change."""
+        """The fix for an error that another attempt would not change."""
         if error.status in (401, 403):
             env = self.settings.api_key_env
             return f"the key in {env} is not accepted" if env else f"set {self.section}.api_key_env"
@@ -249,7 +249,7 @@ class Endpoint:
         )
 
     def _pause(self, found: "Failure", attempts: int) -> None:
-        """A time that the server names holds for all threads, a guess for this one alone."""
+        """Wait; a pause that the server asks for holds for all threads, ours for this one."""
         if found.retry_after_seconds is not None:
             self.pace.hold(found.retry_after_seconds)
             return
@@ -273,7 +273,7 @@ class Failure:
 
 
 class Pace:
-    """When the next request may start: at most so many per minute, none before a named time."""
+    """Decides when the next request may start: within the rate, and after a pause if one is set."""
 
     def __init__(self, per_minute: int | None) -> None:
         self.interval_seconds = 60.0 / per_minute if per_minute else 0.0
@@ -294,7 +294,7 @@ class Pace:
         self.sleep(0.0)
 
     def hold(self, seconds: float) -> None:
-        """Nobody's turn for so long."""
+        """Let no request start for this time."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
@@ -319,7 +319,7 @@ def _line(error: Exception) -> str:
 
 
 def _answer(body: str) -> Answer | None:
-    """None for anything that is no chat completion."""
+    """The answer in a body; None if it is not a chat completion."""
     content = server_error.parsed(body)
     try:
         choice = content["choices"][0]
@@ -339,7 +339,7 @@ def _answer(body: str) -> Answer | None:
 
 
 def _text(content: Any) -> str:
-    """A message's content: a text, nothing, or a list of parts of which some are text."""
+    """The text of a message's content: a text, null, or a list of parts."""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(part for part in parts if isinstance(part, str))
@@ -347,7 +347,7 @@ def _text(content: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    """Tokens, as far as a server's number can be that."""
+    """A number of tokens; 0 if the server's value cannot be one."""
     is_count = isinstance(value, int | float) and 0 <= value < MOST_TOKENS
     return int(value) if is_count else 0
 

@@ -9,9 +9,9 @@ from selm.recipe.schema import SELECTION_KEYS, Ranking
 
 
 class EnsembleRanker(Ranker):
-    """Every member has an equal say in every prompt, whatever the unit of its scores."""
+    """Every member has the same weight in every prompt, whatever the unit of its scores."""
 
-    pairwise = True  # normalised scores have a meaning within their pool alone
+    pairwise = True  # normalised scores have a meaning only within their pool
 
     def __init__(self, ranking: Ranking, seed: int, verdicts: Path | None) -> None:
         from selm.ranking.kinds import load_ranker, naming  # which import this file
@@ -42,7 +42,7 @@ class EnsembleRanker(Ranker):
 def combined(scores_R_N: Sequence[Sequence[float]]) -> list[float]:
     """Mean over R rankers of the normalised scores of one prompt's N candidates.
 
-    Rounded to nine digits, so that votes which cancel out are a tie and not a matter of rounding.
+    Rounded to nine digits, so that votes which cancel each other are a tie.
 
     >>> combined([[1.0, 2.0, 3.0], [70.0, 50.0, 60.0]])
     [0.0, -0.612372436, 0.612372436]
@@ -55,8 +55,8 @@ def normalise(scores_N: Sequence[float]) -> list[float]:
     """Standard scores within the pool: mean 0, standard deviation 1; zeros if all are equal.
 
     Within the pool, because a ranker's level and spread differ from prompt to prompt and only
-    differences within a prompt decide. Standard scores instead of ranks, because two rankers who
-    disagree by ranks often tie, and a tie is a row lost; the size of a difference settles those.
+    differences within a prompt decide. Standard scores instead of ranks, because two rankers that
+    disagree often tie by ranks, and a tie loses the row; the size of the differences breaks it.
 
     >>> normalise([1.0, 2.0, 3.0])
     [-1.224744871391589, 0.0, 1.224744871391589]
@@ -64,7 +64,7 @@ def normalise(scores_N: Sequence[float]) -> list[float]:
     ([0.0, 0.0], [-1.0, 1.0])
     """
     if all(math.isclose(score, scores_N[0], rel_tol=1e-9, abs_tol=1e-12) for score in scores_N):
-        return [0.0] * len(scores_N)  # what differs by rounding alone must not become a vote
+        return [0.0] * len(scores_N)  # a difference from rounding must not become a vote
     mean = sum(scores_N) / len(scores_N)
     deviation = math.sqrt(sum((score - mean) ** 2 for score in scores_N) / len(scores_N))
     return [(score - mean) / deviation for score in scores_N]

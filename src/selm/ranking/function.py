@@ -37,8 +37,8 @@ class FunctionRanker(Ranker):
         """See `Ranker`.
 
         Raises:
-            UserError: the function raised, or returned the wrong number of scores, or one that is
-                no number.
+            UserError: the function raised, or returned the wrong number of scores, or a score
+                that is not a number.
         """
         return [self._scores(pool) for pool in pools]
 
@@ -47,19 +47,19 @@ class FunctionRanker(Ranker):
         wanted = self.takes.of(self.name, {"prompt_id": pool.prompt_id, **pool.columns})
         try:
             # A copy: what the function does to the messages must not reach the preferences.
-            with chdir("."):  # wherever it goes, we come back: our paths are relative
+            with chdir("."):  # the function may change the working folder; our paths are relative
                 returned = self.function(copy.deepcopy(list(pool.prompt)), list(texts), **wanted)
                 if isinstance(returned, Iterator):  # a generator's code runs only now
                     returned = list(islice(returned, len(texts) + 1))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever it is, SystemExit too, it is the user's code
+        except BaseException as error:  # any error of the user's code, SystemExit too
             where = blame(error, self.file)
             raise UserError(f"{self.name}: {where}, for the prompt {pool.prompt_id}") from error
         return self._checked(returned, len(texts), pool.prompt_id)
 
     def _checked(self, returned: Any, count: int, prompt_id: str) -> list[float]:
-        """As many finite numbers as there are candidates, or a UserError."""
+        """The scores, if there is one finite number per candidate; otherwise a UserError."""
         numbers = _numbers(returned)
         if numbers is None:
             raise UserError(
@@ -76,7 +76,7 @@ class FunctionRanker(Ranker):
 
 
 def _numbers(returned: Any) -> list[float] | None:
-    """None for what is no sequence of numbers; a dict and a set have no order of candidates."""
+    """The numbers; None if it is not a sequence of numbers. Dicts and sets have no order."""
     if isinstance(returned, str | bytes | Mapping | Set):
         return None
     try:
@@ -84,7 +84,7 @@ def _numbers(returned: Any) -> list[float] | None:
         if any(isinstance(score, str | bytes) for score in scores):
             return None
         return [float(score) for score in scores]
-    except Exception:  # numbers of any library, whose own errors these are
+    except Exception:  # numbers of any library, which may raise any error
         return None
 
 
@@ -111,7 +111,7 @@ class Taken:
     optional: tuple[str, ...]
 
     def of(self, function: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments for one row; UserError where a column lacks or has a parameter's name."""
+        """The arguments for one row; UserError if one is missing or taken."""
         missing = [name for name in self.needed if name not in columns]
         if missing:
             there = ", ".join(columns)
@@ -169,7 +169,7 @@ def _check_signature(name: str, function: Callable[..., Any]) -> None:
 
 
 def _takes_two_by_position(parameters: Sequence[Parameter]) -> bool:
-    """And needs no third one that has no name."""
+    """Whether it takes two arguments by position and needs no third one by position."""
     positional = [p for p in parameters if p.kind in _POSITIONAL]
     takes_any = any(p.kind == Parameter.VAR_POSITIONAL for p in parameters)
     further = [p for p in positional[2:] if p.kind == Parameter.POSITIONAL_ONLY]

@@ -1,7 +1,7 @@
-"""An LLM as judge: each pair of candidates is shown in both orders, and one of them wins or none.
+"""An LLM as judge: it sees each pair of candidates in both orders, and names the better one.
 
-Every verdict is kept on disk as soon as it is there, under a hash of all that the model was asked:
-what was answered once is not asked again, whatever happens to the run.
+Every verdict is saved on disk when it arrives, under a hash of everything that the model was asked.
+So no question is asked twice, whatever happens to the run.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class JudgeRanker(Ranker):
     """Asks for every pair of different candidates of a prompt, in both orders.
 
     Args:
-        verdicts: folder in which they are kept; None keeps them in memory.
+        verdicts: folder in which they are saved; None keeps them in memory.
         pause_seconds: before a failed request is sent again; doubled for each further attempt.
     """
 
@@ -77,7 +77,7 @@ class JudgeRanker(Ranker):
     def compare(self, pools: Sequence[Pool]) -> list[Matrix]:
         """`comparisons_P_N_N[p][i][j]`: 1 if i won when shown before j, -1 if j did, else 0.
 
-        Identical candidates, the diagonal among them, have 0 without being asked about.
+        Identical candidates, and the diagonal, have 0 without a question.
         """
         asked = [self._questions(pool) for pool in pools]
         prompt_of: dict[str, str] = {}
@@ -94,7 +94,7 @@ class JudgeRanker(Ranker):
         return matrices
 
     def facts(self, pools: Sequence[Pool]) -> Facts:
-        """What verdicts on these pools came to; all of them are known to be there.
+        """Counts of the verdicts on these pools, which are all known.
 
         Returns:
             counts of verdicts, ties, refusals and so on; tokens; and two measures of position bias.
@@ -144,7 +144,7 @@ class JudgeRanker(Ranker):
         return kept
 
     def _say_ties(self, prompt_of: Mapping[str, str]) -> None:
-        """A line for each reason why nobody won, with the first prompt of these."""
+        """Print a line for each cause of a tie that is not a verdict, with its first prompt."""
         for outcome in ("too_long", "refusal", "unparsable"):
             questions = [q for q in prompt_of if self._verdict(q).outcome == outcome]
             if questions:
@@ -157,9 +157,9 @@ class JudgeRanker(Ranker):
                 tqdm.write(one_line(line))
 
     def _ask(self, questions: Collection[str]) -> None:
-        """Ask all questions at once, `concurrency` at a time. The first error ends it.
+        """Ask all questions at once, `concurrency` at a time. The first error ends it,
 
-        Answers that are under way by then are waited for and kept.
+        after the answers that are already on their way have arrived and are saved.
         """
         from selm.ranking.endpoint import Endpoint, Stopped
 
@@ -190,7 +190,7 @@ class JudgeRanker(Ranker):
             try:
                 for done in as_completed(waiting):
                     if isinstance(done.exception(), Stopped):
-                        continue  # by the error of another question, which comes too
+                        continue  # because of another question's error, which follows
                     done.result()
                     progress.update()
             except BaseException:  # Ctrl-C too
@@ -226,7 +226,7 @@ def win_shares(matrix_N_N: Matrix) -> list[float]:
 
 
 def _flips(forward: Outcome, backward: Outcome) -> list[bool]:
-    """Whether the order decided; nothing for a pair that was not judged in both orders.
+    """Whether the order decided; empty unless both orders have a verdict.
 
     >>> _flips("first", "first"), _flips("first", "second"), _flips("first", "refusal")
     ([True], [False], [])
@@ -251,7 +251,7 @@ def _summary(verdicts: Sequence[Verdict], flips: Sequence[bool]) -> dict[str, in
 
 
 def _conversation(prompt: Prompt) -> str:
-    """The words of a single user turn; with roles where there are more turns."""
+    """The text of a single user turn; several turns have their roles."""
     if len(prompt) == 1:
         return _words(prompt[0])
     return "\n\n".join(f"{message['role']}: {_words(message)}" for message in prompt)
@@ -264,7 +264,7 @@ def _words(message: Mapping[str, Any]) -> str:
 
 
 def read_template(ranking: Ranking) -> str:
-    """What the judge is asked: text in UTF-8 that says where prompt and responses shall stand."""
+    """The judge's template: text in UTF-8 with fields for the prompt and the responses."""
     key, path = "judge.template", ranking.judge.template
     check_file(f"{ranking.section}.{key}", path)
     try:
@@ -278,7 +278,7 @@ def read_template(ranking: Ranking) -> str:
 
 
 def _check(ranking: Ranking) -> None:
-    """No value is printed: where a secret does not belong, there it may stand."""
+    """Its errors print no values, because a value may be a misplaced secret."""
     settings = ranking.judge
     if not ranking.name_or_path:
         raise ranking.error(

@@ -1,4 +1,4 @@
-"""The kinds of rankers, a line here and a file beside it each; and what is asked of any ranking."""
+"""The kinds of rankers (each one is a file and a line here), and functions for any of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,12 +35,12 @@ def kind_of(ranking: Ranking) -> RankerKind:
 
 
 def deciding_keys(ranking: Ranking) -> set[str]:
-    """Keys of the section that decide what becomes of its prompts."""
+    """Keys of the section that decide the pairs."""
     return {"ranker", "name_or_path", "revision", *SELECTION_KEYS, *kind_of(ranking).keys}
 
 
 def check_ranking(ranking: Ranking) -> None:
-    """UserError for a section of a recipe that no ranker can be made of."""
+    """UserError for a section of a recipe that no ranker can use."""
     section = ranking.section
     if ranking.ranker not in KINDS:
         raise UserError(not_one_of(f"{section}.ranker", ranking.ranker, list(KINDS)))
@@ -62,7 +62,7 @@ def check_ranking(ranking: Ranking) -> None:
 
 
 def files(ranking: Ranking) -> dict[str, str]:
-    """Key of the section -> path on this disk of what it reads; not those of its members."""
+    """Key of the section -> local path that it reads, without those of its members."""
     kind = kind_of(ranking)
     model = kind.model(ranking)
     folder = {"name_or_path": model} if model is not None and is_local_path(model) else {}
@@ -80,7 +80,7 @@ def load_ranker(ranking: Ranking, seed: int, verdicts: Path | None = None) -> Ra
 
 
 def look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
-    """UserError if this ranker, or one that it is made of, cannot score these rows.
+    """UserError if this ranker, or a member of it, cannot score these rows.
 
     Args:
         rows: the dataset's, a few of them (`portions.sample`).
@@ -93,7 +93,7 @@ def look(ranking: Ranking, rows: Sequence[DatasetRow]) -> None:
 
 @contextmanager
 def naming(ranking: Ranking) -> Iterator[None]:
-    """Errors name the section that the ranker stands in, where that is not the recipe's own."""
+    """Let errors name the ranker's section, unless it is `ranking`."""
     try:
         yield
     except UserError as error:
@@ -108,10 +108,10 @@ def naming(ranking: Ranking) -> Iterator[None]:
 def ranking_facts(
     ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None
 ) -> dict[str, Facts]:
-    """What scoring these pools came to, by ranker: verdicts, tokens, texts cut; for the manifest.
+    """Counts from scoring these pools, by ranker, for the manifest: verdicts, tokens and so on.
 
-    It is found out afterwards, from the pools and the verdicts, so that it is the same for a stage
-    that was killed and resumed. Rankers without anything to say have no entry.
+    They are computed afterwards from the pools and the verdicts, so they are the same for a stage
+    that was killed and resumed. Rankers without counts have no entry.
     """
     return {
         label: facts(member, pools, verdicts)
@@ -126,14 +126,14 @@ def label(ranking: Ranking) -> str:
 
 
 def member_labels(ranking: Ranking) -> list[str]:
-    """The rankers whose scores a ranking is made of: an ensemble's members, or the one there is."""
+    """Labels of the rankers behind a ranking: an ensemble's members, or the ranker itself."""
     if not ranking.rankers:
         return [label(ranking)]
     return [f"{i} {label(member)}" for i, member in enumerate(ranking.rankers)]
 
 
 def in_words(facts: Mapping[str, Facts]) -> str:
-    """For a stage's last line.
+    """The counts as text for a stage's last line.
 
     >>> in_words({"judge gpt": {"verdicts": 12, "refusal": 0, "flip_rate": 0.25}})
     'judge gpt: 12 verdicts, 0.25 flip_rate'

@@ -2,8 +2,8 @@
 
     [CLS] <|source|> prompt [SEP] [CLS] <|candidate1|> a [SEP] [CLS] <|candidate2|> b [SEP]
 
-As `Blender.rank` of llm-blender 0.0.2 scores one example at a time: there, the room for candidates
-depends on the longest prompt of the batch; here, on the example's own.
+It scores as `Blender.rank` of llm-blender 0.0.2 does with one example at a time. There, the room
+for candidates depends on the longest prompt of the batch; here, on the example's own prompt.
 """
 
 import math
@@ -24,10 +24,10 @@ from selm.ranking.refused import PromptRefused
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Ranking
 
-DEFAULT = "llm-blender/PairRM"  # where the recipe names none
+DEFAULT = "llm-blender/PairRM"  # if the recipe names none
 
 # The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
-# behind the last one, which then becomes candidate1 or candidate2.
+# behind the last one, which is then exchanged for candidate1 or candidate2.
 MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 # The instruction that PairRM was trained with for conversations, to the letter.
@@ -72,8 +72,8 @@ class PairRMRanker(Ranker):
         Args:
             dtype: of the encoder; auto is float32 on a CPU and bfloat16 on a GPU. The head is
                 float32 always.
-            tokens_per_batch: padding included; a longer pair is a batch of its own. It decides
-                the speed and the memory, not the result.
+            tokens_per_batch: padding included; a longer pair is a batch of its own. It changes
+                speed and memory, not the result.
             section: of the recipe, for errors.
 
         Raises:
@@ -98,12 +98,12 @@ class PairRMRanker(Ranker):
         return [scores_of(matrix) for matrix in self.compare(pools)]
 
     def compare(self, pools: Sequence[Pool]) -> list[Matrix]:
-        """`comparisons_P_N_N[p][i][j]`, above 0 where candidate i, shown first, beats j.
+        """`comparisons_P_N_N[p][i][j]`, above 0 if candidate i, shown first, beats j.
 
         Both orders of a pair are computed: they are different inputs.
 
         Raises:
-            UserError: a turn is neither the user's nor the assistant's, or a logit is no number.
+            UserError: a turn is neither the user's nor the assistant's, or a logit is not a number.
         """
         rows = [rendered(pool) for pool in pools]
         rows = [(well_formed(source), [*map(well_formed, texts)]) for source, texts in rows]
@@ -123,9 +123,9 @@ class PairRMRanker(Ranker):
         return matrices
 
     def _pairs(self, keys: Sequence[tuple[str, str, str]]) -> list[Comparison]:
-        """Tokenise each distinct text once, then cut to the limits.
+        """Tokenize each distinct text once, then truncate to the limits.
 
-        What the prompt leaves of its limit goes to the candidates, half to each.
+        Each candidate also gets half of what the prompt leaves of its limit.
         """
         source_limit = self.published.source_limit
         source, first, second, candidate = MARKERS

@@ -110,7 +110,7 @@ def load(name_or_path: str, revision: str, section: str = "ranking") -> Publishe
         section: of the recipe, for errors.
 
     Raises:
-        UserError: a file or a weight is missing or of another shape, or it is no PairRM.
+        UserError: a file or a weight is missing or of another shape, or it is not a PairRM.
     """
     try:
         return _published(name_or_path, revision)
@@ -154,7 +154,7 @@ def _network(encoder: DebertaV2Config, config: Mapping[str, Any], file: Path) ->
 
 
 def _check_tokenizer(tokenizer: Tokenizer, encoder: DebertaV2Config, folder: Path) -> None:
-    """[CLS] and [SEP] around a text, and no id that the encoder has no embedding for."""
+    """Check that texts get [CLS] and [SEP], and that every id has an embedding."""
     first, *_, last = tokenizer.encode(f"{MARKERS[0]}x").tokens or [""]
     if (first, last) != ("[CLS]", "[SEP]"):
         raise UserError(f"{folder}: its tokenizer does not put [CLS] and [SEP] around a text")

@@ -1,4 +1,4 @@
-"""Responses in, preference pairs out: step 2 of Algorithm 1."""
+"""Turns responses into preference pairs: step 2 of Algorithm 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from selm.recipe.schema import Ranking, Recipe
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the stage writes.
+    """The output of the stage.
 
     Attributes:
         dropped: reason -> rows without a pair.
-        summary: see `selm.ranking.summary`; of all rows that were ranked, dropped ones too.
+        summary: see `selm.ranking.summary`; covers all ranked rows, dropped ones too.
     """
 
     rows: list[PreferenceRow]
@@ -34,7 +34,7 @@ class Preferences:
 def prefer(
     rows: Sequence[ResponseRow], recipe: Recipe, folder: Path, verdicts: Path | None = None
 ) -> Preferences:
-    """Rank each row's pool {y_w, y_l, y, ...} and keep a pair; ties are dropped and counted.
+    """Rank each row's pool {y_w, y_l, y, ...} and select a pair; ties are dropped and counted.
 
     Args:
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
@@ -67,20 +67,20 @@ def prefer(
 def facts(
     rows: Sequence[ResponseRow], recipe: Recipe, verdicts: Path
 ) -> dict[str, dict[str, int | float]]:
-    """What ranking these rows came to: see `ranking_facts`."""
+    """Counts from ranking these rows, see `ranking_facts`."""
     pools = [pool_of(row, recipe.ranking.pool) for row in _choosable(rows, recipe.ranking)]
     return ranking_facts(recipe.ranking, pools, verdicts)
 
 
 def _choosable(rows: Sequence[ResponseRow], ranking: Ranking) -> list[ResponseRow]:
-    """Rows with two distinct candidates or more: the others are not sent to a ranker."""
+    """Rows with two or more distinct candidates; the others do not go to a ranker."""
     return [row for row in rows if len(pool_of(row, ranking.pool).candidates) > 1]
 
 
 def _rank(
     rows: Sequence[ResponseRow], recipe: Recipe, folder: Path, verdicts: Path
 ) -> list[Ranked | None]:
-    """The rows with their scores; only this takes time, and is kept shard by shard.
+    """The rows with their scores; this is the slow part, saved shard by shard.
 
     None for a row whose prompt the ranker cannot read.
     """

@@ -1,7 +1,7 @@
-"""What several kinds do when they are looked at before the hours that their prompts take.
+"""Checks of rankers that several kinds share, before hours of work.
 
-Weights stay where they are, but for a PairRM in a folder: it is small. Those on the Hub are looked
-at when they are here.
+Weights are not loaded, except those of a PairRM in a folder, which are small. Weights on the Hub
+are checked only if they are already in the cache.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The control: a ranker that knows nothing."""
+"""The control: a ranker with random scores."""
 
 import random
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from selm.ranking.base import Pool, Ranker, RankerKind
 
 
 class RandomRanker(Ranker):
-    """Uniform scores, seeded by recipe seed and prompt, so that a repeated run ranks alike."""
+    """Uniform scores, seeded by recipe seed and prompt, so a repeated run ranks the same."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

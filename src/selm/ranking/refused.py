@@ -1,4 +1,4 @@
-"""Prompts that a ranker cannot read cost their own rows, not the stage."""
+"""Drops the rows of prompts that a ranker cannot read, so that the stage continues."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PromptRefused(UserError):
-    """A ranker cannot read this prompt, whatever else it reads: a stage drops the row."""
+    """A ranker cannot read this prompt but may read others: a stage drops the row."""
 
     def __init__(self, message: str, prompt_id: str = "") -> None:
         super().__init__(message)

@@ -1,9 +1,9 @@
-"""Reward files: ordinary Python of the user's, under a name that other processes can import.
+"""Reward files: the user's ordinary Python, under a name that other processes can import.
 
 Functions and classes are pickled by module and name, as `multiprocessing` does. So the module's
-name says where its file lies: `selm.ranking.reward_file.x<path in hex>`. Whoever imports that name,
-in any process, gets the file; and a file may be called random.py or torch.py without standing in
-anybody's way. Modules beside the file can be imported; the folder is the last on `sys.path`.
+name says where its file is: `selm.ranking.reward_file.x<path in hex>`. Any process that imports
+this name gets the file, and a file may be called random.py or torch.py without hiding other
+modules. Modules beside the file can be imported; the folder is the last on `sys.path`.
 """
 
 import importlib
@@ -28,7 +28,7 @@ _MOST_WORDS = 300  # characters of an error
 
 
 class _Loader:
-    """Runs the source as it is now: cached bytecode of an older one could pass for it."""
+    """Runs the current source; cached bytecode could be from an older one."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -110,14 +110,14 @@ def _run(key: str, file_name: str, file: Path) -> ModuleType:
     name = _module_name(file)
     spec = _spec(name, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look themselves up there
+    sys.modules[name] = module  # before it runs, because dataclasses look themselves up there
     assert spec.loader is not None
     try:
-        with chdir("."):  # wherever it goes, we come back: our paths are relative
+        with chdir("."):  # the function may change the working folder; our paths are relative
             spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever it is, SystemExit too, it is the user's code
+    except BaseException as error:  # any error of the user's code, SystemExit too
         del sys.modules[name]
         raise UserError(f"{key}: {file_name} cannot be imported: {blame(error, file)}") from error
     return module
@@ -134,14 +134,14 @@ def _module_name(file: Path) -> str:
 
 
 def _make_importable(folder: Path) -> None:
-    """At the end of the path, so that no file there hides a module that others import."""
+    """Add the folder to the end of the path, so that its files hide no other modules."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     importlib.invalidate_caches()
 
 
 def _check_siblings(key: str, file_name: str, file: Path) -> None:
-    """UserError if the file would get another module than the one that lies beside it."""
+    """UserError if the file would import another module than the one in its folder."""
     for name, path in siblings(file).items():
         there = _origin(name)
         if there is None or Path(there).resolve() != path.resolve():

@@ -39,11 +39,11 @@ class RewardModelRanker(Ranker):
         self.pad = self.model.config.get_text_config().pad_token_id
 
     def score(self, pools: Sequence[Pool]) -> list[list[float]]:
-        """See `Ranker`. Each distinct text of a prompt is computed once, in batches of like length.
+        """See `Ranker`. Computes each distinct text of a prompt once, sorted by length.
 
         Raises:
             PromptRefused: the template refuses a prompt.
-            UserError: a score is no number, or the model's output is not one number per text.
+            UserError: a score is not a number, or the output is not one number per text.
         """
         encoded: dict[tuple[int, str], Encoded] = {}
         for i, pool in enumerate(pools):
@@ -117,10 +117,10 @@ class RewardModelRanker(Ranker):
         return scores.float().reshape(-1).tolist()
 
     def _pad_token(self, ids: Sequence[Sequence[int]]) -> int:
-        """The config's; decoders take the last token that is not it for the end of the text.
+        """The config's padding token; decoders score at the last token that is not padding.
 
-        A config without one means that the last token is the end, whatever it is. So it is padded
-        with a token that no text of this batch holds.
+        Without one in the config, the last token is the end, whatever it is. Then the padding is a
+        token that is in no text of this batch.
         """
         if self.pad is not None:
             return self.pad
@@ -144,7 +144,7 @@ def _check(ranking: Ranking) -> None:
 
 
 def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
-    """Tokenises the prompts; of a model in a folder, looks at names and shapes of its weights."""
+    """Tokenize the prompts, and for a model in a folder check names and shapes of its weights."""
     from selm.ranking.reward_model_parts import load_encoder, load_model
 
     name = ranking.name_or_path or ""

@@ -1,4 +1,4 @@
-"""What a reward model is made of: an encoder of prompt and response, its config, its weights."""
+"""The parts of a reward model: the encoder of prompt and response, its config, its weights."""
 
 import re
 from collections import Counter
@@ -29,7 +29,7 @@ from selm.ranking.base import Facts, Pool, Prompt
 from selm.ranking.batches import DTYPES
 from selm.recipe.schema import Ranking
 
-# What damaged or foreign folders make transformers raise.
+# The errors of transformers for damaged or foreign folders.
 _LOADING = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError),
     *(ArithmeticError, EOFError, UnpicklingError, SafetensorError, StrictDataclassError),
@@ -44,9 +44,9 @@ class Encoded:
     """Model inputs of one prompt and response.
 
     Attributes:
-        token_types: for models that tell text pairs apart by them, else empty.
-        cut: what was too long for the model: the prompt lost its start, or all of it went and the
-            response lost its start too. The end of a response is never cut.
+        token_types: for models that separate text pairs by them, otherwise empty.
+        cut: "prompt" if the prompt lost its start because the text was too long, "response" if it
+            was removed and the response lost its start too. The end of a response is kept.
     """
 
     ids: tuple[int, ...]
@@ -58,7 +58,7 @@ class Encoder:
     """Prompt and response to tokens, by the reward model's own chat template.
 
     A tokenizer without a template (OpenAssistant's DeBERTa) gets prompt and response as a text
-    pair, turns of a longer conversation each behind its role.
+    pair; the turns of a longer conversation start with their roles.
 
     Attributes:
         limit: tokens that the model can read.
@@ -89,11 +89,11 @@ class Encoder:
         return found
 
     def facts(self, pools: Sequence[Pool]) -> Facts:
-        """How many texts there are, and how many of them were cut; refused ones do not count."""
+        """How many texts there are, and how many were truncated, without refused ones."""
         cuts: Counter[str] = Counter()
         for pool in pools:
             for text in set(pool.texts):
-                with suppress(UserError):  # said when it was to be scored
+                with suppress(UserError):  # reported when it was scored
                     cuts[self.encode(pool.prompt, text).cut] += 1
         return {
             "texts": cuts.total(),
@@ -190,10 +190,10 @@ def load_config(ranking: Ranking) -> PretrainedConfig:
 
 
 def load_model(ranking: Ranking, device: str) -> PreTrainedModel:
-    """The model, with every weight from the checkpoint: a missing head would be a random one.
+    """The model, with every weight from the checkpoint: a missing head would be random.
 
     Args:
-        device: cpu, cuda, or meta to look at the weights' names and shapes alone.
+        device: cpu, cuda, or meta to read only the weights' names and shapes.
     """
     dtype = DTYPES.get(device, "float32") if ranking.dtype == "auto" else ranking.dtype
     verbosity = logging.get_verbosity()

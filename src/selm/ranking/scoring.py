@@ -1,4 +1,4 @@
-"""Pools in, scores out, shard by shard: what the stages `preferences` and `evaluation` share."""
+"""Scores pools shard by shard, for the stages `preferences` and `evaluation`."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,13 +34,13 @@ def score_pools(
 
 
 def _load(ranking: Ranking, seed: int, verdicts: Path) -> Work[Pool, ScoreRow]:
-    """A worker: the ranker, and each shard put before it."""
+    """A worker: it loads the ranker and scores each shard."""
     ranker = load_ranker(ranking, seed, verdicts)
     return lambda shard: score_shard(shard, ranker)
 
 
 def _workers(ranking: Ranking) -> Workers:
-    """`auto` means one per GPU, where that is of use and no limits hold for each worker."""
+    """`auto` means one per GPU, if the ranker uses GPUs and has no limits per worker."""
     kinds = [kind_of(member) for member in ranking.members]
     several = any(kind.on_gpu for kind in kinds) and not any(kind.limited for kind in kinds)
     one = ranking.workers == "auto" and not several

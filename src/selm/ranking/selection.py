@@ -19,7 +19,7 @@ class Pair:
 
 
 def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Each text once, the first of its kind: identical candidates would be chosen == rejected.
+    """The first candidate with each text; identical texts could be both chosen and rejected.
 
     >>> [c.text for c in distinct([Candidate("a", "chosen"), Candidate("a", "policy")])]
     ['a']
@@ -33,8 +33,8 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 def pool_of(row: ResponseRow, which: str) -> Pool:
     """The distinct candidates of a row; `which` is the recipe's `ranking.pool`.
 
-    `dataset_and_samples`: {y_w, y_l, y, ...}, the dataset's first, as the paper has it. `samples`:
-    the policy's alone, which is also what a dataset of prompts leaves.
+    `dataset_and_samples`: {y_w, y_l, y, ...}, the dataset's first, as in the paper. `samples`: only
+    the policy's, as for a dataset without pairs.
     """
     of_dataset = [
         Candidate(text, source)
@@ -63,7 +63,7 @@ def best_worst(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair
 
 
 def replace(candidates: Sequence[Candidate], scores: Sequence[float]) -> Pair | None:
-    """The paper's second rule: y against y_w; the better y replaces y_w, the worse one y_l.
+    """The paper's second rule compares y with y_w: a better y replaces y_w, a worse y replaces y_l.
 
     >>> pool = [Candidate("w", "chosen"), Candidate("l", "rejected"), Candidate("y", "policy")]
     >>> replace(pool, [0.2, 0.5, 0.9]), replace(pool, [0.5, 0.2, 0.1])

@@ -1,4 +1,4 @@
-"""What an endpoint's error is about, in the forms and the words of many servers.
+"""Reads an endpoint's error, in the forms and words of many servers.
 
 OpenAI, vLLM, SGLang, llama.cpp, Ollama, TGI, LM Studio, Anthropic, Gemini, Mistral, Groq, Together,
 Cohere, DeepSeek, Bedrock and others say the same things in other words, codes and places.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# Keys of an error's JSON: what is said to people, and what to programs.
+# Keys of an error's JSON, for people and for programs.
 _WORDS = (
     *("error", "errors", "message", "error_message", "msg", "detail", "details", "description"),
     *("reason", "loc", "metadata", "raw"),
@@ -25,7 +25,7 @@ _TOO_LONG_CODES = {
     *("model_max_prompt_tokens_exceeded", "model_context_window_exceeded", "prompt_too_long"),
     *("input_too_long", "context_length_error", "payload_too_large", "request_entity_too_large"),
 }
-# What can be too long, and the words for that: both are in what any server says of it.
+# What can be too long, and the words for that: servers' errors contain both.
 _QUESTION = re.compile(
     r"token|\b(prompt|inputs?|context|messages?|conversation|query|question|sequence|payload|"
     r"text|request)\b|body (is )?too|context_|content length|inputtoolong|contextwindow"
@@ -36,7 +36,7 @@ _TOO_MUCH = re.compile(
     r"|capacity|window|context (length|size)|overflow|range of input length|at least 1, got -"
 )
 _IN_A_CRASH = re.compile(r"context (length|size|window)|token|prompt|input length")  # 5xx: no less
-# Of the answer, which the recipe limits: of all pairs alike, so the recipe is to be mended.
+# Of the answer, which the recipe limits: of all pairs alike, so the recipe must be corrected.
 _OF_ANSWER = re.compile(
     r"max(_completion|_new|_output)?_tokens['\"`]?( value)?( is| must| should| cannot| can't|:|,)"
     r"|completion tokens|output tokens"
@@ -72,7 +72,7 @@ class ServerError:
 
     Attributes:
         status: of HTTP, or the one that the body names where HTTP's is 200.
-        words: for people; the whole body where no words are found in it.
+        words: for people; the whole body if no words are found in it.
         codes: for programs, in lower case: code, type, parameter and so on.
     """
 
@@ -86,11 +86,11 @@ class ServerError:
 
     @property
     def is_too_long(self) -> bool:
-        """The question exceeds the model's context, or whatever else limits one request."""
+        """Whether the question exceeds the model's context or another limit of a request."""
         if self.status == 413 or self.codes & _TOO_LONG_CODES:
             return True
         words = self.words.lower()
-        if self.status == 429:  # too large for a minute's share: it will be so in the next minute
+        if self.status == 429:  # too large for the limit per minute, also in the next minute
             return bool(_LARGE_FOR_RATE.search(words))
         if self.status not in (400, 422, 500) or _OF_RATE.search(words):
             return False
@@ -122,13 +122,13 @@ class ServerError:
         return self.status == 402 or bool(_OUT_OF_CREDIT.search(self.all))
 
     def refuses(self, parameter: str) -> bool:
-        """It says that this parameter of the request is none that it knows."""
+        """Whether it says that it does not know this parameter of the request."""
         words = self.all
         return self.is_about_body and parameter in words and bool(_UNSUPPORTED.search(words))
 
 
 def read(status: int, body: str) -> ServerError:
-    """An error's words and codes; a body that is no JSON is its own words."""
+    """An error's words and codes; a body that is not JSON counts as words."""
     content = parsed(body)
     words = list(dict.fromkeys(_found(content, _WORDS)))
     codes = list(dict.fromkeys(_found(content, _CODES)))
@@ -141,7 +141,7 @@ def read(status: int, body: str) -> ServerError:
 
 
 def parsed(body: str) -> Any:
-    """The JSON of a body; None for what is none, or nested deeper than Python reads."""
+    """The JSON of a body; None if it is not JSON, or nested deeper than Python reads."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -164,7 +164,7 @@ def _found(content: Any, wanted: tuple[str, ...], depth: int = 0, key: str = "")
 
 
 def _own_code(content: Any) -> list[str]:
-    """OpenAI's `error.code` where it is a word: people search for it."""
+    """OpenAI's `error.code` if it is a word, which users can search for."""
     error = content.get("error") if isinstance(content, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     return [code] if isinstance(code, str) else []

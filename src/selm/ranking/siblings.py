@@ -1,4 +1,4 @@
-"""Python files beside a reward file that it imports: they decide its scores as it does itself."""
+"""Finds the Python files beside a reward file that it imports: they decide its scores, too."""
 
 import ast
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 def siblings(file: Path) -> dict[str, Path]:
     """Name -> path of each module or package beside the file which it imports, or they import.
 
-    The standard library comes first, whatever lies in the folder. What is no Python has none.
+    The standard library takes precedence over the folder. A file that is not Python has none.
 
     >>> siblings(Path("no/such/file.py"))
     {}
@@ -29,7 +29,7 @@ def _imported(file: Path) -> set[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()  # whoever runs it says what is wrong
+        return set()  # running it reports the error
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

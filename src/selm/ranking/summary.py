@@ -1,4 +1,4 @@
-"""What a ranking came to: does exploration pay, do rankers agree, do they like length?
+"""Summary of a ranking: does exploration help, do rankers agree, do they prefer length?
 
 Pure functions over ranked rows. Their numbers go into the manifest of the preferences, so that the
 report needs neither the ranker nor the rows that were dropped.
@@ -16,7 +16,7 @@ from selm.ranking.base import Candidate, Pool
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-# What a ranker thinks of a pool; None where it says nothing of a candidate.
+# A ranker's scores of a pool; None for a candidate without a score.
 Opinion = Sequence[float | None]
 
 
@@ -31,11 +31,11 @@ class Ranked:
 
     @property
     def explored(self) -> int:
-        """Index of the policy's first sample; of the dataset's response if that has its text."""
+        """Index of the policy's first sample; or of the dataset's response with the same text."""
         return self.pool.texts.index(self.row["responses"][0])
 
     def of(self, source: str) -> int | None:
-        """Index of the first candidate from there, if there is one in the pool."""
+        """Index of the first candidate with this source, if there is one."""
         candidates = enumerate(self.pool.candidates)
         return next((i for i, candidate in candidates if candidate.source == source), None)
 
@@ -49,9 +49,9 @@ def summary(ranked: Sequence[Ranked], rankers: Sequence[str]) -> dict[str, Any]:
     Returns:
         rows: how many were ranked.
         explored_against: `chosen` and `rejected` of the dataset -> {won, tied, lost} of the
-            explored response; empty where the dataset's are not in the pool.
+            explored response; empty if the dataset's are not in the pool.
         scores: source -> quantiles 5, 25, 50, 75 and 95% of its candidates' scores.
-        length_correlation: see there; None where it is not defined.
+        length_correlation: see there; None if it is not defined.
         agreement: one entry per two rankers; the dataset's own labels count as one.
     """
     opinions = {"the dataset": [_of_dataset(one.pool.candidates) for one in ranked]}
@@ -77,7 +77,7 @@ def summary(ranked: Sequence[Ranked], rankers: Sequence[str]) -> dict[str, Any]:
 
 
 def explored_against(ranked: Sequence[Ranked], source: str) -> dict[str, int]:
-    """How often the explored response scored above, like and below the dataset's."""
+    """How often the explored response scored above, equal to and below the dataset's."""
     counts = {"won": 0, "tied": 0, "lost": 0}
     for one in ranked:
         other = one.of(source)
@@ -116,8 +116,8 @@ def length_correlation(
 ) -> float | None:
     """Pearson's correlation of score and length in characters, within prompts.
 
-    Both are taken less their mean over the prompt's candidates, because only differences there
-    decide, and some prompts ask for longer answers. None if one of them never differs.
+    Each prompt's mean is subtracted from both, because only differences within a prompt decide,
+    and some prompts ask for longer answers. None if one of them never differs.
 
     >>> length_correlation([[1.0, 2.0], [8.0, 9.0]], [[10, 20], [70, 80]])
     1.0
@@ -128,7 +128,7 @@ def length_correlation(
 
 
 def _centred(values_P_N: Sequence[Sequence[float]]) -> np.ndarray:
-    """Less each prompt's mean; from the first value on, so that equal ones become exact zeros."""
+    """Subtract each prompt's mean; relative to its first value, so equal values become 0."""
     from_first = [np.asarray(row, dtype=float) - row[0] for row in values_P_N]
     return np.concatenate([row - row.mean() for row in from_first])
 

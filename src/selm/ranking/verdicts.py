@@ -1,4 +1,4 @@
-"""Verdicts of a judge: read from its answers, and kept on disk as soon as they are there."""
+"""Reads the verdicts of a judge from its answers and saves each at once."""
 
 import json
 import re
@@ -17,10 +17,10 @@ from selm.escape import one_line
 if TYPE_CHECKING:  # it imports what speaks HTTP
     from selm.ranking.endpoint import Answer
 
-# Who won: the candidate shown first, the one shown second, or nobody, and why nobody.
+# The winner: the candidate shown first or second, or neither, with the reason.
 Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]
 
-MOST_TOKENS = 2**31  # of one question: a larger number is none of tokens
+MOST_TOKENS = 2**31  # of one question; a larger number cannot be right
 _WINNERS: dict[str, Outcome] = {"a": "first", "b": "second", "tie": "tie", "c": "tie"}
 KEPT = 1000  # characters of an answer
 _READ = 20_000  # characters at an answer's end in which the verdict is looked for
@@ -33,7 +33,7 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class Verdict:
-    """One answer of the judge, read; `answer` is the start of what it said."""
+    """The outcome of one answer of the judge; `answer` is the start of its text."""
 
     outcome: Outcome
     prompt_tokens: int
@@ -45,7 +45,7 @@ _FIELDS = [field.name for field in fields(Verdict)]
 
 
 class VerdictLog(Mapping[str, Verdict]):
-    """Verdicts by key, on disk: a folder of JSONL files, each appended to by one process alone."""
+    """Verdicts by key, in a folder of JSONL files; each file has one process that writes it."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -66,7 +66,7 @@ class VerdictLog(Mapping[str, Verdict]):
         return len(self._found)
 
     def add(self, key: str, verdict: Verdict) -> None:
-        """Keep a verdict. It is in the file when this returns; a kill cannot take it away."""
+        """Save a verdict; it is in the file when this returns."""
         line = json.dumps({"key": key, **asdict(verdict)}) + "\n"
         with self._lock:
             if self._path is not None:
@@ -77,7 +77,7 @@ class VerdictLog(Mapping[str, Verdict]):
 
 
 def _read_log(path: Path) -> dict[str, Verdict]:
-    """A kill cuts the last line short, a disk may do worse: what is no verdict is asked again."""
+    """Read a file's verdicts; skips damaged lines, such as the last one after a kill."""
     found, damaged = {}, 0
     for line in path.read_bytes().split(b"\n"):
         entry = _entry(line)
@@ -91,7 +91,7 @@ def _read_log(path: Path) -> dict[str, Verdict]:
 
 
 def _entry(line: bytes) -> tuple[str, Verdict] | None:
-    """Key and verdict of a line, or None where it holds anything else."""
+    """Key and verdict of a line, or None if it is damaged."""
     try:
         entry = json.loads(line)
         verdict = Verdict(**{name: entry[name] for name in _FIELDS})
@@ -112,7 +112,7 @@ def _say_damaged(path: Path, count: int) -> None:
 
 
 def read_verdict(answer: "Answer") -> Verdict:
-    """Who won, by the answer's text: JSON as asked for, else the plain forms that models write."""
+    """The verdict in an answer's text: JSON, or else the plain forms that models write."""
     outcome: Outcome | None
     if answer.finish_reason == "too_long":
         outcome = "too_long"
@@ -126,7 +126,7 @@ def read_verdict(answer: "Answer") -> Verdict:
 
 
 def parse_outcome(text: str) -> Outcome | None:
-    """The last verdict in a text, or None. What stands between <think> tags is not read.
+    """The last verdict in a text, or None. Text between <think> tags is ignored.
 
     >>> parse_outcome('A is short. {"winner": "B"}'), parse_outcome("[[A]]"), parse_outcome("Both?")
     ('second', 'first', None)
@@ -140,7 +140,7 @@ def parse_outcome(text: str) -> Outcome | None:
 
 
 def _outcome(reading: str) -> Outcome | None:
-    """From a single word, and what models put around it: **A**, "Answer A", `Winner: A`, (A)."""
+    """The outcome of a word, within what models write: **A**, "Answer A", `Winner: A`, (A)."""
     word = re.sub(r"^(winner\s*[:=]|answer\b|response\b)", "", reading.strip(_MARKS).lower())
     return _WINNERS.get(word.strip(_MARKS))
 
@@ -153,7 +153,7 @@ def _json_winners(text: str) -> list[str]:
         try:
             value, _ = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
-            continue  # a brace that opens no JSON
+            continue  # a brace that does not start JSON
         if isinstance(value, dict) and isinstance(value.get("winner"), str):
             found.append(value["winner"].strip())
     return found

@@ -1,1 +1,1 @@
-"""The report of a run: tables, statistics and pictures."""
+"""The report of a run: tables, statistics and figures."""

@@ -1,4 +1,4 @@
-"""The report's pictures. One colour per iteration in all of them; grey is the base model."""
+"""The report's figures. An iteration has one colour in all of them; grey is the base model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ Steps = Sequence[Mapping[str, float]]
 
 
 def draw(metrics: Metrics, results: Results, folder: Path) -> None:
-    """Write rewards, reward_mean, lengths, training and, where ranked, scores.png to `folder`."""
+    """Write rewards, reward_mean, lengths, training and, after ranking, scores.png."""
     entries, rows, name = metrics["iterations"], results.evaluations, metrics["run_name"]
     rewards = {t: [row["reward"] for row in rows[t]] for t in rows}
     lengths = {t: [float(row["num_tokens"]) for row in rows[t]] for t in rows}
@@ -77,7 +77,7 @@ def colours(iterations: Sequence[int]) -> dict[int, Any]:
 def _titled(figure: Any, title: str, subtitle: str) -> None:
     """Two lines at the top left, at fixed distances in inches from the top edge."""
     height = figure.get_size_inches()[1]
-    plain = {"va": "top", "parse_math": False}  # a name with two $ is no formula
+    plain = {"va": "top", "parse_math": False}  # a name with two $ is not a formula
     figure.text(0.02, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", **plain)
     figure.text(0.02, 1 - 0.38 / height, subtitle, fontsize=9.5, color=NOTE, **plain)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.62 / height))
@@ -147,7 +147,7 @@ def _percent(values_N: Sequence[float]) -> np.ndarray:
 
 
 def scores(summaries: Mapping[int, Mapping[str, Any]], run_name: str) -> Any:
-    """Where the ranker's scores lie, by iteration and by who wrote the response."""
+    """The distribution of the ranker's scores, by iteration and by who wrote the response."""
     sources = [s for s in SOURCES if any(s in found["scores"] for found in summaries.values())]
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     names = ("whislo", "q1", "med", "q3", "whishi")
@@ -258,6 +258,6 @@ def _say_where_alpha_is_0(axes: Axes, logs: Mapping[int, Steps]) -> None:
 
 
 def _note(axes: Axes, span: tuple[float, float], height: float, text: str, **style: Any) -> None:
-    """In the middle of an iteration's steps, at a share of the picture's height."""
+    """Write text in the middle of an iteration's steps, at a share of the figure's height."""
     across = axes.get_xaxis_transform()
     axes.text((sum(span) + 1) / 2, height, text, transform=across, ha="center", color=NOTE, **style)

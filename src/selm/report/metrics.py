@@ -1,4 +1,4 @@
-"""The numbers of metrics.json: what a run came to."""
+"""The numbers of metrics.json: the results of a run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Metrics = dict[str, Any]
 
 
 def metrics(recipe: Recipe, results: Results) -> Metrics:
-    """What metrics.json holds; `seconds` are totals by stage, `judge` is who gave the rewards."""
+    """What metrics.json holds; `seconds` are totals by stage, `judge` is the rewards' ranker."""
     seconds: Counter[str] = Counter()
     for (stage, _), manifest in results.manifests.items():
         seconds[STAGES[stage].script] += manifest["seconds"]
@@ -64,7 +64,7 @@ def _measures(
 
 
 def headline(metrics: Metrics) -> str:
-    """One line: the base model's reward, the last iteration's, and what lies between them."""
+    """One line: the base model's reward, the last iteration's, and their difference."""
     base, last = metrics["iterations"][0], metrics["iterations"][-1]
     interval = last["paired_difference_ci95"]
     interval = "" if interval is None else "95% interval [{:+.3f}, {:+.3f}], ".format(*interval)

@@ -1,4 +1,4 @@
-"""report.md: the tables, pictures and examples of a run, and how it was made."""
+"""report.md: tables, figures and examples of a run, and how it was made."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 def page(recipe: Recipe, metrics: Metrics, results: Results) -> str:
-    """The text of report.md; the pictures lie beside it."""
+    """The text of report.md; the figures are beside it."""
     sections = [
         f"# {recipe.run_name}",
         f"{headline(metrics)}. {conclusion(metrics['iterations'][-1]['paired_difference_ci95'])}",
@@ -78,7 +78,7 @@ def _interval(interval: Interval | None, sign: str = "") -> str:
 
 
 def _ranking_sections(results: Results) -> list[str]:
-    """Whether exploration pays, and what kind of ranker it was."""
+    """Whether exploration helps, and what the ranker prefers."""
     summaries = results.summaries
     if not summaries:
         return []
@@ -137,7 +137,7 @@ def _agreement_section(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
 
 
 def _ranker_facts(manifests: Manifests) -> list[str]:
-    """What rankers counted: verdicts, tokens, texts cut."""
+    """What rankers counted: verdicts, tokens, truncated texts."""
     rows = [
         [STAGES[stage].script, str(t), in_words(manifest["rankers"])]
         for (stage, t), manifest in manifests.items()
@@ -147,7 +147,7 @@ def _ranker_facts(manifests: Manifests) -> list[str]:
 
 
 def spread_ids(ids: Sequence[str], count: int = 3) -> list[str]:
-    """`count` ids at even distances in sorted order: a choice that nobody makes.
+    """`count` ids at even distances in sorted order, so that nobody selects them.
 
     >>> spread_ids(["f", "e", "d", "c", "b", "a"])
     ['b', 'd', 'f']
@@ -173,7 +173,7 @@ def _example_sections(evaluations: Mapping[int, Sequence[EvaluationRow]]) -> lis
 
 
 def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """The words of a single user turn; with roles where there are more turns."""
+    """The text of a single user turn; several turns have their roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
@@ -192,7 +192,7 @@ def _stage_table(manifests: Manifests) -> str:
 
 
 def _version_table(manifests: Manifests) -> str:
-    """Each package's version; several where stages ran with different ones."""
+    """Each package's version, or several if stages ran with different ones."""
     found: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
     for manifest in manifests.values():
         commit = manifest["git_commit"] or "not a git checkout"

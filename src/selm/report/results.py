@@ -1,4 +1,4 @@
-"""What a run's stages wrote, as far as the report reads it."""
+"""The outputs of a run's stages that the report reads."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from selm.run.stages import stages
 
 @dataclass(frozen=True)
 class Results:
-    """All of a run that the report reads.
+    """Everything in a run that the report reads.
 
     Attributes:
         evaluations: t -> rows; t = 0 is the base model.
@@ -32,13 +32,13 @@ class Results:
 
     @property
     def summaries(self) -> dict[int, dict[str, Any]]:
-        """t -> what its ranking came to (`selm.ranking.summary`); empty if nothing was ranked."""
+        """t -> the summary of its ranking (`selm.ranking.summary`); empty if nothing was ranked."""
         manifests = self.manifests.items()
         return {t: found["summary"] for (stage, t), found in manifests if stage == "preferences"}
 
 
 def load(recipe: Recipe) -> Results:
-    """Read what the stages wrote; all of it is known to be there."""
+    """Read the outputs of the stages, which are known to exist."""
     done = [(stage, t) for stage, t in stages(recipe) if t is not None]
 
     def read(stage: str, name: str, how: Callable[[Path], Any]) -> dict[int, Any]:

@@ -1,4 +1,4 @@
-"""Means of held-out rewards, and how sure they are. The bootstrap is ours: scipy is an extra."""
+"""Means of held-out rewards and their intervals. The bootstrap is ours: scipy is an extra."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Interval = list[float]  # [low, high]
 def bootstrap_ci95(
     values_N: Sequence[float], resamples: int = 10_000, seed: int = 0
 ) -> Interval | None:
-    """95% percentile bootstrap interval of the mean; None of a single value, which has no spread.
+    """95% percentile bootstrap interval of the mean; None for a single value, which has no spread.
 
     >>> bootstrap_ci95([0.5, 0.5, 0.5])
     [0.5, 0.5]
@@ -57,7 +57,7 @@ def paired_differences(
 
 
 def conclusion(interval: Interval | None) -> str:
-    """What the 95% interval of the paired difference allows to say."""
+    """The conclusion that the 95% interval of the paired difference allows."""
     if interval is None:
         return "A single prompt shows no difference from the base model."
     low, high = interval

@@ -35,10 +35,10 @@ if TYPE_CHECKING:  # the Hub's client takes half a second to import, and runs wi
 
 @dataclass(frozen=True)
 class State:
-    """Whether an artifact can be used, and if not, why: `missing`, `recipe changed: ...`.
+    """Whether an artifact can be used, and if not, the reason: `missing`, `recipe changed: ...`.
 
     Attributes:
-        pushed: where it is, if it is current on the Hub and not on this disk.
+        pushed: its place, if it is current on the Hub but not on this disk.
     """
 
     current: bool
@@ -52,7 +52,7 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def folder(recipe: Recipe, stage: str, t: int | None) -> Path:
-    """`runs/<run_name>/iter-2/responses`; the report belongs to no iteration."""
+    """`runs/<run_name>/iter-2/responses`; the report has no iteration."""
     return run_folder(recipe) / name(stage, t)
 
 
@@ -62,7 +62,7 @@ def policy_path(recipe: Recipe, t: int) -> str:
 
 
 def read_manifest(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
-    """The manifest of an artifact that is known to be there."""
+    """The manifest of an artifact that is known to exist."""
     return manifest.parse(file(recipe, stage, t, manifest.NAME).read_bytes())
 
 
@@ -75,7 +75,7 @@ def state(recipe: Recipe, stage: str, t: int | None) -> State:
 
 
 class Look:
-    """One look at a run: each of its artifacts is judged once, however many are made from it."""
+    """The states of a run's artifacts; each is computed once, however many others depend on it."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -116,12 +116,12 @@ class Look:
             found = State(False, f"damaged: {error}")
         if found.current:
             return replace(found, pushed=there)
-        if stage == "report":  # made of all the others in seconds, and replaced
+        if stage == "report":  # made of all the others in seconds, and pushed again
             return here
         raise UserError(_refusal(there, found.why))
 
     def _match(self, stage: str, t: int | None, manifest_bytes: bytes) -> State:
-        """Whether a manifest is of this recipe, and of its inputs as they are now."""
+        """Whether a manifest matches this recipe and the present inputs."""
         facts = manifest.parse(manifest_bytes)
         changed = differing_keys(facts["recipe"], recipe_part(self.recipe, stage, t))
         if changed:
@@ -146,9 +146,9 @@ def _refusal(there: "Pushed", why: str) -> str:
 
 
 def done(recipe: Recipe) -> dict[Entry, str]:
-    """The stages with nothing left to do, not even to push, and a line that says so.
+    """The stages that are finished and pushed if the recipe says so, each with a line for the plan.
 
-    The report is never among them: its last line is what a run ends with.
+    The report is never among them, because its last line ends a run.
     """
     look, lines = Look(recipe), {}
     for stage, t in stages(recipe):
@@ -160,7 +160,7 @@ def done(recipe: Recipe) -> dict[Entry, str]:
 
 
 def done_line(recipe: Recipe, stage: str, t: int | None, found: State) -> str:
-    """`runs/<run_name>/iter-1/responses: already done`, and where, if not on this disk."""
+    """`runs/<run_name>/iter-1/responses: already done`, and the place if it is not on this disk."""
     where = "" if found.pushed is None else f", on the Hub in {found.pushed.place}"
     return f"{folder(recipe, stage, t)}: already done{where}"
 
@@ -170,7 +170,7 @@ def _is_where_it_belongs(recipe: Recipe, stage: str, t: int | None, found: State
 
 
 def is_pushed(recipe: Recipe, stage: str, t: int | None) -> bool:
-    """Whether the Hub holds just what is on this disk; UserError if it holds something else."""
+    """Whether the Hub holds the same artifact as this disk; UserError if it holds another."""
     from selm.run import on_hub
 
     there = on_hub.find(on_hub.place(recipe, stage, t))
@@ -188,14 +188,14 @@ def is_pushed(recipe: Recipe, stage: str, t: int | None) -> bool:
 
 
 def sweep(recipe: Recipe, stage: str, t: int | None) -> None:
-    """Remove what a kill left behind after a finished artifact had got its name."""
+    """Remove leftovers of a process that was killed after the artifact was complete."""
     parent = folder(recipe, stage, t).parent
     for what in ("tmp", "old", "partial", "pull"):
         shutil.rmtree(parent / f".{stage}.{what}", ignore_errors=True)
 
 
 def require_inputs(run: Run, stage: str, t: int | None) -> dict[str, str]:
-    """Hashes of the inputs' manifests; UserError naming the command where one is not current."""
+    """Hashes of the inputs' manifests; UserError with the command to run if one is not current."""
     look, hashes = Look(run.recipe), {}
     for entry in inputs(run.recipe, stage, t):
         found = look.state(*entry)
@@ -207,7 +207,7 @@ def require_inputs(run: Run, stage: str, t: int | None) -> dict[str, str]:
 
 
 def inputs_on_hub_alone(run: Run, stage: str, t: int | None) -> list[tuple[str, int]]:
-    """The inputs that must be pulled. The report needs none: it reads single files."""
+    """The inputs that must be pulled; none for the report, which reads single files."""
     if stage == "report" or not run.recipe.hub.push:
         return []
     return [e for e in inputs(run.recipe, stage, t) if state(run.recipe, *e).pushed is not None]
@@ -227,15 +227,15 @@ def file(recipe: Recipe, stage: str, t: int | None, name: str) -> Path:
 
 
 def partial_path(recipe: Recipe, stage: str, t: int | None) -> Path:
-    """Where unfinished work lies; processes beside the main one only need to know the name."""
+    """The folder of unfinished work; processes beside the main one only need its name."""
     return folder(recipe, stage, t).parent / f".{stage}.partial"
 
 
 def partial_folder(run: Run, stage: str, t: int | None) -> Path:
-    """Where a stage keeps finished shards until it is complete; emptied if they are of old inputs.
+    """The folder of a stage's finished shards until it is complete; emptied if its inputs changed.
 
-    A stage that was killed finds here what it had done, if recipe and inputs are the same. What is
-    discarded is said, and why.
+    A stage that was killed finds its shards here if recipe and inputs are the same. A line says
+    what is deleted, and why.
     """
     partial = partial_path(run.recipe, stage, t)
     key = partial_key(run, stage, t)
@@ -252,12 +252,12 @@ def partial_folder(run: Run, stage: str, t: int | None) -> Path:
 
 
 def partial_key(run: Run, stage: str, t: int | None) -> str:
-    """What unfinished work belongs to: one recipe part, one set of inputs."""
+    """The key of unfinished work: the recipe's part and the inputs."""
     return json.dumps([recipe_part(run.recipe, stage, t), require_inputs(run, stage, t)])
 
 
 def _why_discard(kept: bytes, key: str) -> str:
-    """What is another one than when the work began; empty if nothing is."""
+    """What has changed since the work began; empty if nothing has."""
     if kept == key.encode():
         return ""
     (part, inputs_now), then = json.loads(key), None
@@ -272,9 +272,9 @@ def _why_discard(kept: bytes, key: str) -> str:
 
 
 def verdicts_folder(recipe: Recipe) -> Path:
-    """Where judges keep their verdicts, each under a hash of all that was asked.
+    """The folder of the judges' verdicts, each under a hash of its whole question.
 
-    No artifact: the stages of a run share it, and it outlives changes of the recipe. Delete it to
-    have everything asked again.
+    It is not an artifact: all stages of a run share it, and it stays when the recipe changes.
+    Delete it to ask everything again.
     """
     return run_folder(recipe) / "verdicts"

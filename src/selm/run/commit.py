@@ -1,4 +1,4 @@
-"""Which commit of this code makes an artifact."""
+"""The commit of this code."""
 
 import subprocess
 from pathlib import Path
@@ -15,6 +15,6 @@ def code_commit() -> str | None:
         done = subprocess.run(
             asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
         )
-    except OSError:  # there is no git, or none that we may run
+    except OSError:  # git is missing or may not be run
         return None
     return done.stdout.strip() or None

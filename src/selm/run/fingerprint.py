@@ -1,6 +1,6 @@
-"""What a local model, dataset or file contains, as one hash. Only files that are read count.
+"""The content of a local model, dataset or file as one hash. Only files that are read count.
 
-Not a clone's `.git`, a download's `.cache`, notes beside the data, or when a file was touched.
+A clone's `.git`, a download's `.cache`, other files beside the data and time stamps do not count.
 """
 
 import hashlib
@@ -13,21 +13,21 @@ from selm.data import on_disk
 from selm.ranking.siblings import siblings
 from selm.recipe.schema import Data
 
-# What transformers and our PairRM read of a model's folder beside its weights.
+# The files that transformers and our PairRM read from a model's folder beside its weights.
 _MODEL_FILES = {
     *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "tekken.json", "dict.txt"),
 }
 _VOCABULARIES = {".model", ".spm", ".bpe", ".tiktoken", ".codes", ".vocab"}
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first of them that is there
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists
 
-# Bytes that a file may have and still count with all of them.
+# Files up to this size count with all their bytes.
 _WHOLE = 64 * 2**20
 
 
 def of_model(name_or_path: str, code: bool) -> str | None:
-    """Of a model's folder; None for a Hub id. `code`: its Python files are run, so they count."""
+    """The hash of a model's folder; None for a Hub id. `code`: its Python files count."""
     root = Path(name_or_path)
     if not root.is_dir():
         return None
@@ -50,7 +50,7 @@ def _weights(root: Path) -> list[str]:
 
 
 def _listed(index: Path) -> list[str]:
-    """Nothing where the index is no index: to load the model says so."""
+    """The listed files; empty if the index is damaged, which loading the model reports."""
     try:
         files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -60,9 +60,9 @@ def _listed(index: Path) -> list[str]:
 
 
 def of_data(data: Data, which: str) -> str | None:
-    """Of the files that the rows of `train` or `test` are read from; None for a Hub id.
+    """The hash of the files with the rows of `train` or `test`; None for a Hub id.
 
-    That there is no test split counts, too: then the last tenth of train is held out.
+    A missing test split counts, too, because the last tenth of train is then held out.
     """
     files = on_disk.files_read(data, which)
     if not files:
@@ -76,20 +76,20 @@ def of_data(data: Data, which: str) -> str | None:
 
 
 def of_path(path: str, code: bool) -> str | None:
-    """Of what a ranker reads: a model's folder, Python, or another file. `code` as of a model."""
+    """The hash of a ranker's model folder, Python file or other file. `code`: as for models."""
     if Path(path).is_dir():
         return of_model(path, code)
     return of_code(path) if path.endswith(".py") else of_file(path)
 
 
 def of_file(path: str) -> str | None:
-    """Of a chat template or a judge's template; None where there is no such file."""
+    """The hash of a chat template or a judge's template; None if there is no such file."""
     file = Path(path)
     return _digest(file.parent, [file.name]) if file.is_file() else None
 
 
 def of_code(path: str) -> str | None:
-    """Of a reward file and the modules beside it that it imports; None where it is not."""
+    """The hash of a reward file and the modules beside it that it imports, or None."""
     file = Path(path)
     if not file.is_file():
         return None
@@ -102,7 +102,7 @@ def of_code(path: str) -> str | None:
 
 
 def _digest(root: Path, names: Iterable[str]) -> str:
-    """Of the files' names and contents, whatever their order."""
+    """The hash of the files' names and contents, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(names):
         about = (root / name).stat()
@@ -113,10 +113,10 @@ def _digest(root: Path, names: Iterable[str]) -> str:
 
 @cache
 def _of_content(path: Path, size: int, _changed: int, _inode_changed: int) -> str:
-    """Of all bytes; of a large file (weights) of its size and a sample.
+    """The hash of all bytes, or for a large file (weights) of its size and a sample.
 
-    Other weights of the same shapes differ nearly everywhere. A process asks many times: the times
-    of the last change tell it whether to look again.
+    Other weights with the same shapes differ nearly everywhere. The times of the last change are
+    part of the cache key, because a process asks many times.
     """
     content = path.read_bytes() if size <= _WHOLE else _sample(path, size)
     return hashlib.sha256(str(size).encode() + b"\0" + content).hexdigest()

@@ -1,4 +1,4 @@
-"""SHA-256 of files. Of large files it is computed once, for as long as the file stays as it is."""
+"""SHA-256 of files; for large files it is computed only once, until the file changes."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ _MOST_ENTRIES = 10_000
 
 
 class Hashes:
-    """A file that maps what the file system says of a file to the hash of its content.
+    """Known hashes, in a file whose keys come from the file system.
 
-    Device, inode, size and both time stamps say it: the time of the last change of the inode cannot
-    be set back by hand. A damaged or missing memory is an empty one.
+    A key holds device, inode, size and both time stamps; the time of the inode's last change cannot
+    be set back by hand. A damaged or missing file counts as empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class Hashes:
         return {k: v for k, v in found.items() if _is_hash(v)} if isinstance(found, dict) else {}
 
     def _save(self) -> None:
-        """Other processes may have added to the file. Where nothing can be written, do without."""
+        """Merge with the entries of other processes and save; a failed write does not matter."""
         self._known = self._read() | self._known
         newest = dict(list(self._known.items())[-_MOST_ENTRIES:])
         with suppress(OSError):
@@ -59,7 +59,7 @@ class Hashes:
 
 @lru_cache
 def hashes_in(folder: Path) -> Hashes:
-    """The memory that the runs of one output folder share."""
+    """The known hashes that the runs of one output folder share."""
     return Hashes(folder / ".hashes.json")
 
 

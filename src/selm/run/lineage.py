@@ -1,6 +1,6 @@
-"""What an artifact depends on: the artifacts it is made from, and a part of the recipe.
+"""What an artifact depends on: its input artifacts and a part of the recipe.
 
-A changed recipe makes an artifact stale exactly if its part changes, or an input of it does.
+A changed recipe makes an artifact stale exactly if this part or an input changes.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
 
 
 def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
-    """The settings that decide what this artifact holds, and nothing else, as JSON has them."""
+    """The settings that decide the content of this artifact, as JSON values."""
     part: dict[str, Any] = {"format": FORMATS.get(stage, FORMAT)}
     if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}
@@ -66,7 +66,7 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
 
 
 def _answers(recipe: Recipe) -> dict[str, Any]:
-    """What decides the prompts, and how they are answered: greedily."""
+    """The settings that decide the held-out prompts and their greedy answers."""
     data = _data(recipe, "test") | {"split": recipe.data.test_split}
     if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
         data["train_split"] = recipe.data.train_split
@@ -96,7 +96,7 @@ def _training(recipe: Recipe, t: int) -> dict[str, Any]:
 
 
 def _generation(generation: Generation) -> dict[str, Any]:
-    """An engine's own options are among them if there are any that count, and if it is used."""
+    """Settings of generation, with the options of the engine in use that change its answers."""
     settings, own = deciding(generation), KINDS[generation.engine].options
     for key in {key for kind in KINDS.values() for key in kind.options}:
         execution, given = own.get(key, frozenset()), settings.pop(key)
@@ -114,7 +114,7 @@ def _data(recipe: Recipe, which: str) -> dict[str, Any]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    """The keys that its kind reads, and the content of its files."""
+    """The keys that this kind reads, and the content of its files."""
     read = deciding_keys(ranking)
     part = {key: value for key, value in deciding(ranking).items() if key in read}
     if ranking.rankers:
@@ -128,9 +128,9 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names, with values where they are short: `training.alpha (0.001 -> 0.005)`.
+    """Dotted names with short values: `training.alpha (0.001 -> 0.005)`.
 
-    Of another format nothing else is compared.
+    If the formats differ, nothing else is compared.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         found, keys = [], sorted(old.keys() | new.keys())

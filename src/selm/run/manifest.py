@@ -1,7 +1,6 @@
-"""The manifest of an artifact: what it was made from, and the hash of every file, its own too.
+"""The manifest of an artifact: how it was made, and the hash of every file and of itself.
 
-Whatever was damaged on the disk since is found: a file that is missing, empty, cut or changed, the
-manifest among them.
+It shows later damage on the disk: a file, or the manifest, that is missing, truncated or changed.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ NAME = "manifest.json"
 
 
 class Damaged(Exception):
-    """A file is not the one that was written; the text names it."""
+    """A file has changed since it was written; the text names it."""
 
 
 def write(folder: Path, facts: Mapping[str, Any], hashes: Hashes) -> None:
@@ -32,14 +31,14 @@ def write(folder: Path, facts: Mapping[str, Any], hashes: Hashes) -> None:
 
 
 def read(folder: Path) -> bytes:
-    """The manifest as it lies there; Damaged if it is not as it was written."""
+    """The bytes of the manifest; Damaged if it has changed."""
     text = (folder / NAME).read_bytes()
     parse(text)
     return text
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """What a manifest says; Damaged if it is not as it was written."""
+    """The content of a manifest; Damaged if it has changed."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -53,7 +52,7 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], hashes: Hashes) -> None:
-    """Damaged if a file is missing or not the one that was written. Sizes first: they are free."""
+    """Damaged if a file is missing or has changed. Compares sizes first, which is free."""
     for path, facts in files.items():
         there = folder / path
         if not there.is_file() or there.stat().st_size != facts["bytes"]:

@@ -1,4 +1,4 @@
-"""The second place of artifacts, the Hub: their names there, and what is found under them.
+"""The second place of artifacts, the Hub: their names and how they are found.
 
     responses, preferences,              a dataset each, `<namespace>/<run_name>-<stage>`, with a
     answers, evaluation                  folder `iter-<t>` and a split `iter_<t>` per iteration
@@ -6,8 +6,8 @@
     report                               the folder `report` of the evaluations' dataset
 
 An artifact is one commit with its manifest and the repository's card, checked after the push and
-then tagged: `iter-<t>`, or `report`. What has no tag is not there yet. Imported only where
-`hub.push` is true, for the client takes half a second to import.
+then tagged: `iter-<t>`, or `report`. A commit without a tag does not count. Imported only if
+`hub.push` is true, because the client takes half a second to import.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from selm.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Place:
-    """Where an artifact lies on the Hub; `folder` is empty where it is the whole repository."""
+    """An artifact's place on the Hub; `folder` is empty if it is the whole repository."""
 
     repo: str
     repo_type: str
@@ -81,7 +81,7 @@ def find(where: Place) -> Pushed | None:
 
 @lru_cache
 def tags(repo: str, repo_type: str) -> Mapping[str, str]:
-    """Tag -> commit; empty where there is no such repository. Forgotten after each push."""
+    """Tag -> commit; empty if there is no such repository. The cache is cleared after each push."""
 
     def ask() -> Mapping[str, str]:
         try:
@@ -112,7 +112,7 @@ def file(where: Place, revision: str, name: str) -> Path:
 def download(there: Pushed, files: Sequence[str], target: Path) -> Path:
     """Fetch files of an artifact at its commit, and return the folder that holds them.
 
-    A download that was killed goes on where it stood.
+    A download that was killed continues.
     """
     where = there.place
     for name in files:

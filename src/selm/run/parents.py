@@ -1,4 +1,4 @@
-"""A stage ends with the processes that started it, even if they were killed with -9."""
+"""Ends a stage when the processes that started it end, even after a kill -9."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-GRACE = 5  # seconds between the signal to end in good order and the one that asks nobody
+GRACE = 5  # seconds between SIGTERM and SIGKILL
 
 # Set by run.sh: `<process id>@<host>`. On another host, under Slurm, the id means nothing.
 RUN_SH = "SELM_RUN_SH"
@@ -17,17 +17,17 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with_run_sh() -> None:
-    """End when `run.sh` does. A stage that was started by hand goes on without its shell."""
+    """End when `run.sh` ends. A stage that was started by hand continues without its shell."""
     pid, _, host = os.environ.get(RUN_SH, "").partition("@")
     if pid.isdigit() and host == socket.gethostname():
         _end_with(int(pid))
 
 
 def end_with_launcher(main: bool) -> None:
-    """End when `accelerate launch` does: a kill -9 leaves it no time to end its processes.
+    """End when `accelerate launch` ends: a kill -9 leaves it no time to end its processes.
 
-    The main process says its line first; the others have nothing to say. Without a launcher
-    nothing is changed.
+    The main process prints its line first; the others print nothing. Without a launcher this does
+    nothing.
     """
     if "ACCELERATE_MIXED_PRECISION" not in os.environ:  # which every launch sets
         return
@@ -38,7 +38,7 @@ def end_with_launcher(main: bool) -> None:
 
 
 def die_with_parent() -> None:
-    """At once, whatever ends it."""
+    """Let this process die at once when its parent ends, whatever the reason."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""A recipe becomes a bash script: comments, and one command per stage. Imports no torch."""
+"""Turns a recipe into a bash script: comments, and one command per stage. Imports no torch."""
 
 import shlex
 from collections.abc import Mapping

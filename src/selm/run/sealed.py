@@ -1,4 +1,4 @@
-"""Parquet files that know what was written into them: damage is noticed when they are read."""
+"""Parquet files with a hash of their rows, so that damage is noticed on reading."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def save(table: pyarrow.Table, path: Path) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]] | None:
-    """The rows that were saved; None where the file is missing or holds others."""
+    """The saved rows; None if the file is missing or has changed."""
     try:
         table = parquet.read_table(path)
         found = table.to_pylist()

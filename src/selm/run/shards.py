@@ -1,8 +1,8 @@
-"""Work split in shards, each kept on disk when it is done, so that a killed stage goes on.
+"""Work split into shards, each saved when it is done, so that a killed stage can continue.
 
 A shard is a file `shard-<first row>-<row after the last>.parquet`, written under a temporary name
-and renamed. `kill -9` costs the shards in work; the same command does those again, with as many
-workers as it likes. A shard that was damaged since is done again, too.
+and renamed. A `kill -9` costs only the shards in work; the same command does them again, with any
+number of workers. A damaged shard is done again, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,11 +33,11 @@ def run_shards(
     """Do the work of a stage on `rows`, shard by shard; the results are in the order of `rows`.
 
     Args:
-        load: makes a worker: a function of a shard's rows that returns rows, in any number: a stage
-            may drop some. Called once per worker, not at all if no shard is missing. Several
-            workers are other processes: it is pickled then.
-        schema: what the results are.
-        folder: where finished shards are kept; those found there are not done again.
+        load: makes a worker: a function from a shard's rows to result rows, of any number. It is
+            called once per worker, and not if no shard is missing. With several workers it is
+            pickled for their processes.
+        schema: the type of the results.
+        folder: where finished shards are saved; those found there are not done again.
         what: label of the progress bar.
         workers: how many there are, and what each needs.
     """
@@ -62,7 +62,7 @@ def run_shards(
 
 
 def _kept(folder: Path, span: range) -> list[Any] | None:
-    """The results of an earlier try, if they are there and whole."""
+    """The results of an earlier attempt, if they exist and are intact."""
     path = _path(folder, span)
     if not path.exists():
         return None

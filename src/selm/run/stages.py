@@ -5,19 +5,19 @@ from typing import Literal
 
 from selm.recipe.schema import Recipe
 
-# A stage of an iteration, as (name, t): ("responses", 2). The report is of none: ("report", None).
+# A stage of an iteration as (name, t): ("responses", 2). The report has none: ("report", None).
 Entry = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to know of a stage beside its name.
+    """The properties of a stage beside its name.
 
     Attributes:
-        script: `generate` for scripts/generate.py; logs, locks and tables are called so, too.
-        keeps: what a stage that is stopped keeps of its unfinished work.
+        script: `generate` for scripts/generate.py; logs, locks and tables have this name, too.
+        keeps: which unfinished work a stopped stage keeps.
         launched: run by `accelerate launch`, in several processes.
-        split: of the dataset that its rows are made from, and so the name of its file of rows.
+        split: the dataset's split behind its rows, which names its file of rows.
     """
 
     script: str
@@ -37,7 +37,7 @@ STAGES = {
 
 
 def name(stage: str, t: int | None) -> str:
-    """Of the artifact's folder in the run's: `iter-2/responses`, `report`."""
+    """The artifact's folder in the run's folder: `iter-2/responses`, `report`."""
     return stage if t is None else f"iter-{t}/{stage}"
 
 

@@ -1,4 +1,4 @@
-"""Temporary folders that are gone when their process is, however it ended."""
+"""Temporary folders that are deleted when their process has ended, however it ended."""
 
 import atexit
 import fcntl
@@ -15,7 +15,7 @@ PREFIX = "selm-tmp-"
 
 
 def own_folder() -> None:
-    """All temporary files of this process, its libraries and its children go to a folder of theirs.
+    """Put all temporary files of this process, its libraries and its children into one folder.
 
     It is deleted at the end of the process. After a kill -9 the next stage deletes it. The
     processes of one launch share that of their launcher.
@@ -32,7 +32,7 @@ def own_folder() -> None:
 
 
 def drop_launchers() -> None:
-    """At the end delete what torch's launcher makes for logs, which nobody asked it to write."""
+    """Delete the folder that torch's launcher makes for logs, at the end of this process."""
     for path in Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parents:
         if path.name.startswith("torchelastic_"):
             atexit.register(shutil.rmtree, path, ignore_errors=True)
@@ -49,7 +49,7 @@ def folder(place: str) -> Iterator[str]:
 
 
 def _make(place: str) -> tuple[str, int]:
-    """A new folder, and a descriptor that holds its lock: while it is held the folder is in use."""
+    """A new folder, and a descriptor with its lock, which marks the folder as in use."""
     _clean(place)
     while True:
         path = tempfile.mkdtemp(prefix=PREFIX, dir=place)
@@ -60,7 +60,7 @@ def _make(place: str) -> tuple[str, int]:
 
 
 def _lock(descriptor: int) -> bool:
-    """False if another stage has just taken the folder for a leftover."""
+    """Lock the folder; False if another stage is just deleting it as a leftover."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -71,7 +71,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _clean(place: str) -> None:
-    """Delete what stages of ours have left there that were killed with -9."""
+    """Delete folders that stages left after a kill -9."""
     for path in Path(place).glob(f"{PREFIX}*"):
         with suppress(OSError):  # somebody else's, or in use, or gone by now
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -90,7 +90,7 @@ def _drop(path: str, descriptor: int, owner: int) -> None:
 
 
 def _delete(path: str) -> None:
-    """Processes that are just ending may still write: try for a moment."""
+    """Delete the folder; retry for a moment, because ending processes may still write."""
     for _ in range(20):
         shutil.rmtree(path, ignore_errors=True)
         if not os.path.lexists(path):

@@ -1,10 +1,10 @@
 """Several workers for the shards of a stage: Ray actors, on this machine or on a cluster.
 
-Whoever is free takes the next shard, nobody waits for anybody. A worker that dies is replaced, and
-its shard goes to the next one that is free.
+A free worker takes the next shard, so none waits for another. If a worker dies, a new one is
+started, and its shard goes to the next free worker.
 
 `RAY_ADDRESS` joins a running cluster, whose machines see this folder under the same path. Without
-it Ray is started here, for this stage alone. For one worker nothing of Ray is imported.
+it Ray is started here, only for this stage. With one worker Ray is not imported.
 """
 
 import os
@@ -47,8 +47,8 @@ class Workers:
 
     Attributes:
         wanted: a number, or "auto": all GPUs / gpus; 1 without a GPU.
-        gpus: of each worker, where there are any.
-        key: what the number is called in the recipe, for errors.
+        gpus: GPUs of each worker, if there are any.
+        key: the recipe's key for the number, for errors.
     """
 
     wanted: int | str = 1
@@ -56,7 +56,7 @@ class Workers:
     key: str = "workers"
 
     def count(self) -> int:
-        """The number; for "auto" the GPUs of the cluster, else of this machine, are counted."""
+        """The number; "auto" counts the GPUs of the cluster, or of this machine without one."""
         if isinstance(self.wanted, int):
             return self.wanted
         return max(1, self._gpus_there() // self.gpus)
@@ -80,14 +80,14 @@ def spread(
     """The results of all shards, each as soon as it is done.
 
     Args:
-        shards: rows, by the range of the stage's rows that they are.
+        shards: range of row numbers -> the rows.
         load: makes a worker; see `run_shards`.
         count: of workers.
         folder: where workers write what they print, `worker-<n>.log`.
 
     Raises:
         UserError: Ray is missing; too few GPUs; or what a worker raised.
-        OutsideError: one shard, or the loading of one worker, has cost `ATTEMPTS` workers.
+        OutsideError: `ATTEMPTS` workers died of one shard, or while loading.
     """
     with _ray(workers.key, count) as cluster:
         reserved = _reserved(workers, count, cluster)
@@ -95,7 +95,7 @@ def spread(
 
 
 def _reserved(workers: Workers, count: int, cluster: Mapping[str, float]) -> dict[str, Any]:
-    """What Ray sets aside for each worker. On CPUs: its share of the cores, as that many threads.
+    """The resources of each worker. On CPUs: its share of the cores, as that many threads.
 
     >>> _reserved(Workers("auto", gpus=2), 4, {"CPU": 64, "GPU": 8})
     {'num_cpus': 1, 'num_gpus': 2}
@@ -112,7 +112,7 @@ def _reserved(workers: Workers, count: int, cluster: Mapping[str, float]) -> dic
 
 
 class _Team(Generic[In, Out]):
-    """The workers of one stage, and what each is at."""
+    """The workers of one stage and their present work."""
 
     def __init__(
         self, load: Load[In, Out], count: int, reserved: dict[str, Any], folder: Path
@@ -120,7 +120,7 @@ class _Team(Generic[In, Out]):
         self.load, self.reserved, self.folder = load, reserved, folder
         self.deaths: Counter[str] = Counter()
         self.free: list[tuple[int, ActorHandle[Any]]] = []
-        # By what is awaited of it: a worker's number, the worker, its shard (None: it is loading).
+        # Awaited result -> a worker's number, the worker, its shard (None: it is loading).
         self.busy: dict[ObjectRef[Any], tuple[int, ActorHandle[Any], range | None]] = {}
         for n in range(count):
             self._start(n)
@@ -153,7 +153,7 @@ class _Team(Generic[In, Out]):
                     yield at, rows
 
     def _start(self, n: int) -> None:
-        """It gets no shard before it has loaded: it may wait for a free machine till the end."""
+        """Start a worker; it gets no shard before it has loaded, which may have to wait."""
         import ray
 
         made = ray.remote(_Worker).options(**self.reserved)
@@ -161,7 +161,7 @@ class _Team(Generic[In, Out]):
         self.busy[worker.loaded.remote()] = (n, worker, None)
 
     def _replace(self, n: int, at: range | None, error: Exception) -> None:
-        """Start another worker n, unless too many have died of the same."""
+        """Start worker n again, unless too many have died for the same reason."""
         what = f"loading worker {n}" if at is None else f"rows {at.start}..{at.stop - 1}"
         reason = " ".join(str(error).split())[:400]
         self.deaths[what] += 1
@@ -176,7 +176,7 @@ class _Team(Generic[In, Out]):
 
 
 class _Worker(Generic[In, Out]):
-    """Lives in a process of its own, on any machine of the cluster."""
+    """A worker in its own process, on any machine of the cluster."""
 
     def __init__(self, load: Load[In, Out], folder: str, log: Path) -> None:
         os.chdir(folder)  # the recipe's paths are relative to where the stage was started
@@ -195,13 +195,13 @@ class _Worker(Generic[In, Out]):
 
 @contextmanager
 def _ray(key: str, count: int) -> Iterator[dict[str, float]]:
-    """Ray's resources: of the cluster at RAY_ADDRESS, or of one that lives here until the end."""
+    """The resources of the cluster at RAY_ADDRESS, or of one that is started here."""
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not address:
-        # Ray would kill our workers for the memory that others on this machine take.
+        # Ray would kill our workers because of other processes' memory on this machine.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-        # A token keeps other users out; Ray's own would stay in the home folder. Like the others,
+        # A token keeps other users out; Ray's own would stay in the home folder. Like the others
         # it is read when Ray is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

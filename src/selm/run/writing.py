@@ -1,4 +1,4 @@
-"""How a stage writes its artifact: into a folder that is renamed when it is whole."""
+"""How a stage writes its artifact: into a folder that is renamed when it is complete."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ PACKAGES = (
 
 @dataclass
 class Record:
-    """What a stage reports about itself in its manifest; `note` is for its last line alone."""
+    """What a stage reports about itself in its manifest; `note` is only for its last line."""
 
     folder: Path
     rows: int = 0
@@ -45,7 +45,7 @@ class Record:
 def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) -> Iterator[Record]:
     """Yield an empty folder to fill; at the end it gets its manifest and its final name.
 
-    `seconds_before`: seconds that the stage has worked before it got here.
+    `seconds_before`: seconds that the stage worked before this call.
     """
     hashes, commit = require_inputs(run, stage, t), code_commit()
     target = folder(run.recipe, stage, t)
@@ -78,7 +78,7 @@ def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) ->
 
 
 def move_into_place(building: Path, target: Path) -> None:
-    """Rename; an older artifact of that name is moved aside first, and deleted last."""
+    """Rename; an older artifact with this name is moved aside first and deleted last."""
     old = target.parent / f".{target.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -98,9 +98,9 @@ def _versions() -> dict[str, str]:
 
 
 def _revisions(recipe: Recipe) -> dict[str, str]:
-    """The commits that the revisions of model, data and rankers stand for, as far as known.
+    """The commits behind the revisions of model, data and rankers, if known.
 
-    From the Hub's cache on this disk, which remembers what it last loaded; nothing is asked.
+    They come from the Hub's cache on this disk; no request is sent.
     """
     found = {}
     named = [("model", recipe.model.name_or_path, recipe.model.revision, "model")]
