@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 
-from selm.training.order import MicroBatches, cut, deal, fill, micro_batches_for
+from selm.training.order import MicroBatches, deal, fill, micro_batches_for, split
 
 NUM_ROWS, ROWS, NUM_BATCHES, PROCESSES = 100, 12, 4, 2
 STEP = ROWS * PROCESSES
@@ -95,7 +95,7 @@ def test_a_budget_is_filled(budget: int, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("num_batches", range(1, 13))
 def test_a_cut_is_as_even_as_can_be(num_batches: int) -> None:
-    """Against every possible cut."""
+    """Against every possible split."""
     lengths = sorted(LENGTHS[:12], reverse=True)
 
     def largest(sizes: list[int]) -> int:
@@ -108,13 +108,13 @@ def test_a_cut_is_as_even_as_can_be(num_batches: int) -> None:
         firsts = range(1, rows - batches + 2)
         return [[n, *rest] for n in firsts for rest in ways(rows - n, batches - 1)]
 
-    sizes = cut(lengths, num_batches)
+    sizes = split(lengths, num_batches)
     assert sum(sizes) == 12 and len(sizes) == num_batches and min(sizes) > 0
     assert largest(sizes) == min(largest(way) for way in ways(12, num_batches))
 
 
 def test_equal_rows_fill_all_micro_batches() -> None:
-    assert sorted(cut([7] * 10, num_batches=4)) == [1, 3, 3, 3]
+    assert sorted(split([7] * 10, num_batches=4)) == [1, 3, 3, 3]
 
 
 def test_no_fewer_micro_batches_would_keep_the_budget() -> None:

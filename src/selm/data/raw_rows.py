@@ -67,8 +67,8 @@ class Table:
         """A range of rows, counted from 0; numbers beyond the end are ignored."""
         spans, start = [], 0
         for path, rows in self.spans:
-            cut = rows[max(0, wanted.start - start) : max(0, wanted.stop - start)]
-            spans += [(path, cut)] if cut else []
+            part = rows[max(0, wanted.start - start) : max(0, wanted.stop - start)]
+            spans += [(path, part)] if part else []
             start += len(rows)
         return Table(tuple(spans))
 

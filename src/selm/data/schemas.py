@@ -69,7 +69,9 @@ class ResponseRow(Prompted):
         list[Text] | None, "the dataset's other answer; null where it has prompts only"
     ]
     responses: Annotated[list[str], "the policy's answers"]
-    finish_reasons: Annotated[list[FinishReason], "of each answer: stop, or length if it was cut"]
+    finish_reasons: Annotated[
+        list[FinishReason], "of each answer: stop, or length if it was truncated"
+    ]
     num_tokens: Annotated[list[int], "of each answer"]
     columns: Annotated[str | None, "the dataset's other columns as JSON; null where it has none"]
 
@@ -86,9 +88,15 @@ class PreferenceRow(PairRow):
 
     explored: Annotated[str, "the policy's own answer, that of the optimism term"]
     explored_role: Annotated[Role, "what became of it: chosen, rejected or neither"]
-    chosen_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
-    rejected_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
-    explored_finish_reason: Annotated[FinishReason, "stop, or length for an answer that was cut"]
+    chosen_finish_reason: Annotated[
+        FinishReason, "stop, or length for an answer that was truncated"
+    ]
+    rejected_finish_reason: Annotated[
+        FinishReason, "stop, or length for an answer that was truncated"
+    ]
+    explored_finish_reason: Annotated[
+        FinishReason, "stop, or length for an answer that was truncated"
+    ]
     scores: Annotated[list[float], "the ranker's, of the pool's distinct texts"]
 
 
@@ -106,7 +114,7 @@ class EvaluationRow(Prompted):
     """A held-out prompt, the policy's greedy answer and its reward."""
 
     response: Annotated[str, "the policy's greedy answer"]
-    finish_reason: Annotated[FinishReason, "stop, or length if it was cut"]
+    finish_reason: Annotated[FinishReason, "stop, or length if it was truncated"]
     num_tokens: Annotated[int, "of the answer"]
     reward: Annotated[float, "by the ranker; higher is better"]
     reward_of_base: Annotated[float, "of the base model's answer to the same prompt"]

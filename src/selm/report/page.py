@@ -166,7 +166,7 @@ def _example_sections(evaluations: Mapping[int, Sequence[EvaluationRow]]) -> lis
         sections += [f"### Prompt {number}", quoted(literal(_prompt_text(answers[0]["prompt"])))]
         for t, row in answers.items():
             who = "base" if t == 0 else f"iteration {t}"
-            cut = ", cut at the limit" if row["finish_reason"] == "length" else ""
+            cut = ", truncated at the limit" if row["finish_reason"] == "length" else ""
             facts = f"reward {row['reward']:.3f}, {row['num_tokens']} tokens{cut}"
             sections += [f"**{who}** ({facts})", fenced(wrapped(visible(row["response"])))]
     return sections

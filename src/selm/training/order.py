@@ -59,7 +59,7 @@ class MicroBatches(Sampler[list[int]]):
             sizes = [self.rows // self.num_batches] * self.num_batches
             if self.by_tokens:
                 longest = [self.lengths[row] for row in rows[:: self.processes]]
-                sizes = cut(longest, self.num_batches)
+                sizes = split(longest, self.num_batches)
             yield from deal(rows, sizes, self.processes)
 
 
@@ -99,10 +99,10 @@ def fill(lengths: Sequence[int], budget: int) -> list[int]:
     return sizes
 
 
-def cut(lengths: Sequence[int], num_batches: int) -> list[int]:
+def split(lengths: Sequence[int], num_batches: int) -> list[int]:
     """Sizes of `num_batches` micro-batches, within the smallest budget that allows this number.
 
-    >>> cut([9, 4, 4, 2, 1, 1], num_batches=3)
+    >>> split([9, 4, 4, 2, 1, 1], num_batches=3)
     [1, 2, 3]
     """
     budgets = range(lengths[0] * len(lengths) + 1)
