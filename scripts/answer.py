@@ -3,7 +3,7 @@
     python scripts/answer.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
 Iteration 0 is the base model. Writes runs/<run_name>/iter-<T>/answers, which `scripts/evaluate.py`
-scores. Killed? The same command goes on at the last shard.
+scores. If it is killed, the same command continues at the last shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main

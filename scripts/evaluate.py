@@ -3,7 +3,7 @@
     python scripts/evaluate.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
 Iteration 0 is the base model. Reads runs/<run_name>/iter-<T>/answers and iter-0/answers. Writes
-runs/<run_name>/iter-<T>/evaluation. Killed? The same command goes on at the last shard.
+runs/<run_name>/iter-<T>/evaluation. If it is killed, the same command continues at the last shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main

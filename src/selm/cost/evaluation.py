@@ -13,6 +13,6 @@ def answering_cost(recipe: Recipe, t: int) -> Cost:
 
 
 def scoring_cost(recipe: Recipe, t: int) -> Cost:
-    """The estimate of `scripts/evaluate.py`; the base model's are not compared."""
+    """The estimate of `scripts/evaluate.py`; the base model's answers are not compared."""
     rows = held_out_rows(recipe)
     return scores_cost(recipe, recipe.held_out_ranking(), rows, pool=1 if t == 0 else 2)

@@ -1,4 +1,4 @@
-"""What every benchmark is: prompts, and a way to score the answers to them."""
+"""The interface of benchmarks: prompts, and a way to score the answers to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class Benchmark:
     """What the rest of the code knows of a benchmark. Reading it imports nothing heavy.
 
     Attributes:
-        revision: another one for other prompts or another scoring: what was made before is stale.
-        prompts: the rows that are answered, and what was dropped of them.
-        score: of a row with its one answer, higher is better; it has a meaning by itself. None
-            for a benchmark whose answers the recipe's ranker scores beside the base model's.
+        revision: raise it if the prompts or the scoring change; older artifacts are then stale.
+        prompts: the rows to answer, and the dropped ones.
+        score: the score of a row with its one answer, which has a meaning by itself; higher is
+            better. None if the recipe's ranker scores the answers beside the base model's.
     """
 
     revision: int

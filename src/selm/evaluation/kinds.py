@@ -1,4 +1,4 @@
-"""The benchmarks: a line here and a file beside it are all that one is."""
+"""The benchmarks: each one is a file beside this one and a line here."""
 
 from selm.evaluation.base import Benchmark
 from selm.evaluation.held_out import HELD_OUT

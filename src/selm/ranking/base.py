@@ -1,4 +1,4 @@
-"""What every ranker is, pools in, scores out; and what describes a kind of them.
+"""The interface of rankers (pools in, scores out), and the description of a kind.
 
 This file and the descriptions import no torch.
 """
@@ -27,7 +27,7 @@ class Candidate:
     """One response in the pool of a prompt.
 
     Attributes:
-        source: who wrote it: "chosen" or "rejected" of the dataset, the policy, the base model.
+        source: its writer: "chosen" or "rejected" of the dataset, the policy, the base model.
         finish_reason: "length" if the response was truncated at the token limit.
     """
 
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pool:
-    """A prompt and the candidates that are scored beside one another.
+    """A prompt and the candidates that are compared.
 
     Attributes:
         columns: what else the row holds (`data.columns`); most rankers ignore it.
@@ -71,7 +71,7 @@ class Ranker:
         raise NotImplementedError
 
     def score_by_member(self, pools: Sequence[Pool]) -> list[Scores]:
-        """The scores of each pool, and `[r][n]`, what its member r gave candidate n.
+        """The scores of each pool, and `[r][n]`, the score that member r gave candidate n.
 
         A ranker that is not an ensemble is its own only member.
         """
@@ -99,9 +99,9 @@ class RankerKind:
         on_gpu: it is faster on a GPU, so `workers: auto` is one for each GPU.
         files: key of the section -> path of a file that is read, beside the model's folder.
         check: UserError for a section that cannot work; it does not read the model.
-        look: UserError if the ranker cannot score pools of the dataset, a few of them; before the
-            hours that its prompts take, so it loads no weights from the Hub.
-        facts: what scoring pools came to, for the manifest.
+        look: UserError if the ranker cannot score the given pools of the dataset. It runs before
+            hours of work, so it loads no weights from the Hub.
+        facts: counts from scoring pools, for the manifest.
         parameters: number of its model's parameters; 0 without a model or with an unknown size.
         tokens: tokens that its model reads for a pool, from the number of candidates and the mean
             tokens of a prompt and of a response.

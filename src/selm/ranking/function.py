@@ -22,8 +22,8 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 class FunctionRanker(Ranker):
     """Calls `function(prompt, candidates, **columns) -> one number per candidate`.
 
-    `prompt` is the list of messages, `columns` are the row's other columns, as far as the function
-    takes them. Higher is better. Example: recipes/smollm2-135m-instruct/reward.py.
+    `prompt` is the list of messages; `columns` are those of the row's other columns that the
+    function takes. Higher is better. Example: recipes/smollm2-135m-instruct/reward.py.
     """
 
     def __init__(self, name_or_path: str, section: str = "ranking") -> None:

@@ -51,7 +51,7 @@ def check_ranking(ranking: Ranking) -> None:
         if key not in read and getattr(ranking, key) != default:
             others = ", ".join(name for name, other in KINDS.items() if key in other.keys)
             raise ranking.error(
-                key, f"the ranker {ranking.ranker} does not read it ({others} would); take it out"
+                key, f"the ranker {ranking.ranker} does not read it ({others} would); remove it"
             )
     kind.check(ranking)
     model = kind.model(ranking)

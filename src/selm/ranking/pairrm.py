@@ -26,8 +26,8 @@ from selm.recipe.schema import Ranking
 
 DEFAULT = "llm-blender/PairRM"  # if the recipe names none
 
-# The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenised
-# behind the last one, which is then exchanged for candidate1 or candidate2.
+# The tokens added to DeBERTa-v3's vocabulary, in the order of their ids. A candidate is tokenized
+# after the last one, which is then exchanged for candidate1 or candidate2.
 MARKERS = ("<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>")
 
 # The instruction that PairRM was trained with for conversations, to the letter.
@@ -198,7 +198,7 @@ class PairRMRanker(Ranker):
 
 
 def rendered(pool: Pool) -> tuple[str, list[str]]:
-    """What PairRM reads: the source and the candidates.
+    """The texts that PairRM reads: the source and the candidates.
 
     One user turn is read as it is. A conversation is written as `Blender.compare_conversations`
     does: the user's turns in the source, the assistant's in the candidate.
@@ -228,9 +228,9 @@ def rendered(pool: Pool) -> tuple[str, list[str]]:
 
 
 def _turns(prompt_id: str, prompt: Prompt) -> tuple[list[str], list[str]]:
-    """The user's turns and the assistant's, in turn; the user begins and has the last one.
+    """The user's and the assistant's turns, which alternate; the first and the last are the user's.
 
-    A system message belongs to the user's turn behind it; neighbours of one side are one turn.
+    A system message belongs to the next user turn; neighbouring turns of one side are one turn.
     """
 
     def side(message: Message) -> str:
@@ -254,7 +254,7 @@ def _turns(prompt_id: str, prompt: Prompt) -> tuple[list[str], list[str]]:
 
 
 def cut(ids: list[int], limit: int) -> list[int]:
-    """At most `limit` tokens, the closing [SEP] kept.
+    """The first tokens, at most `limit`, with the closing [SEP].
 
     >>> cut([1, 8, 5, 6, 7, 2], 4)
     [1, 8, 5, 2]
@@ -275,7 +275,7 @@ def _load(ranking: Ranking, seed: int, verdicts: Path | None) -> PairRMRanker:
 
 
 def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
-    """Loads it from a folder, for it is small."""
+    """Load it, but only from a folder: it is small."""
     name = ranking.name_or_path or DEFAULT
     if not is_local_path(name):
         check_hub(ranking, name)

@@ -29,7 +29,7 @@ def check_hub(ranking: Ranking, name: str) -> None:
 
 
 def readable(pools: Sequence[Pool], read: Callable[[Pool], Any]) -> None:
-    """The first pool's UserError if all pools raise one; a stage drops some rows, not all."""
+    """Raise the first pool's UserError if all pools raise one; a stage drops single rows."""
     refusals = []
     for pool in pools:
         try:
@@ -41,7 +41,7 @@ def readable(pools: Sequence[Pool], read: Callable[[Pool], Any]) -> None:
 
 
 def pool_of_dataset(row: DatasetRow) -> Pool:
-    """The dataset's two responses, or any two where it has none."""
+    """The dataset's two responses, or any two texts if it has none."""
     texts = {which: row[which] for which in ("chosen", "rejected") if row[which] is not None}
     pair = {which: as_messages(row[which]) for which in ("chosen", "rejected")}
     written = texts or {"chosen": "Yes.", "rejected": "No."}

@@ -21,7 +21,7 @@ def score_pools(
     verdicts: Path,
     what: str,
 ) -> list[ScoreRow]:
-    """In the order of the pools; see `score_shard`.
+    """The scores in the order of the pools; see `score_shard`.
 
     Args:
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
@@ -48,9 +48,9 @@ def _workers(ranking: Ranking) -> Workers:
 
 
 def score_shard(pools: Sequence[Pool], ranker: Ranker) -> list[ScoreRow]:
-    """No scores for a prompt that the ranker cannot read.
+    """The scores of a shard; none for a prompt that the ranker cannot read.
 
-    A pool of one text, repeated, is not sent to a pairwise ranker: it is a tie.
+    A pairwise ranker does not get a pool whose texts are all equal: it is a tie.
     """
 
     def is_tie(pool: Pool) -> bool:

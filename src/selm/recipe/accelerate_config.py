@@ -143,12 +143,12 @@ def _check_setting(path: str, key: str, value: Any) -> None:
     elif key == "gpu_ids":
         _check_gpu_ids(where, str(as_text(value)))
     elif key in _EMPTY_ONLY and plain(value) not in (False, "no", "NO", "", {}, []):
-        raise UserError(f"{where}: not supported here; take it out")
+        raise UserError(f"{where}: not supported here; remove it")
     elif key in ("fp16", "dynamo_backend") and plain(value) not in (False, "no", "NO"):
         raise UserError(
             f"{where}: not supported here; model.dtype decides"
             if key == "fp16"
-            else f"{where}: not supported here; take it out"
+            else f"{where}: not supported here; remove it"
         )
     elif key in ("main_process_ip", "main_training_function"):
         typed(where, value, "str")

@@ -96,8 +96,8 @@ class Judge(Section):
 
 
 class Ranking(Section):
-    """Who ranks the responses (`ranker` is one of `ranking.kinds.KINDS`), and how that becomes a
-    pair. It knows where in the recipe it stands, `section`, for what is said of its keys."""
+    """The ranker of the responses (one of `ranking.kinds.KINDS`), and how scores become a pair.
+    `section` is its place in the recipe, for errors about its keys."""
 
     ranker: str = "pairrm"
     name_or_path: Annotated[str | None, PATH] = None
@@ -122,15 +122,15 @@ class Ranking(Section):
 
     @property
     def members(self) -> tuple["Ranking", ...]:
-        """The rankers whose scores this one's are made of: itself, where it has no others."""
+        """The members of this ranker, or itself if it has none."""
         return self.rankers or (self,)
 
     def error(self, key: str, what: str) -> UserError:
-        """For a key of this section."""
+        """An error about a key of this section."""
         return UserError(f"{self.section}.{key}: {what}")
 
     def at(self, section: str) -> "Ranking":
-        """The same, standing there."""
+        """The same ranking with another section."""
         members = tuple(each.at(f"{section}.rankers.{i}") for i, each in enumerate(self.rankers))
         there = self.model_copy(update={"rankers": members})
         there._section = section
@@ -259,6 +259,6 @@ class Recipe(Section):
         return self.evaluation.ranking or self.ranking
 
     def rankings(self) -> Iterator[Ranking]:
-        """Every ranker that the recipe names: the members of others too."""
+        """Every ranker that the recipe names, including members."""
         for ranking in filter(None, (self.ranking, self.evaluation.ranking)):
             yield from (ranking, *ranking.rankers)

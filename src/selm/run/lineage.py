@@ -82,7 +82,7 @@ def _benchmark(recipe: Recipe) -> dict[str, Any]:
 
 
 def _scoring(recipe: Recipe) -> dict[str, Any]:
-    """The benchmark, or of a ranking what decides scores: nothing is selected here."""
+    """The benchmark, or the settings of a ranking that decide scores, without the selection."""
     if benchmark_of(recipe).score is not None:
         return {"evaluation": _benchmark(recipe)}
     ranking = _ranking(recipe.held_out_ranking())
