@@ -26,7 +26,7 @@ prints only problems; `scripts/run.sh` does this before the first stage of a run
 
 import sys
 
-from selm.cli import parse_check, run_main
+from selm.cli import check_access, parse_check, run_main
 from selm.escape import one_line
 from selm.run import artifacts
 from selm.run.plan import Run
@@ -48,6 +48,7 @@ def main() -> None:
 
 def look_quickly(run: Run) -> int:
     """Check before the first stage; a run with a finished stage has been checked."""
+    check_access(run.recipe)
     if artifacts.done(run.recipe):
         return 0
 
