@@ -461,7 +461,7 @@ def test_a_file_that_did_not_arrive_is_noticed(pushing, hub) -> None:
     hub.loses = "iter-1/train.parquet"
     failed = pushing.stage("generate", 1)
     assert failed.returncode == 1
-    assert "me/tiny-responses: iter-1/train.parquet arrived damaged" in failed.stderr
+    assert "me/tiny-responses: iter-1/train.parquet was damaged in the upload" in failed.stderr
     assert hub.repos["datasets", "me/tiny-responses"].tags == {}
     hub.loses = ""
     assert pushing.stage("generate", 1).returncode == 0
