@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -426,6 +428,43 @@ def test_that_unfinished_work_is_discarded_is_said(run_with, capsys) -> None:
     (partial / "key.json").write_text("", encoding="utf-8")
     partial_folder(run_with(), "preferences", 1)
     assert "damaged: key.json" in capsys.readouterr().out
+
+
+def test_unfinished_work_does_not_hang_on_the_order_of_keys(run_with, capsys) -> None:
+    """Sets of names have another order in each process."""
+    run = run_with()
+    for stage, t in (("responses", 1), ("answers", 0)):
+        kept = partial_folder(run, stage, t) / "key.json"
+        part, inputs = json.loads(kept.read_text(encoding="utf-8"))
+        backwards = [dict(reversed(part.items())), inputs]
+        kept.write_text(json.dumps(backwards), encoding="utf-8")
+        assert partial_folder(run, stage, t) == kept.parent
+        assert json.loads(kept.read_text(encoding="utf-8")) == [part, inputs]
+    assert not capsys.readouterr().out
+
+
+def test_what_an_artifact_depends_on_is_the_same_text_in_every_process(
+    run_with,
+) -> None:
+    write_all(run_with())
+    overrides = run_with().overrides
+    program = (
+        "import sys; from selm.recipe.loading import load_recipe; from selm.run.plan import Run; "
+        "from selm.run.artifacts import partial_key; from selm.run.stages import stages; "
+        "run = Run(load_recipe(sys.argv[1], sys.argv[2:]), sys.argv[1], tuple(sys.argv[2:])); "
+        "print([partial_key(run, *entry) for entry in stages(run.recipe)])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program, run_with().path, *overrides],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
 
 
 def test_a_missing_input_names_the_command_that_makes_it(run_with) -> None:

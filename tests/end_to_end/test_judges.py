@@ -131,7 +131,7 @@ def test_a_judge_that_refuses_ends_the_stage(judged, reply: Reply, words: str) -
         failed = project.stage("rank", 1)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1] == f"error: {server.url}/chat/completions: {words}" + (
-        " base_url usually ends with /v1" if "404" in words else ""
+        "; base_url usually ends with /v1" if "404" in words else ""
     )
     assert not artifacts.state(project.recipe, "preferences", 1).current
 

@@ -38,7 +38,7 @@ def test_generate(project, finished) -> None:
     assert not (slow.folder / "iter-1" / "responses").exists()
     again = slow.stage("generate", 1)
     assert again.returncode == 0, again.stderr
-    assert "resumed" in again.stderr
+    assert "resumed" in again.stderr, again.stdout
     assert rows(slow, "responses") == rows(finished, "responses")
 
 
@@ -89,7 +89,7 @@ def test_evaluate(project_copy, counting_ranker: Path) -> None:
     assert len(shards(judged, "evaluation")) == 2
     again = judged.stage("evaluate", 1)
     assert again.returncode == 0, again.stderr
-    assert "resumed" in again.stderr
+    assert "resumed" in again.stderr, again.stdout
     assert len(calls(counting_ranker)) == 8, "a finished shard was scored again"
     answers, base = (
         read_rows(artifacts.folder(judged.recipe, "answers", t) / "test.parquet") for t in (1, 0)

@@ -253,16 +253,17 @@ def partial_folder(run: Run, stage: str, t: int | None) -> Path:
 
 def partial_key(run: Run, stage: str, t: int | None) -> str:
     """The key of unfinished work: the recipe's part and the inputs."""
-    return json.dumps([recipe_part(run.recipe, stage, t), require_inputs(run, stage, t)])
+    belongs_to = [recipe_part(run.recipe, stage, t), require_inputs(run, stage, t)]
+    return json.dumps(belongs_to, sort_keys=True)
 
 
 def _why_discard(kept: bytes, key: str) -> str:
     """What has changed since the work began; empty if nothing has."""
-    if kept == key.encode():
-        return ""
     (part, inputs_now), then = json.loads(key), None
     with suppress(ValueError, RecursionError):
         then = json.loads(kept)
+    if then == [part, inputs_now]:
+        return ""
     if not isinstance(then, list) or len(then) != 2:
         return "damaged: key.json has changed since it was written"
     changed = differing_keys(then[0], part)

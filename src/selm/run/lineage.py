@@ -86,7 +86,7 @@ def _scoring(recipe: Recipe) -> dict[str, Any]:
     if benchmark_of(recipe).score is not None:
         return {"evaluation": _benchmark(recipe)}
     ranking = _ranking(recipe.held_out_ranking())
-    return {"ranking": {key: ranking[key] for key in ranking.keys() - SELECTION_KEYS}}
+    return {"ranking": {k: value for k, value in ranking.items() if k not in SELECTION_KEYS}}
 
 
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:
