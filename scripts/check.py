@@ -15,7 +15,7 @@ prints only problems; `scripts/run.sh` does this before the first stage of a run
     data       * forms, splits, dropped rows by reason; prompts both trained on and held out
     tokens     at most one BOS, one end of turn in labels, the same prompts in every stage
     stop ids   all tokens that end a response: the template's, the tokenizer's, the model's
-    lengths    share of the rows that training.max_length truncates or drops; mean lengths
+    lengths    share of rows that max_length truncates, or max_tokens drops; mean lengths
     batch      global batch = processes x rows x accumulation steps
     training   * trainer, optimizer, schedule, adapter: two steps of a small model, and a save
     rankers    * files and keys of the rankers; RUNS a reward file on one row

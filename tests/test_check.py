@@ -115,6 +115,12 @@ def test_prompts_that_leave_no_room_and_responses_that_are_cut_are_found(tiny_re
     assert "100 tokens truncate" in said
 
 
+def test_answers_that_leave_no_room_for_prompts_in_the_context_are_found(tiny_recipe: str) -> None:
+    said = problem(tiny_recipe, "lengths", "generation.max_tokens=511")
+    assert said.startswith("generation.max_tokens: 511 tokens leave no room in the model's context")
+    assert "for 100% of the prompts" in said
+
+
 def test_lengths_that_the_estimates_do_not_expect_are_named(tiny_recipe: str) -> None:
     said = found(tiny_recipe, "estimate.prompt_tokens=500")["lengths"][1]
     assert "estimate.prompt_tokens is 500: set it to" in said

@@ -1,4 +1,4 @@
-"""Compares `training.max_length` with the lengths of all prompts and a sample of responses."""
+"""Compares the recipe's limits with the lengths of all prompts and a sample of responses."""
 
 from statistics import fmean
 
@@ -9,6 +9,7 @@ from selm.data.drops import Drops, in_words, row_name
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
 from selm.model.chat import Chat, TemplateRefusal
+from selm.model.loading import most_prompt_tokens
 from selm.recipe.schema import Recipe
 from selm.training.examples import as_pair, tokenize
 
@@ -32,6 +33,7 @@ def lengths(preflight: Preflight) -> str:
             f"training.max_length: {limit} tokens leave no room for a response after "
             f"{too_long:.0%} of the prompts (mean {mean:.0f} tokens); raise it"
         )
+    _check_room(preflight, prompts)
     said = f"prompts of {mean:.0f} tokens, {too_long:.1%} of them too long for {limit}"
     said += f", refused: {in_words(refused)}" if refused else ""
     sample, _ = preflight.taken
@@ -58,6 +60,18 @@ def _prompts(chat: Chat, rows: list[DatasetRow]) -> tuple[list[int], Drops]:
         except TemplateRefusal as refusal:
             refused.add(refusal.reason, row_name(row))
     return found, refused
+
+
+def _check_room(preflight: Preflight, prompts: list[int]) -> None:
+    """The model's context holds most prompts and an answer; the others are dropped."""
+    max_tokens = preflight.recipe.generation.max_tokens
+    most = most_prompt_tokens(preflight.config, max_tokens)
+    too_long = sum(length > most for length in prompts) / len(prompts)
+    if too_long > MOST_DROPPED:
+        raise UserError(
+            f"generation.max_tokens: {max_tokens} tokens leave no room in the model's context for "
+            f"{too_long:.0%} of the prompts (mean {fmean(prompts):.0f} tokens); lower it"
+        )
 
 
 def _check_refused(refused: Drops, rows: int) -> None:
