@@ -67,7 +67,7 @@ def _check_room(preflight: Preflight, prompts: list[int]) -> None:
     max_tokens = preflight.recipe.generation.max_tokens
     most = most_prompt_tokens(preflight.config, max_tokens)
     too_long = sum(length > most for length in prompts) / len(prompts)
-    if too_long > MOST_DROPPED:
+    if too_long > MOST_DROPPED and most > 0:  # without any room, the check of the model says so
         raise UserError(
             f"generation.max_tokens: {max_tokens} tokens leave no room in the model's context for "
             f"{too_long:.0%} of the prompts (mean {fmean(prompts):.0f} tokens); lower it"
