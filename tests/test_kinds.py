@@ -193,6 +193,29 @@ def test_a_key_that_the_ranker_does_not_read_is_refused(
         load_recipe(tiny_recipe, overrides)
 
 
+@pytest.mark.parametrize(
+    ("ranker", "key"),
+    [
+        ("judge", "judge: {base_url: http://localhost:1/v1}"),
+        ("reward_model", "output_key: x"),
+        ("reward_model", "trust_remote_code: true"),
+        ("pairrm", "dtype: float32"),
+        ("ensemble", "rankers: [{ranker: random}, {ranker: random}]"),
+    ],
+)
+def test_a_recipe_can_take_back_a_key_of_the_ranker_that_it_replaces(
+    tiny_recipe: str, tmp_path: Path, ranker: str, key: str
+) -> None:
+    name, base, own = key.partition(":")[0], tmp_path / "base.yaml", tmp_path / "own.yaml"
+    base.write_text(f"extends: {tiny_recipe}\nranking:\n  ranker: {ranker}\n  {key}\n")
+    own.write_text("extends: base.yaml\nranking: {ranker: random}\n")
+    with pytest.raises(UserError, match=rf"^ranking\.{name}: .* set it to \S+ if") as refused:
+        load_recipe(own)
+    value = str(refused.value).partition("set it to ")[2].split()[0]
+    own.write_text(f"extends: base.yaml\nranking: {{ranker: random, {name}: {value}}}\n")
+    assert load_recipe(own).ranking.ranker == "random"
+
+
 SECTIONS = {
     "ranking": "ranking={}",
     "evaluation.ranking": "evaluation.ranking={}",

@@ -1,5 +1,6 @@
 """The kinds of rankers (each one is a file and a line here), and functions for any of them."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,11 @@ def check_ranking(ranking: Ranking) -> None:
         default = field.get_default(call_default_factory=True)
         if key not in read and getattr(ranking, key) != default:
             others = ", ".join(name for name, other in KINDS.items() if key in other.keys)
+            unset = json.dumps(None if key == "judge" else default)
             raise ranking.error(
-                key, f"the ranker {ranking.ranker} does not read it ({others} would); remove it"
+                key,
+                f"the ranker {ranking.ranker} does not read it ({others} would); remove it, or "
+                f"set it to {unset} if it stands in a recipe that this one extends",
             )
     kind.check(ranking)
     model = kind.model(ranking)

@@ -136,6 +136,11 @@ class Ranking(Section):
         there._section = section
         return there
 
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _null_takes_back_what_an_extended_recipe_says(cls, judge: Any) -> Any:
+        return Judge() if judge is None else judge
+
     @field_validator("rankers", mode="after")
     @classmethod
     def _members_know_where_they_stand(cls, rankers: tuple["Ranking", ...]) -> Any:
