@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from refusals import refusal
 
 from selm.errors import UserError
 from selm.recipe.loading import as_yaml, load_recipe
@@ -38,14 +39,6 @@ def write(tmp_path: Path) -> Any:
         return path
 
     return written
-
-
-def refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(UserError) as caught:
-        load_recipe(path, overrides)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def without_name(recipe: Recipe) -> dict[str, Any]:

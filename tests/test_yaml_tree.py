@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from refusals import refusal
 
 from selm.errors import UserError
 from selm.recipe.loading import as_yaml, load_recipe
@@ -34,14 +35,6 @@ def written(tmp_path: Path, text: str | bytes) -> Path:
 def load(tmp_path: Path, *overrides: str, run_name: str = "x", revision: str = "main") -> Recipe:
     text = BASE.format(run_name=run_name, revision=revision)
     return load_recipe(written(tmp_path, text), overrides)
-
-
-def refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(UserError) as caught:
-        load_recipe(path, overrides)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 This file and the descriptions import no torch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Pool:
         return [candidate.text for candidate in self.candidates]
 
 
-class Ranker:
+class Ranker(ABC):
     """Scores the candidates of each pool; higher is better.
 
     Attributes:
@@ -66,9 +67,9 @@ class Ranker:
     pairwise = False
     tie = 0.0
 
+    @abstractmethod
     def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """`scores_P_N[p][n]` for candidate n of pool p; N may differ from pool to pool."""
-        raise NotImplementedError
 
     def score_by_member(self, pools: Sequence[Pool]) -> list[Scores]:
         """The scores of each pool, and `[r][n]`, the score that member r gave candidate n.
