@@ -15,11 +15,17 @@ from selm.errors import UserError
 from selm.generation.base import EngineKind, Response
 from selm.generation.kinds import KINDS
 from selm.generation.respond import respond
+from selm.hub import cards
 from selm.model.probe import load_chat
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Generation, Model
+from selm.report.metrics import metrics
+from selm.report.page import page
+from selm.report.results import Results
 from selm.run.lineage import recipe_part
 from selm.run.plan import Run, script
+
+NAMESPACE = {"namespace": "me"}
 
 
 class Parrot:
@@ -64,6 +70,22 @@ def test_the_stage_answers_with_it(run: Run, tmp_path: Path) -> None:
     answered = respond(rows, run.recipe.model.name_or_path, run.recipe, 1, tmp_path, "test")
     assert len(answered.rows) == len(rows) and answered.tokens == 3 * len(rows)
     assert all(row["responses"][0].endswith(" tokens") for row in answered.rows)
+
+
+def test_the_report_and_the_card_name_it(run: Run) -> None:
+    answer = {"response": "1", "finish_reason": "stop", "num_tokens": 1}
+    reward = {"reward": 1.0, "reward_of_base": 1.0}
+    rows = [{"prompt_id": "p", "prompt": [{"role": "user", "content": "Hi"}]} | answer | reward]
+    found = Results({0: rows, 1: rows}, {}, {}, {})
+    assert "engine: parrot" in page(run.recipe, metrics(run.recipe, found), found)
+    manifest = {
+        **{"rows": 1, "dropped": {}, "inputs": {}, "versions": {}, "revisions": {}, "seconds": 1},
+        **{"git_commit": None, "command": "scripts/generate.py", "written": "2026-01-01T00:00:00Z"},
+        "recipe": recipe_part(run.recipe, "responses", 1),
+    }
+    recipe = run.recipe.model_copy(update={"hub": run.recipe.hub.model_copy(update=NAMESPACE)})
+    card = cards.dataset_card(recipe, "responses", {1: (manifest, {})}, has_report=False)
+    assert "parrot" in card
 
 
 def test_its_own_options_make_stale_what_it_answered_unless_they_are_execution(run: Run) -> None:
