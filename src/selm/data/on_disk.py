@@ -19,7 +19,7 @@ from selm.recipe.places import is_local_path
 from selm.recipe.schema import Data
 
 # How each suffix is read; all but the last two may be followed by .gz.
-KINDS = {
+FORMATS = {
     ".jsonl": "lines",
     ".ndjson": "lines",
     ".json": "json",
@@ -45,14 +45,14 @@ _NO_DATA |= {"state.json", "manifest.json", "package.json"}
 Splits = dict[str, list[str]]  # split -> names of files, in the order in which they are read
 
 
-def kind(path: Path) -> str:
+def format_of(path: Path) -> str:
     """How a file is read, by its suffix.
 
-    >>> kind(Path("a.jsonl.gz")), kind(Path("A.CSV")), kind(Path("pairs"))
+    >>> format_of(Path("a.jsonl.gz")), format_of(Path("A.CSV")), format_of(Path("pairs"))
     ('lines', 'csv', 'json')
     """
     bare = Path(path.stem) if path.suffix.lower() == ".gz" else path
-    found = KINDS.get(bare.suffix.lower(), "json" if not bare.suffix else "")
+    found = FORMATS.get(bare.suffix.lower(), "json" if not bare.suffix else "")
     if not found or (bare is not path and found in ("parquet", "arrow")):
         raise UserError(
             f"data.name_or_path: {path}: files {path.suffix} cannot be read; use {_READ}"
@@ -157,7 +157,7 @@ def _is_data(name: str) -> bool:
     file = parts[-1].lower()
     bare = file.removesuffix(".gz")
     cached = file.startswith("cache-") and file.endswith(".arrow")  # what `datasets` leaves behind
-    return not hidden and not cached and file not in _NO_DATA and Path(bare).suffix in KINDS
+    return not hidden and not cached and file not in _NO_DATA and Path(bare).suffix in FORMATS
 
 
 def _walk(folder: Path) -> Iterable[Path]:

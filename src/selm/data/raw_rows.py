@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar
 import pyarrow
 import pyarrow.parquet as parquet
 
-from selm.data.on_disk import kind
+from selm.data.on_disk import format_of
 from selm.errors import UserError
 
 NOT_UTF8 = "row_is_not_utf8"
@@ -100,22 +100,22 @@ def count(path: Path) -> int:
 
 @lru_cache(maxsize=1024)
 def _count(path: Path, time: int, size: int) -> int:
-    if kind(path) == "arrow":
+    if format_of(path) == "arrow":
         _check_arrow(path)
     return _reading(path, lambda: _rows_in(path))
 
 
 def _rows_in(path: Path) -> int:
-    if kind(path) == "parquet":
+    if format_of(path) == "parquet":
         return parquet.read_metadata(path).num_rows
-    if kind(path) == "arrow":
+    if format_of(path) == "arrow":
         with pyarrow.memory_map(str(path)) as source:
             return sum(batch.num_rows for batch in batches(source))
-    return sum(1 for _ in _READERS[kind(path)](path))
+    return sum(1 for _ in _READERS[format_of(path)](path))
 
 
 def _read(path: Path, rows: range) -> Iterator[Raw]:
-    found = islice(_READERS[kind(path)](path), rows.start, rows.stop)
+    found = islice(_READERS[format_of(path)](path), rows.start, rows.stop)
     for number in rows:
         parse = _reading(path, lambda: next(found))
         yield parse(f"{path.name} row {number + 1}")
