@@ -319,6 +319,20 @@ def test_plan_script_prints_the_plan() -> None:
     assert done.stdout == plan("recipes/zephyr-7b-sft/selm.yaml")
 
 
+@pytest.mark.parametrize(
+    "folder", ["zephyr-7b-sft", "llama-3-8b-instruct", "phi-3-mini-4k-instruct", "qwen3-1.7b"]
+)
+def test_the_page_of_a_recipe_has_the_plans_estimate(folder: str) -> None:
+    said = plan(f"recipes/{folder}/selm.yaml")
+    hours, disk_gb, memory_gb = re.findall(
+        r"# estimate: ([\d.]+) h, (\d+) GB of disk, training takes (\d+) GB", said
+    )[0]
+    page = (REPOSITORY / "recipes" / folder / "README.md").read_text(encoding="utf-8")
+    assert f"{hours} hours" in page
+    assert re.search(rf"\b{disk_gb} GB\b", page)
+    assert re.search(rf"[Tt]raining takes {memory_gb} (GB )?of", page)
+
+
 def test_plan_script_imports_no_torch() -> None:
     done = run_python("-X", "importtime", "scripts/plan.py", "recipes/zephyr-7b-sft/selm.yaml")
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
