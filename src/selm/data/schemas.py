@@ -120,6 +120,15 @@ class EvaluationRow(Prompted):
     reward_of_base: Annotated[float, "of the base model's answer to the same prompt"]
 
 
+class BenchmarkRow(TypedDict):
+    """The score of one question of a benchmark."""
+
+    prompt_id: Annotated[str, "the question's id in the benchmark"]
+    part: Annotated[str, "the category, the turn or the opponent; empty if there are no parts"]
+    score: Annotated[float, "higher is better; the benchmark says what it means"]
+    details: Annotated[str, "what else is known of the score, as JSON"]
+
+
 ARTIFACTS = {
     "responses": ResponseRow,
     "preferences": PreferenceRow,

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from selm.data.schemas import FinishReason, Message
 from selm.recipe.schema import Ranking
@@ -79,6 +79,50 @@ class Ranker(ABC):
         return [(scores_N, [scores_N]) for scores_N in self.score(pools)]
 
 
+@dataclass(frozen=True)
+class Question:
+    """One user message to an LLM.
+
+    Attributes:
+        prompt_id: names the row that it is about in messages.
+        logprobs: ask for the log-probs of the first token, too.
+    """
+
+    text: str
+    prompt_id: str
+    max_tokens: int
+    logprobs: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an LLM said.
+
+    Attributes:
+        finish_reason: the endpoint's, or "content_filter" (it refused) or "too_long" (the question
+            exceeds the model's context); with these two `text` is what the endpoint said.
+        logprobs: of the likeliest first tokens, by text; None if the endpoint gives none.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    logprobs: Mapping[str, float] | None = None
+
+
+class Asker(Protocol):
+    """An LLM that is asked. Every reply is kept when it arrives, and nothing is asked twice."""
+
+    def ask(self, questions: Sequence[Question]) -> list[Reply]:
+        """The replies in order.
+
+        Raises:
+            UserError: the endpoint refuses to answer, or keeps failing.
+        """
+        ...
+
+
 def _nothing(*_: Any) -> None:
     return None
 
@@ -107,6 +151,8 @@ class RankerKind:
         tokens: tokens that its model reads for a pool, from the number of candidates and the mean
             tokens of a prompt and of a response.
         limited: it has limits that hold for each worker, so `workers: auto` is one.
+        asker: its LLM, which benchmarks ask in their own words, by the folder of kept replies; None
+            for a ranker that is no LLM.
     """
 
     load: Callable[[Ranking, int, Path | None], Ranker]
@@ -121,6 +167,7 @@ class RankerKind:
     parameters: Callable[[Ranking], float] = _zero
     tokens: Callable[[int, float, float], float] = _zero
     limited: bool = False
+    asker: Callable[[Ranking, Path | None], Asker] | None = None
 
 
 def scores_of(comparisons_N_N: Matrix) -> list[float]:

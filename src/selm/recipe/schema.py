@@ -210,6 +210,23 @@ class Evaluation(Section):
         return ranking and ranking.at("evaluation.ranking")
 
 
+class Benchmarks(Section):
+    """Tests of every policy beside the run (`evaluation.kinds.BENCHMARKS`); `data` is a folder with
+    their questions instead of the Hub, `limit` the number of questions that are asked of each."""
+
+    names: tuple[str, ...] = ()
+    iterations: Literal["all", "last"] | tuple[int, ...] = "all"
+    judge: Ranking | None = None
+    data: Annotated[str | None, PATH] = None
+    limit: Count | None = None
+    chat_template: bool = False
+
+    @field_validator("judge", mode="after")
+    @classmethod
+    def _it_knows_where_it_stands(cls, judge: Ranking | None) -> Ranking | None:
+        return judge and judge.at("benchmarks.judge")
+
+
 class Estimate(Section):
     """What the plan's estimates assume (`selm.cost`); it does not change the run.
 
@@ -247,6 +264,7 @@ class Recipe(Section):
     ranking: Ranking = Field(default_factory=Ranking)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    benchmarks: Benchmarks = Field(default_factory=Benchmarks)
     hub: Hub = Field(default_factory=Hub)
     estimate: Estimate = Field(default_factory=Estimate)
     output_dir: Annotated[str, PATH] = "runs"
@@ -262,6 +280,10 @@ class Recipe(Section):
     def held_out_ranking(self) -> Ranking:
         """The section that scores held-out responses."""
         return self.evaluation.ranking or self.ranking
+
+    def benchmark_judge(self) -> Ranking:
+        """The section that judges the answers to benchmarks."""
+        return self.benchmarks.judge or self.held_out_ranking()
 
     def rankings(self) -> Iterator[Ranking]:
         """Every ranker that the recipe names, including members."""
