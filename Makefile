@@ -1,4 +1,5 @@
-# make setup | test | bench | quickstart | <name>-selm | <name>-dpo | {plan,check,push}-<name>-selm
+# make setup | test | bench | quickstart | <name>-selm | <name>-dpo
+#      {plan,check,push,benchmark,plan-benchmark}-<name>-selm
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 # Every target of a recipe sets the project up first, if that has not been done.
 
@@ -17,6 +18,8 @@ runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo) smollm2-random
 plans := $(addprefix plan-,$(runs))
 checks := $(addprefix check-,$(runs))
 pushes := $(addprefix push-,$(runs))
+benchmarks := $(addprefix benchmark-,$(runs))
+plans_of_benchmarks := $(addprefix plan-,$(benchmarks))
 
 # smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
@@ -29,10 +32,11 @@ $(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsub
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench quickstart $(runs) $(plans) $(checks) $(pushes)
+.PHONY: help setup test bench quickstart $(runs) $(plans) $(checks) $(pushes) \
+        $(benchmarks) $(plans_of_benchmarks)
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 setup:
 	@VLLM=$(VLLM) bash scripts/setup.sh
@@ -71,3 +75,12 @@ $(checks): setup
 # Wants a namespace: make push-zephyr-selm ARGS=hub.namespace=me
 $(pushes): setup
 	@bash scripts/run.sh $(call recipe,$(patsubst push-%,%,$@)) hub.push=true $(ARGS)
+
+# After the run, or for the iterations that are there: make benchmark-zephyr-selm
+$(benchmarks): setup
+	@case $@ in *-smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac
+	@bash scripts/run.sh --benchmarks $(call recipe,$(patsubst benchmark-%,%,$@)) $(ARGS)
+
+$(plans_of_benchmarks):
+	@VLLM=$(VLLM) bash scripts/setup.sh >&2
+	@.venv/bin/python scripts/plan.py --benchmarks $(call recipe,$(patsubst plan-benchmark-%,%,$@)) $(ARGS)

@@ -2,15 +2,17 @@
 # Run a recipe from wherever it stands: plan | bash, one command per stage.
 #
 #   bash scripts/run.sh recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
+#   bash scripts/run.sh --benchmarks recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 #
 # Stops at the first stage that fails and names the command to repeat. Finished stages are skipped.
 # The plan is kept as runs/<run_name>/plan.sh, each stage's output under runs/<run_name>/logs/.
+# With --benchmarks it runs the recipe's benchmarks, and prints their plan first.
 set -euo pipefail
 
 here=$PWD
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ] || [ "$1" = "--help" ] || [ "$1" = "-h" ]; then
-  sed -n '2,7s/^# \{0,1\}//p' scripts/run.sh
+  sed -n '2,9s/^# \{0,1\}//p' scripts/run.sh
   exit 2
 fi
 if [ -d .venv ]; then
@@ -36,7 +38,11 @@ export SELM_RUN_SH="$$@$HOSTNAME"
 # What the plan calls `accelerate launch` is scripts/launch.py; under launch.slurm it is a function.
 PATH="$PWD/scripts/launcher:$PATH"
 
-python scripts/check.py --quick "${words[@]}"
+if [ "$1" = "--benchmarks" ]; then
+  python scripts/plan.py --keep "${words[@]}" | grep -E '^(#[^!]|python)'
+else
+  python scripts/check.py --quick "${words[@]}"
+fi
 # What is done needs no process of its own to say so.
 remaining=$(python scripts/plan.py --keep --remaining "${words[@]}")
 exec bash -c "$remaining"

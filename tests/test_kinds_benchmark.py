@@ -1,90 +1,135 @@
-"""A benchmark is one description: with that alone the stages and the report know it."""
+"""A benchmark is one description: with that alone the plan, the stages and the checks know it."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import answer
-import evaluate as evaluate_script
+import answer as answer_script
+import benchmark as benchmark_script
 
-from selm.check.checks import results
-from selm.check.rankers import rankers
-from selm.data.drops import Drops
 from selm.data.parquet import read_rows
 from selm.errors import UserError
-from selm.evaluation.base import Benchmark
+from selm.evaluation.base import Answering, Benchmark, Measured, Measuring, Workload
+from selm.evaluation.held_out import greedy
 from selm.evaluation.kinds import BENCHMARKS
-from selm.hub import cards
+from selm.generation.respond import Answered, respond
 from selm.recipe.loading import load_recipe
-from selm.report.metrics import metrics
-from selm.report.page import page
-from selm.report.results import Results
-from selm.run import artifacts
+from selm.run import artifacts, benchmark_plan
 from selm.run.lineage import recipe_part
-from selm.run.plan import Run, script
+from selm.run.plan import Run
 
-HI = [{"role": "user", "content": "Hi"}]
 PROMPTS = ("Count to three.", "Count to five.")
 
 
-def prompts(recipe):
+def answer(asked: Answering) -> Answered:
     blank = {"chosen": None, "rejected": None, "columns": {}, "tools": None}
-    asked = [[{"role": "user", "content": text}] for text in PROMPTS]
-    return [{"prompt_id": f"c{n}", "prompt": p} | blank for n, p in enumerate(asked)], Drops()
+    texts = [[{"role": "user", "content": text}] for text in PROMPTS]
+    rows = [{"prompt_id": f"c{n}", "prompt": prompt} | blank for n, prompt in enumerate(texts)]
+    return respond(rows, asked.policy, greedy(asked.recipe), asked.t, asked.folder, asked.what)
 
 
-COUNTING = Benchmark(revision=1, prompts=prompts, score=lambda row: len(row["responses"][0]))
+def measure(asked: Measuring) -> Measured:
+    lengths = {row["prompt_id"]: len(row["responses"][0]) for row in asked.answers[asked.t]}
+    rows = [
+        {"prompt_id": key, "part": "", "score": float(length), "details": "{}"}
+        for key, length in lengths.items()
+    ]
+    mean = sum(lengths.values()) / len(lengths)
+    return Measured({"length": {"value": mean, "standard_error": None}}, rows, files={"a.txt": "b"})
 
 
-def test_its_answers_are_scored_by_itself_and_reported(
-    tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+COUNTING = Benchmark(
+    revision=1,
+    measure=measure,
+    workload=lambda recipe: Workload(2, 2, text_tokens=9.0, answer_tokens=20.0),
+    answer=answer,
+)
+
+
+@pytest.fixture(autouse=True)
+def _it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BENCHMARKS, "counting", COUNTING)
-    words = [tiny_recipe, "evaluation.benchmark=counting", f"output_dir={tmp_path / 'runs'}"]
+
+
+def words_of(tiny_recipe: str, tmp_path: Path) -> list[str]:
+    return [tiny_recipe, "benchmarks.names=[counting]", f"output_dir={tmp_path / 'runs'}"]
+
+
+def test_it_is_answered_and_measured(
+    tiny_recipe: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = words_of(tiny_recipe, tmp_path)
     recipe = load_recipe(words[0], words[1:])
     monkeypatch.setattr("selm.cli.log_to", lambda *where: None)
-    for stage in (answer, evaluate_script):
-        monkeypatch.setattr(sys, "argv", ["script", *words, "--iteration", "0"])
-        stage.main()
-    rows = read_rows(artifacts.folder(recipe, "evaluation", 0) / "test.parquet")
-    assert [row["prompt"][0]["content"] for row in rows] == list(PROMPTS)
-    assert [row["reward"] for row in rows] == [len(row["response"]) for row in rows]
-    found = metrics(recipe, Results({0: rows}, {}, {}, {}))
-    assert found["judge"] == "counting"
-    assert found["iterations"][0]["n"] == 2
+    of_base = ["script", *words, "--iteration", "0"]
+    monkeypatch.setattr(sys, "argv", [*of_base, "--benchmark", "counting"])
+    answer_script.main()
+    monkeypatch.setattr(sys, "argv", of_base)
+    benchmark_script.main()
+    folder = artifacts.folder(recipe, "benchmarks/counting/results", 0)
+    assert f"{folder}: written, 2 rows, length " in capsys.readouterr().out
+    answers = read_rows(artifacts.folder(recipe, "benchmarks/counting/answers", 0) / "test.parquet")
+    assert [row["prompt"][0]["content"] for row in answers] == list(PROMPTS)
+    lengths = [len(row["responses"][0]) for row in answers]
+    assert [row["score"] for row in read_rows(folder / "test.parquet")] == lengths
+    found = json.loads((folder / "results.json").read_text())
+    assert found["measures"] == {"length": {"value": sum(lengths) / 2, "standard_error": None}}
+    assert (found["benchmark"], found["iteration"], found["n"]) == ("counting", 0, 2)
+    assert (folder / "a.txt").read_text() == "b"
 
-    part = recipe_part(recipe, "answers", 0)
-    other = Benchmark(revision=2, prompts=prompts, score=COUNTING.score)
-    monkeypatch.setitem(BENCHMARKS, "counting", other)
-    assert recipe_part(recipe, "answers", 0) != part
+    benchmark_script.main()
+    assert f"{folder}: already done" in capsys.readouterr().out
+    monkeypatch.setitem(BENCHMARKS, "counting", replace(COUNTING, revision=2))
+    state = artifacts.state(recipe, "benchmarks/counting/results", 0)
+    assert state.why == "recipe changed: benchmarks.counting.revision (1 -> 2)"
 
 
-def test_plan_preflight_page_and_card_know_it(
-    tiny_recipe: str, monkeypatch: pytest.MonkeyPatch
+def test_a_key_of_the_judge_leaves_the_answers_alone(
+    tiny_recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BENCHMARKS, "counting", COUNTING)
-    overrides = ("evaluation.benchmark=counting", "hub.namespace=me")
-    recipe = load_recipe(tiny_recipe, overrides)
-    run = Run(recipe, tiny_recipe, overrides)
-    assert "scripts/answer.py" in script(run) and "evaluation.benchmark=counting" in script(run)
-    assert [well for _, well, _ in results(run, {"rankers": rankers})] == [True]
-
-    answered = {"response": "1 2 3", "finish_reason": "stop", "num_tokens": 4}
-    rewards = {"reward": 5.0, "reward_of_base": 5.0}
-    rows = [{"prompt_id": "c0", "prompt": HI} | answered | rewards]
-    found = Results({0: rows, 1: rows}, {}, {}, {})
-    assert "Rewards given by: counting." in page(recipe, metrics(recipe, found), found)
-    manifest = {
-        **{"rows": 1, "dropped": {}, "inputs": {}, "versions": {}, "revisions": {}, "seconds": 1},
-        **{"git_commit": None, "command": "scripts/evaluate.py", "written": "2026-01-01T00:00:00Z"},
-        "recipe": recipe_part(recipe, "evaluation", 0),
+    monkeypatch.setitem(BENCHMARKS, "counting", replace(COUNTING, judged=True))
+    words = words_of(tiny_recipe, tmp_path)
+    one = load_recipe(words[0], [*words[1:], "benchmarks.judge={ranker: random}"])
+    other = load_recipe(words[0], [*words[1:], "benchmarks.judge={ranker: pairrm}"])
+    parts = {
+        part: [recipe_part(recipe, f"benchmarks/counting/{part}", 0) for recipe in (one, other)]
+        for part in ("answers", "results")
     }
-    card = cards.dataset_card(recipe, "evaluation", {0: (manifest, {})}, has_report=False)
-    assert "counting" in card
+    assert parts["answers"][0] == parts["answers"][1]
+    assert parts["results"][0] != parts["results"][1]
 
 
-def test_an_unknown_benchmark_is_refused(tiny_recipe: str) -> None:
-    with pytest.raises(UserError, match=r"benchmark: 'heldout' is not one of .*mean 'held_out'"):
-        load_recipe(tiny_recipe, ["evaluation.benchmark=heldout"])
+def test_the_plan_has_a_command_for_each_policy(tiny_recipe: str, tmp_path: Path) -> None:
+    words = words_of(tiny_recipe, tmp_path)
+    run = Run(load_recipe(words[0], words[1:]), words[0], tuple(words[1:]))
+    lines = benchmark_plan.script(run).splitlines()
+    commands = [line for line in lines if line.startswith("python")]
+    count = len(run.recipe.iterations) + 1
+    of_benchmarks = f"python scripts/benchmark.py {tiny_recipe} --iteration 0 --benchmark counting"
+    assert commands[0].startswith(of_benchmarks)
+    assert len(commands) == count + 1 and commands[-1].startswith("python scripts/report.py")
+    tokens = 2 * (9 + run.recipe.generation.max_tokens)
+    said = f"# counting: 2 questions, {tokens} tokens; "
+    assert sum(line.startswith(said) for line in lines) == count
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("benchmarks.names=[countin]", "benchmarks.names: 'countin' is not one of .*'counting'"),
+        ("benchmarks.names=[counting,counting]", "counting stands there twice"),
+        ("benchmarks.iterations=[0,9]", "benchmarks.iterations: 9 is not one of 0.."),
+        ("benchmarks.data=nowhere", "benchmarks.data: no such file: nowhere"),
+        ("benchmarks.judge={ranker: reward_model}", "benchmarks.judge.name_or_path: missing"),
+    ],
+)
+def test_a_mistake_is_named(tiny_recipe: str, override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_recipe(tiny_recipe, [override])

@@ -19,14 +19,16 @@ from selm import memory
 from selm.data.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
+from selm.evaluation.kinds import BENCHMARKS
 from selm.files import write_text
 from selm.recipe.loading import as_yaml, load_recipe
+from selm.recipe.names import not_one_of
 from selm.recipe.schema import Recipe
 from selm.recipe.secrets import hide
 from selm.run import artifacts, parents, stopped, temporary, writing
 from selm.run.alone import lock
 from selm.run.plan import Run, command
-from selm.run.stages import STAGES
+from selm.run.stages import benchmark_of, describe
 
 # Telemetry of the libraries is off, so that a run without hub.push sends no requests.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -67,18 +69,56 @@ def parse_check(doc: str | None) -> tuple[Run, bool]:
     return _run(arguments), arguments.quick
 
 
-def parse_plan(doc: str | None) -> tuple[Run, bool, bool]:
-    """Arguments of the plan: the run, --remaining, --keep."""
+def parse_plan(doc: str | None) -> tuple[Run, argparse.Namespace]:
+    """Arguments of the plan: the run, and the options `benchmarks`, `remaining`, `keep`."""
     made = parser(doc)
+    made.add_argument("--benchmarks", action="store_true", help="the benchmarks instead of the run")
     made.add_argument("--remaining", action="store_true", help="leave out finished stages")
     made.add_argument("--keep", action="store_true", help="write the plan to the run's folder too")
     arguments = made.parse_intermixed_args()
-    return _run(arguments), arguments.remaining, arguments.keep
+    return _run(arguments), arguments
 
 
 def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
     """Arguments of a stage of one iteration; `first` is 0 if the base model counts too."""
+    run, t, _ = _iteration(parser(doc), first)
+    return run, t
+
+
+def parse_answer(doc: str | None) -> tuple[Run, int, str | None]:
+    """Arguments of the answers: the run, the iteration, and the benchmark if one is named."""
     made = parser(doc)
+    made.add_argument(
+        "--benchmark", metavar="NAME", help="answer its questions, not the held-out prompts"
+    )
+    run, t, arguments = _iteration(made, first=0)
+    named = arguments.benchmark
+    return run, t, None if named is None else _benchmarks(named)[0]
+
+
+def parse_benchmark(doc: str | None) -> tuple[Run, int, list[str]]:
+    """Arguments of the benchmarks: the run, the iteration, the names."""
+    made = parser(doc)
+    made.add_argument(
+        "--benchmark", metavar="NAME[,NAME]", help="the default is all that the recipe names"
+    )
+    run, t, arguments = _iteration(made, first=0)
+    if arguments.benchmark is not None:
+        return run, t, _benchmarks(arguments.benchmark)
+    if not run.recipe.benchmarks.names:
+        raise UserError(f"benchmarks.names: {run.path} names none; name one: --benchmark NAME")
+    return run, t, list(run.recipe.benchmarks.names)
+
+
+def _benchmarks(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(not_one_of("--benchmark", name, list(BENCHMARKS)))
+    return names
+
+
+def _iteration(made: argparse.ArgumentParser, first: int) -> tuple[Run, int, argparse.Namespace]:
     made.add_argument("--iteration", type=int, required=True, metavar="T", help="1 is the first")
     arguments = made.parse_intermixed_args()
     run = _run(arguments)
@@ -87,7 +127,7 @@ def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
         raise UserError(
             f"--iteration {arguments.iteration}: {arguments.recipe} has iterations {first}..{last}"
         )
-    return run, arguments.iteration
+    return run, arguments.iteration, arguments
 
 
 def _run(arguments: argparse.Namespace) -> Run:
@@ -219,8 +259,7 @@ class Stage:
             while artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
             return
-        script = STAGES[self.name].script
-        label = script if self.t is None else f"iter-{self.t}-{script}"
+        label = _label(self.name, self.t)
         run_folder = artifacts.run_folder(self.recipe)
         self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
         temporary.own_folder()
@@ -275,6 +314,14 @@ class Stage:
         self._push()
 
 
+def _label(stage: str, t: int | None) -> str:
+    """The name of a stage's log and lock: `iter-2-generate`, `iter-2-benchmark-gsm8k`."""
+    of_iteration = [] if t is None else [f"iter-{t}"]
+    benchmark = benchmark_of(stage)
+    of_benchmark = [] if benchmark is None else [benchmark]
+    return "-".join([*of_iteration, describe(stage).script, *of_benchmark])
+
+
 def check_access(recipe: Recipe) -> None:
     """Refuse what would only fail after hours of work: no token, or one that may not push."""
     if recipe.hub.push:
@@ -297,15 +344,19 @@ def keep_text(path: Path, text: str) -> None:
 def log_to(logs: Path, label: str) -> None:
     """Copy all further output, including that of C libraries, to a new file in `logs`.
 
-    The file is `<label>.<attempt>.log`; attempts are numbered from 1.
+    The file is `<label>.<attempt>.log`; attempts are numbered from 1. An earlier log of this
+    process ends.
     """
+    _finish()
     logs.mkdir(parents=True, exist_ok=True)
     attempts = [path.name.split(".")[-2] for path in logs.glob(f"{label}.*.log")]
     attempt = 1 + max((int(number) for number in attempts if number.isdecimal()), default=0)
     path = logs / f"{label}.{attempt}.log"
     path.touch()
-    tees = [_tee(path, sys.stdout.fileno()), _tee(path, sys.stderr.fileno())]
-    atexit.register(_finish, tees)
+    _tees.extend(_tee(path, stream.fileno()) for stream in (sys.stdout, sys.stderr))
+
+
+_tees: list[tuple[subprocess.Popen[bytes], int, int]] = []
 
 
 def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int]:
@@ -324,11 +375,13 @@ def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int
     return tee, original, descriptor
 
 
-def _finish(tees: list[tuple[subprocess.Popen[bytes], int, int]]) -> None:
+@atexit.register
+def _finish() -> None:
     """Restore the descriptors and wait until the last line is written."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for tee, original, descriptor in tees:
+    while _tees:
+        tee, original, descriptor = _tees.pop(0)
         os.dup2(original, descriptor)
         with suppress(subprocess.TimeoutExpired):  # DeepSpeed keeps a copy of stderr open: then
             tee.wait(timeout=1)  # the tee, which has long written everything, ends with us

@@ -6,10 +6,9 @@ from functools import cached_property
 from transformers import PretrainedConfig
 
 from selm.data.drops import Drops, in_words, row_name
-from selm.data.portions import sample_rows, training_portion
+from selm.data.portions import held_out_portion, sample_rows, training_portion
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
-from selm.evaluation.kinds import benchmark_of
 from selm.model import loading
 from selm.model.chat import Chat, prompt_ids_of
 from selm.model.probe import load_chat
@@ -67,4 +66,4 @@ class Preflight:
 
     @cached_property
     def held_out(self) -> tuple[list[DatasetRow], Drops]:
-        return benchmark_of(self.recipe).prompts(self.recipe)
+        return held_out_portion(self.recipe)

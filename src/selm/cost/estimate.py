@@ -22,16 +22,22 @@ ESTIMATES = {
 
 def unknown(recipe: Recipe) -> str | None:
     """Why there is no estimate, and how to get one; None if nothing is missing."""
-    model = recipe.model
-    if shape_of(model.name_or_path, model.revision) is None:
-        revision = "" if model.revision == "main" else f" --revision {model.revision}"
-        fetch = f"`hf download {model.name_or_path} config.json{revision}`, then plan again"
-        where = "it has no config.json of a dense decoder"
-        hint = where if is_local_path(model.name_or_path) else fetch
-        return f"the size of {model.name_or_path} is unknown ({hint})"
-    if train_rows(recipe) is None:
+    why = unknown_size(recipe)
+    if why is None and train_rows(recipe) is None:
         return "the number of rows is unknown (data.train_rows says it)"
-    return None
+    return why
+
+
+def unknown_size(recipe: Recipe) -> str | None:
+    """Why there is no estimate for the model alone; None if its size is known."""
+    model = recipe.model
+    if shape_of(model.name_or_path, model.revision) is not None:
+        return None
+    revision = "" if model.revision == "main" else f" --revision {model.revision}"
+    fetch = f"`hf download {model.name_or_path} config.json{revision}`, then plan again"
+    where = "it has no config.json of a dense decoder"
+    hint = where if is_local_path(model.name_or_path) else fetch
+    return f"the size of {model.name_or_path} is unknown ({hint})"
 
 
 def stage_cost(recipe: Recipe, stage: str, t: int | None) -> Cost:

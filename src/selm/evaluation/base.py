@@ -116,6 +116,7 @@ class Benchmark:
         answer: the policy's answers and the dropped questions; None if `measure` asks the policy.
         reads: (stage, iteration) of the answers that `measure` reads; None: its own, of the same t.
         files: paths on this disk that hold its questions, by a name; their content counts.
+        references: the same of what only `measure` reads, such as the right answers.
         settings: further settings of the recipe that decide the results.
         judged: whether `benchmarks.judge`, or else the recipe's ranker, judges the answers.
         check: UserError for a recipe with which it cannot work.
@@ -127,6 +128,12 @@ class Benchmark:
     answer: "Callable[[Answering], Answered] | None" = None
     reads: Callable[[Recipe, int], list[tuple[str, int]]] | None = None
     files: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
+    references: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
     settings: Callable[[Recipe], Mapping[str, Any]] = lambda recipe: {}
     judged: bool = False
     check: Callable[[Recipe], None] = _nothing
+
+    @property
+    def asks_policy(self) -> bool:
+        """Whether `measure` loads the policy itself."""
+        return self.answer is None and self.reads is None

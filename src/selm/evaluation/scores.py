@@ -1,13 +1,12 @@
 """Scores answers: the ranker compares each with the base model's answer to the same prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selm.data.columns import columns_of
 from selm.data.drops import Drops, row_name
 from selm.data.schemas import EvaluationRow, ResponseRow, ScoreRow
-from selm.evaluation.kinds import benchmark_of
 from selm.ranking.base import Candidate, Pool
 from selm.ranking.kinds import ranking_facts
 from selm.ranking.refused import REASON
@@ -46,12 +45,6 @@ def evaluate(
         of_base: those of iteration 0.
         folder, verdicts, what: see `score_pools`.
     """
-    score = benchmark_of(recipe).score
-    if score is not None:
-        base = {row["prompt_id"]: [score(row)] for row in of_base}
-        both = [row for row in answers if row["prompt_id"] in base]
-        scores = {row["prompt_id"]: [score(row), *base[row["prompt_id"]]] for row in both}
-        return Evaluated(*_with_scores(answers, scores), {})
     ranking = recipe.held_out_ranking()
     pools = beside_base(answers, of_base)
     scored = score_pools(pools, ranking, recipe.seed, folder, verdicts, what)
@@ -82,12 +75,7 @@ def with_rewards(
     Args:
         scored: the pools that `beside_base` made.
     """
-    return _with_scores(answers, {row["prompt_id"]: row["scores"] for row in scored})
-
-
-def _with_scores(
-    answers: Sequence[ResponseRow], scores: Mapping[str, Sequence[float]]
-) -> tuple[list[EvaluationRow], Drops]:
+    scores = {row["prompt_id"]: row["scores"] for row in scored}
     rows, dropped = [], Drops()
     for row in answers:
         if row["prompt_id"] not in scores:

@@ -20,7 +20,7 @@ from selm.markdown import code, fenced, literal
 from selm.recipe.loading import as_yaml
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
-from selm.run.stages import STAGES
+from selm.run.stages import describe
 
 if TYPE_CHECKING:
     from selm.run.on_hub import Pushed
@@ -56,7 +56,7 @@ def dataset_card(
         iterations: t -> manifest and sources of each iteration that the dataset holds.
     """
     ordered = dict(sorted(iterations.items()))
-    file = f"{STAGES[stage].split}.parquet"
+    file = f"{describe(stage).split}.parquet"
     rows = sum(manifest["rows"] for manifest, _ in ordered.values())
     data = DatasetCardData(
         pretty_name=f"{recipe.run_name}: {stage}",
@@ -90,7 +90,7 @@ def _split(
     recipe: Recipe, stage: str, t: int, manifest: Manifest, sources: Sources
 ) -> dict[str, Any]:
     """What the dataset's template says of one iteration."""
-    held_out = STAGES[stage].split == "test"
+    held_out = describe(stage).split == "test"
     policy = t if held_out else t - 1
     settings = _settings(manifest)
     made_from = sources.get(f"iter-{t}/{'answers' if held_out else 'responses'}")

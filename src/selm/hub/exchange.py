@@ -26,7 +26,7 @@ def pull(recipe: Recipe, stage: str, t: int | None) -> None:
     there = state(recipe, stage, t).pushed
     assert there is not None
     target = folder(recipe, stage, t)
-    partial = target.parent / f".{stage}.pull"
+    partial = target.parent / f".{target.name}.pull"
     files = manifest.parse(there.manifest)["files"]
     pulled = download(there, [manifest.NAME, *files], partial)
     for path, facts in files.items():

@@ -23,12 +23,29 @@ def check(recipe: Recipe) -> None:
     if recipe.generation.engine not in KINDS:
         raise UserError(not_one_of("generation.engine", recipe.generation.engine, list(KINDS)))
     _check_files(recipe)
-    if recipe.evaluation.benchmark not in BENCHMARKS:
-        benchmark = recipe.evaluation.benchmark
-        raise UserError(not_one_of("evaluation.benchmark", benchmark, list(BENCHMARKS)))
     for ranking in recipe.rankings():
         check_ranking(ranking)
     _check_sense(recipe)
+    _check_benchmarks(recipe)
+
+
+def _check_benchmarks(recipe: Recipe) -> None:
+    section, last = recipe.benchmarks, len(recipe.iterations)
+    for name in section.names:
+        if name not in BENCHMARKS:
+            raise UserError(not_one_of("benchmarks.names", name, list(BENCHMARKS)))
+        if section.names.count(name) > 1:
+            raise UserError(f"benchmarks.names: {name} stands there twice; remove one")
+    if not isinstance(section.iterations, str):
+        for t in section.iterations:
+            if not 0 <= t <= last:
+                raise UserError(f"benchmarks.iterations: {t} is not one of 0..{last}")
+    if section.judge is not None:
+        check_ranking(section.judge)
+    if section.data is not None:
+        check_file("benchmarks.data", section.data)
+    for name in section.names:
+        BENCHMARKS[name].check(recipe)
 
 
 def _check_files(recipe: Recipe) -> None:

@@ -197,9 +197,8 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """Greedy answers to a benchmark, scored by `ranking` or else by the recipe's ranker."""
+    """Greedy answers to held-out prompts, scored by `ranking` or else by the recipe's ranker."""
 
-    benchmark: str = "held_out"
     every_iteration: bool = True
     limit: Count | None = 500
     ranking: Ranking | None = None

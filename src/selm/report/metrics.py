@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from selm.data.schemas import EvaluationRow
-from selm.evaluation.kinds import benchmark_of
 from selm.ranking.kinds import kind_of
 from selm.recipe.schema import Recipe
 from selm.report.results import Results
 from selm.report.statistics import bootstrap_ci95, paired_differences, win_rate
-from selm.run.stages import STAGES
+from selm.run.stages import describe
 
 Metrics = dict[str, Any]
 
@@ -21,9 +20,9 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
     """What metrics.json holds; `seconds` are totals by stage, `judge` is the rewards' ranker."""
     seconds: Counter[str] = Counter()
     for (stage, _), manifest in results.manifests.items():
-        seconds[STAGES[stage].script] += manifest["seconds"]
-    ranker, own = recipe.held_out_ranking(), benchmark_of(recipe).score is not None
-    pairwise = kind_of(ranker).pairwise and not own
+        seconds[describe(stage).script] += manifest["seconds"]
+    ranker = recipe.held_out_ranking()
+    pairwise = kind_of(ranker).pairwise
     base = results.evaluations[0]
     entries = [
         {"iteration": t, "objective": "base" if t == 0 else recipe.iteration(t).objective}
@@ -33,7 +32,7 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
     return {
         "run_name": recipe.run_name,
         "ranker": recipe.ranking.ranker,
-        "judge": recipe.evaluation.benchmark if own else ranker.ranker,
+        "judge": ranker.ranker,
         "model": recipe.model.name_or_path,
         "seconds": {stage: round(total, 1) for stage, total in seconds.items()},
         "iterations": entries,

@@ -14,7 +14,7 @@ from selm.recipe.schema import Recipe
 from selm.report.metrics import Metrics, headline
 from selm.report.results import Results
 from selm.report.statistics import Interval, conclusion
-from selm.run.stages import STAGES
+from selm.run.stages import describe
 
 Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
 
@@ -139,7 +139,7 @@ def _agreement_section(summaries: Mapping[int, Mapping[str, Any]]) -> list[str]:
 def _ranker_facts(manifests: Manifests) -> list[str]:
     """What rankers counted: verdicts, tokens, truncated texts."""
     rows = [
-        [STAGES[stage].script, str(t), in_words(manifest["rankers"])]
+        [describe(stage).script, str(t), in_words(manifest["rankers"])]
         for (stage, t), manifest in manifests.items()
         if manifest.get("rankers")
     ]
@@ -185,7 +185,7 @@ def _stage_table(manifests: Manifests) -> str:
         tokens = f"{manifest['tokens']:,}" if manifest["tokens"] else ""
         facts = [f"{manifest['seconds']:,.1f}", tokens, f"{manifest['rows']:,}"]
         dropped = drops.in_words(manifest["dropped"]) or "none"
-        rows.append([STAGES[stage].script, str(t), *facts, dropped])
+        rows.append([describe(stage).script, str(t), *facts, dropped])
     seconds = sum(manifest["seconds"] for manifest in manifests.values())
     rows.append(["all", "", f"{seconds:,.1f}", "", "", ""])
     return table(["stage", "iteration", "seconds", "tokens", "rows", "dropped rows"], rows)

@@ -24,6 +24,7 @@ from selm.escape import one_line
 from selm.files import write_text
 from selm.recipe.schema import Recipe
 from selm.run import manifest
+from selm.run.benchmarks import results
 from selm.run.hashes import hashes_in
 from selm.run.lineage import differing_keys, inputs, recipe_part
 from selm.run.plan import Run, command
@@ -90,6 +91,11 @@ class Look:
             self._seen[entry] = self._on_hub(*entry, here) if ask_hub else here
         return self._seen[entry]
 
+    def inputs(self, stage: str, t: int | None) -> list[tuple[str, int]]:
+        """The artifacts that a stage reads; the report also reads the benchmarks that are done."""
+        done = results(self.recipe) if stage == "report" else []
+        return inputs(self.recipe, stage, t) + [e for e in done if self.state(*e).current]
+
     def _on_disk(self, stage: str, t: int | None) -> State:
         root = folder(self.recipe, stage, t)
         if not (root / manifest.NAME).is_file():
@@ -126,7 +132,7 @@ class Look:
         changed = differing_keys(facts["recipe"], recipe_part(self.recipe, stage, t))
         if changed:
             return State(False, f"recipe changed: {', '.join(changed)}")
-        wanted = inputs(self.recipe, stage, t)
+        wanted = self.inputs(stage, t)
         if set(facts["inputs"]) != {name(*entry) for entry in wanted}:
             return State(False, "it now has other inputs")
         for entry in wanted:
@@ -145,13 +151,21 @@ def _refusal(there: "Pushed", why: str) -> str:
     )
 
 
-def done(recipe: Recipe) -> dict[Entry, str]:
+def done(recipe: Recipe, benchmarks: bool = False) -> dict[Entry, str]:
     """The stages that are finished and pushed if the recipe says so, each with a line for the plan.
 
-    The report is never among them, because its last line ends a run.
+    The report is never among them, because its last line ends a run; after benchmarks it is left
+    out while the run itself is not finished.
+
+    Args:
+        benchmarks: the results of benchmarks instead of the run's stages.
     """
-    look, lines = Look(recipe), {}
-    for stage, t in stages(recipe):
+    look, lines = Look(recipe), dict[Entry, str]()
+    missing = [e for e in inputs(recipe, "report", None) if not look.state(*e).current]
+    if benchmarks and missing:
+        why = f"the run is not finished ({name(*missing[0])} is missing)"
+        lines["report", None] = f"{folder(recipe, 'report', None)}: not written, {why}"
+    for stage, t in results(recipe) if benchmarks else stages(recipe):
         found = look.state(stage, t)
         if stage != "report" and found.current and _is_where_it_belongs(recipe, stage, t, found):
             lines[stage, t] = done_line(recipe, stage, t, found)
@@ -189,15 +203,14 @@ def is_pushed(recipe: Recipe, stage: str, t: int | None) -> bool:
 
 def sweep(recipe: Recipe, stage: str, t: int | None) -> None:
     """Remove leftovers of a process that was killed after the artifact was complete."""
-    parent = folder(recipe, stage, t).parent
     for what in ("tmp", "old", "partial", "pull"):
-        shutil.rmtree(parent / f".{stage}.{what}", ignore_errors=True)
+        shutil.rmtree(_beside(recipe, stage, t, what), ignore_errors=True)
 
 
 def require_inputs(run: Run, stage: str, t: int | None) -> dict[str, str]:
     """Hashes of the inputs' manifests; UserError with the command to run if one is not current."""
     look, hashes = Look(run.recipe), {}
-    for entry in inputs(run.recipe, stage, t):
+    for entry in look.inputs(stage, t):
         found = look.state(*entry)
         if not found.current or found.manifest_hash is None:
             where = folder(run.recipe, *entry)
@@ -228,7 +241,12 @@ def file(recipe: Recipe, stage: str, t: int | None, name: str) -> Path:
 
 def partial_path(recipe: Recipe, stage: str, t: int | None) -> Path:
     """The folder of unfinished work; processes beside the main one only need its name."""
-    return folder(recipe, stage, t).parent / f".{stage}.partial"
+    return _beside(recipe, stage, t, "partial")
+
+
+def _beside(recipe: Recipe, stage: str, t: int | None, what: str) -> Path:
+    target = folder(recipe, stage, t)
+    return target.parent / f".{target.name}.{what}"
 
 
 def partial_folder(run: Run, stage: str, t: int | None) -> Path:

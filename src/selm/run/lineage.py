@@ -5,14 +5,14 @@ A changed recipe makes an artifact stale exactly if this part or an input change
 
 from typing import Any
 
-from selm.evaluation.kinds import benchmark_of
+from selm.evaluation.kinds import BENCHMARKS
 from selm.generation.kinds import KINDS
 from selm.ranking.kinds import deciding_keys, files
 from selm.recipe.roles import deciding
 from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
 from selm.recipe.trl_keys import is_execution
 from selm.run import fingerprint
-from selm.run.stages import stages
+from selm.run.stages import benchmark_of, stages
 
 # Raise a stage's when the content of its artifacts changes meaning: all older ones become stale.
 FORMAT, FORMATS = 3, {"evaluation": 4}
@@ -23,6 +23,9 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
     if stage == "report" or t is None:
         return [(each, i) for each, i in stages(recipe) if i is not None]
     read: list[tuple[str, int]] = []
+    name = benchmark_of(stage)
+    if name is not None:
+        return _inputs_of_benchmark(recipe, name, stage, t)
     if stage == "preferences":
         read.append(("responses", t))
     if stage == "checkpoint" and recipe.iteration(t).objective != "dpo":
@@ -36,6 +39,13 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
     return read
 
 
+def _inputs_of_benchmark(recipe: Recipe, name: str, stage: str, t: int) -> list[tuple[str, int]]:
+    benchmark, answers = BENCHMARKS[name], f"benchmarks/{name}/answers"
+    if stage == answers or benchmark.asks_policy:
+        return [("checkpoint", t)] if t > 0 else []
+    return benchmark.reads(recipe, t) if benchmark.reads is not None else [(answers, t)]
+
+
 def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     """The settings that decide the content of this artifact, as JSON values."""
     part: dict[str, Any] = {"format": FORMATS.get(stage, FORMAT)}
@@ -43,12 +53,11 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
         return part | {"run_name": recipe.run_name}
     part["seed"] = recipe.seed
     if stage == "evaluation":
-        return part | _scoring(recipe)
-    part["model"] = deciding(recipe.model)
-    model = recipe.model
-    part["model"]["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
-    if recipe.model.chat_template is not None:
-        part["model"]["chat_template.content"] = fingerprint.of_file(recipe.model.chat_template)
+        return part | {"ranking": _scoring(recipe.held_out_ranking())}
+    benchmark = benchmark_of(stage)
+    if benchmark is not None:
+        return part | _benchmark(recipe, benchmark, stage)
+    part["model"] = _model(recipe)
     reads_portion = stage == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
     if stage in ("responses", "checkpoint") and reads_portion:
         part["data"] = _data(recipe, "train") | {"limit": recipe.data.limit}
@@ -65,28 +74,47 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     return part
 
 
+def _model(recipe: Recipe) -> dict[str, Any]:
+    model, found = recipe.model, deciding(recipe.model)
+    found["content"] = fingerprint.of_model(model.name_or_path, model.trust_remote_code)
+    if model.chat_template is not None:
+        found["chat_template.content"] = fingerprint.of_file(model.chat_template)
+    return found
+
+
+def _benchmark(recipe: Recipe, name: str, stage: str) -> dict[str, Any]:
+    """The settings that decide a benchmark's answers, or what its results add to them."""
+    benchmark, answers = BENCHMARKS[name], stage.endswith("/answers")
+    files = {**benchmark.files(recipe), **({} if answers else benchmark.references(recipe))}
+    own = dict(benchmark.settings(recipe)) | {"revision": benchmark.revision}
+    own["limit"] = recipe.benchmarks.limit
+    own |= {f"{key}.content": fingerprint.of_file(str(path)) for key, path in files.items()}
+    part: dict[str, Any] = {"benchmarks": {name: own}}
+    if answers or benchmark.asks_policy:
+        part |= {"model": _model(recipe), "generation": _greedy(recipe.generation)}
+    if benchmark.judged and not answers:
+        part["benchmarks"]["judge"] = _scoring(recipe.benchmark_judge())
+    return part
+
+
+def _greedy(generation: Generation) -> dict[str, Any]:
+    sampled = ("num_samples", "temperature", "top_p")
+    return {key: value for key, value in _generation(generation).items() if key not in sampled}
+
+
 def _answers(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide the held-out prompts and their greedy answers."""
     data = _data(recipe, "test") | {"split": recipe.data.test_split}
     if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
         data["train_split"] = recipe.data.train_split
-    generation = _generation(recipe.generation)
-    for key in ("num_samples", "temperature", "top_p"):
-        del generation[key]
-    evaluation = _benchmark(recipe) | {"limit": recipe.evaluation.limit}
+    generation = _greedy(recipe.generation)
+    evaluation = {"limit": recipe.evaluation.limit}
     return {"data": data, "generation": generation, "evaluation": evaluation}
 
 
-def _benchmark(recipe: Recipe) -> dict[str, Any]:
-    return {"benchmark": recipe.evaluation.benchmark, "revision": benchmark_of(recipe).revision}
-
-
-def _scoring(recipe: Recipe) -> dict[str, Any]:
-    """The benchmark, or the settings of a ranking that decide scores, without the selection."""
-    if benchmark_of(recipe).score is not None:
-        return {"evaluation": _benchmark(recipe)}
-    ranking = _ranking(recipe.held_out_ranking())
-    return {"ranking": {k: value for k, value in ranking.items() if k not in SELECTION_KEYS}}
+def _scoring(ranking: Ranking) -> dict[str, Any]:
+    """The settings of a ranking that decide scores, without those of the selection."""
+    return {k: value for k, value in _ranking(ranking).items() if k not in SELECTION_KEYS}
 
 
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from selm.cost.remedies import remedies
 from selm.data.counting import portion, train_rows
 from selm.recipe import extends
 from selm.recipe.schema import Recipe
-from selm.run.stages import STAGES, Entry, stages
+from selm.run.stages import Entry, benchmark_of, describe, stages
 from selm.training.batch import batch_arithmetic, num_processes
 
 
@@ -34,8 +34,8 @@ class Run:
 
 def command(run: Run, stage: str, t: int | None) -> str:
     """The line that runs a stage of iteration t; paste it, edit it, queue it."""
-    script = f"scripts/{STAGES[stage].script}.py"
-    if STAGES[stage].launched:
+    script = f"scripts/{describe(stage).script}.py"
+    if describe(stage).launched:
         training = run.recipe.training
         launcher = ["accelerate", "launch", "--config_file", training.accelerate_config]
         if training.num_processes is not None:
@@ -45,6 +45,9 @@ def command(run: Run, stage: str, t: int | None) -> str:
         words = ["python", script, run.path]
     if t is not None:
         words += ["--iteration", str(t)]
+    benchmark = benchmark_of(stage)
+    if benchmark is not None:
+        words += ["--benchmark", benchmark]
     return shlex.join([*words, *run.overrides])
 
 
@@ -75,40 +78,39 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
 def _header(run: Run) -> list[str]:
     recipe = run.recipe
     folder = Path(recipe.output_dir) / recipe.run_name
-    again = shlex.join(["bash", "scripts/run.sh", run.path, *run.overrides])
     return [
         "#!/usr/bin/env bash",
-        _comment(
+        comment(
             f"{recipe.run_name}: {len(recipe.iterations)} iterations from "
             f"{recipe.model.name_or_path} on {recipe.data.name_or_path}; all output in {folder}/"
         ),
-        *(_comment(text) for text in extends.described(run.path)),
+        *map(comment, extends.described(run.path)),
         f"# {_batch_comment(recipe)}",
         *_hub_comment(recipe),
-        *(_comment(text) for text in (estimate(recipe), *warnings(run))),
-        "set -eE -o pipefail",
-        _trap(again),
+        *map(comment, (estimate(recipe), *warnings(run))),
+        *stop_at_failure(["bash", "scripts/run.sh", run.path, *run.overrides]),
     ]
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """A comment on one line, whatever the names in the recipe contain."""
     return "# " + " ".join(text.split())
 
 
-def _trap(again: str) -> str:
-    """On failure, print the command that failed and the one that continues from there.
+def stop_at_failure(again: list[str]) -> list[str]:
+    """On failure, print the command that failed and `again`, which continues from there.
 
     An exit code above 128 comes from a signal, so there is nothing to fix.
     """
-    return f"""stopped() {{
+    trap = f"""stopped() {{
   echo "stopped (exit $1) at: $2" >&2
   how='fix the cause, then repeat that command or continue with'
   if [ "$1" -gt 128 ]; then how='continue with'; fi
-  printf '%s: %s\\n' "$how" {shlex.quote(again)} >&2
+  printf '%s: %s\\n' "$how" {shlex.quote(shlex.join(again))} >&2
   exit "$1"
 }}
 trap 'stopped "$?" "$BASH_COMMAND"' ERR"""
+    return ["set -eE -o pipefail", trap]
 
 
 def _batch_comment(recipe: Recipe) -> str:
@@ -128,14 +130,14 @@ def estimate(recipe: Recipe) -> str:
     hardware = device_of(recipe)
     disk = total.disk_bytes + total.scratch_bytes
     return (
-        f"estimate: {_time(total.seconds)}, {size_text(disk)} of disk, training takes "
+        f"estimate: {time_text(total.seconds)}, {size_text(disk)} of disk, training takes "
         f"{size_text(total.memory.total)} of {hardware.memory_gb:.0f} GB of memory; on "
-        f"{_devices(recipe)} of {hardware.tflops:.3g} TFLOPS at {hardware.mfu:.0%}, with prompts "
+        f"{devices(recipe)} of {hardware.tflops:.3g} TFLOPS at {hardware.mfu:.0%}, with prompts "
         f"of {given.prompt_tokens} and responses of {given.response_tokens} tokens (estimate.*)"
     )
 
 
-def _devices(recipe: Recipe) -> str:
+def devices(recipe: Recipe) -> str:
     device = recipe.estimate.device
     return "this CPU" if device == "cpu" else f"{num_processes(recipe)} x {device}"
 
@@ -157,7 +159,7 @@ def _warning(run: Run, stage: str, t: int | None) -> str:
     ways = [shlex.join(way) for way in remedies(run.path, run.overrides, stage, t)]
     need = size_text(peak_bytes(recipe, stage, t))
     return (
-        f"WARNING: {STAGES[stage].script} will not fit: about {need} "
+        f"WARNING: {describe(stage).script} will not fit: about {need} "
         f"where {recipe.estimate.device} has {device_of(recipe).memory_gb:.0f} GB; "
         f"this would fit: {' | '.join(ways) or 'a device with more memory (estimate.device)'}"
     )
@@ -172,8 +174,8 @@ def _cost_comment(recipe: Recipe, stage: str, t: int | None) -> str:
     each = " per process" if processes_on_a_device(recipe, stage) > 1 else ""
     memory = f"{size_text(takes.memory.total)}{each} ({named})"
     return (
-        f"# {STAGES[stage].script}: {takes.rows:,} rows, {_count(takes.tokens)} tokens; {memory}; "
-        f"disk {size_text(takes.disk_bytes)}{scratch}; {_time(takes.seconds)}"
+        f"# {describe(stage).script}: {takes.rows:,} rows, {count_text(takes.tokens)} tokens; "
+        f"{memory}; disk {size_text(takes.disk_bytes)}{scratch}; {time_text(takes.seconds)}"
     )
 
 
@@ -187,13 +189,13 @@ def size_text(size: float) -> str:
     return f"{size / 1e9:.0f} GB" if size >= 1e10 else f"{size / 1e9:.1f} GB"
 
 
-def _count(tokens: float) -> str:
+def count_text(tokens: float) -> str:
     return f"{tokens / 1e6:.1f}M" if tokens >= 1e6 else f"{tokens:,.0f}"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """
-    >>> [_time(40), _time(600), _time(9000)]
+    >>> [time_text(40), time_text(600), time_text(9000)]
     ['40 s', '10 min', '2.5 h']
     """
     if seconds < 100:
@@ -206,7 +208,7 @@ def _hub_comment(recipe: Recipe) -> list[str]:
         return []
     visibility = "private" if recipe.hub.private else "PUBLIC"
     names = f"{recipe.hub.namespace}/{recipe.run_name}-*"
-    return [_comment(f"what is finished is pushed to the Hub as {visibility} {names}")]
+    return [comment(f"what is finished is pushed to the Hub as {visibility} {names}")]
 
 
 def _iteration_comments(recipe: Recipe, t: int) -> list[str]:
@@ -215,7 +217,7 @@ def _iteration_comments(recipe: Recipe, t: int) -> list[str]:
     text += f", alpha {recipe.alpha(t):g}"
     total = train_rows(recipe)
     if total is None:
-        return [_comment(f"{text}, portion {t} of {last} of {recipe.data.train_split}")]
+        return [comment(f"{text}, portion {t} of {last} of {recipe.data.train_split}")]
     rows = portion(total, t, last)
     batches = -(-len(rows) // recipe.training.global_batch_size)
     return [

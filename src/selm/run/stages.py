@@ -26,6 +26,8 @@ class Description:
     split: Literal["train", "test"] = "train"
 
 
+BENCHMARKS = "benchmarks"  # the folder, and the first word of the names of benchmarks' stages
+
 STAGES = {
     "responses": Description("generate", keeps="shards"),
     "preferences": Description("rank", keeps="shards"),
@@ -34,6 +36,27 @@ STAGES = {
     "evaluation": Description("evaluate", keeps="shards", split="test"),
     "report": Description("report", keeps="nothing"),
 }
+
+
+_OF_BENCHMARKS = {
+    "answers": Description("answer", keeps="shards", split="test"),
+    "results": Description("benchmark", keeps="shards", split="test"),
+}
+
+
+def describe(stage: str) -> Description:
+    """The description of any stage, those of benchmarks among them."""
+    return _OF_BENCHMARKS[stage.split("/")[-1]] if benchmark_of(stage) else STAGES[stage]
+
+
+def benchmark_of(stage: str) -> str | None:
+    """The benchmark that a stage belongs to.
+
+    >>> benchmark_of("benchmarks/gsm8k/results"), benchmark_of("answers")
+    ('gsm8k', None)
+    """
+    first, *rest = stage.split("/")
+    return rest[0] if first == BENCHMARKS else None
 
 
 def name(stage: str, t: int | None) -> str:
@@ -58,6 +81,13 @@ def stages(recipe: Recipe) -> list[Entry]:
         if t in evaluated:
             order += [("answers", t), ("evaluation", t)]
     return [*order, ("report", None)]
+
+
+def benchmarked_iterations(recipe: Recipe) -> list[int]:
+    """The iterations whose policies `benchmarks.iterations` names; 0 is the base model."""
+    last, wanted = len(recipe.iterations), recipe.benchmarks.iterations
+    named = {"all": range(last + 1), "last": [last]}
+    return sorted(set(named[wanted] if isinstance(wanted, str) else wanted))
 
 
 def evaluated_iterations(recipe: Recipe) -> list[int]:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from selm.errors import OutsideError, UserError
-from selm.run.stages import STAGES
+from selm.run.stages import describe
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
 
@@ -72,7 +72,7 @@ def kept() -> str:
     if (work.folder / "manifest.json").is_file() and not work.partial.exists():
         said = f"{work.folder} is complete"
     else:
-        said = _KEPT[STAGES[work.stage].keeps](work.partial)
+        said = _KEPT[describe(work.stage).keeps](work.partial)
     return f"{said}; continue with: {work.again}"
 
 

@@ -49,7 +49,7 @@ def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) ->
     """
     hashes, commit = require_inputs(run, stage, t), code_commit()
     target = folder(run.recipe, stage, t)
-    building = target.parent / f".{stage}.tmp"
+    building = target.parent / f".{target.name}.tmp"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     started = time.monotonic()
