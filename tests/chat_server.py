@@ -24,13 +24,20 @@ class Reply:
     hang_up: bool = False
 
 
-def completion(text: str | None, **message: Any) -> Reply:
-    """A chat completion of 10 prompt tokens and 3 of its own."""
-    choice = {
+def completion(text: str | None, logprobs: dict[str, float] | None = None, **message: Any) -> Reply:
+    """A chat completion of 10 prompt tokens and 3 of its own.
+
+    Args:
+        logprobs: of the likeliest first tokens, the likeliest first, in OpenAI's form.
+    """
+    choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text, **message},
         "finish_reason": "stop",
     }
+    if logprobs is not None:
+        top = [{"token": token, "logprob": logprob} for token, logprob in logprobs.items()]
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
     return Reply(
         body=json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage})

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from selm.errors import UserError
 from selm.escape import one_line, well_formed
-from selm.ranking import server_error
+from selm.ranking import completion, server_error
+from selm.ranking.base import Question
+from selm.ranking.completion import Answer
 from selm.ranking.server_error import ServerError
-from selm.ranking.verdicts import MOST_TOKENS
 from selm.recipe.schema import Ranking
 
 ATTEMPTS = 8  # of one request, before a server that fails is given up; 429 does not count
@@ -33,28 +34,13 @@ _RETRIED = {408, 409, 425}  # beside 429 and 5xx
 # The limit of an answer: OpenAI's reasoning models have another name, some servers accept neither.
 _LIMIT_KEYS = ("max_tokens", "max_completion_tokens", None)
 
+# How many of the first tokens' log-probs are asked for: some servers give few, some none.
+TOP_LOGPROBS = (20, 5, None)
+
 _HINTS = {
     402: "the account has no credit",
     404: "check that there is a model {model!r}; base_url usually ends with /v1",
 }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A model's answer. `finish_reason` is the endpoint's, or one of the following.
-
-    "content_filter": refused by the endpoint. "too_long": the question exceeds the model's context.
-    With these two, `text` is what the endpoint said.
-
-    Attributes:
-        left_out: keys of `judge` that were not sent, because the endpoint refuses them.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    left_out: frozenset[str] = frozenset()
 
 
 class Stopped(Exception):
@@ -81,7 +67,10 @@ class Endpoint:
         self.reached = False
         self.last_answer = time.monotonic()
         self._schema = schema
+        self._with_schema = schema is not None
         self._limit_key: str | None = _LIMIT_KEYS[0]
+        self._top_logprobs: int | None = TOP_LOGPROBS[0]
+        self._said_no_logprobs = False
         self._key = _api_key(f"{self.section}.api_key_env", settings.api_key_env)
         self._client = self._connected()
 
@@ -108,7 +97,7 @@ class Endpoint:
         """Let the threads that wait for their turn end with `Stopped`."""
         self.pace.stopped.set()
 
-    def ask(self, message: str) -> Answer:
+    def ask(self, question: Question) -> Answer:
         """The model's answer to one user message.
 
         Raises:
@@ -119,7 +108,7 @@ class Endpoint:
         started = time.monotonic()
         while True:
             self.pace.wait()
-            body = self._body(message)
+            body = self._body(question)
             found: Answer | Failure
             try:
                 response = self._client.post(self.url, json=body)
@@ -130,23 +119,27 @@ class Endpoint:
                 found = self._unreached(error)
             else:
                 self.reached = True
-                found = self._read(response, body)
+                found = self._read(response, body, question)
             if isinstance(found, Answer):
                 self.last_answer = time.monotonic()
-                return replace(found, left_out=self._left_out(body))
+                if "logprobs" in body and found.logprobs is None and found.text:
+                    self._say_no_logprobs("does not return them")
+                return replace(found, left_out=self._left_out(body, question))
             if found.adapted:
                 continue
             failures, limits = failures + (not found.is_limit), limits + found.is_limit
             self._check_patience(found, failures, started)
             self._pause(found, failures + limits)
 
-    def _body(self, message: str) -> dict[str, Any]:
+    def _body(self, question: Question) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "user", "content": well_formed(message)}],
+            "messages": [{"role": "user", "content": well_formed(question.text)}],
         }
         if self._limit_key is not None:
-            body[self._limit_key] = self.settings.max_tokens
+            body[self._limit_key] = question.max_tokens
+        if question.logprobs and self._top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self._top_logprobs}
         if self.settings.temperature is not None:
             body["temperature"] = self.settings.temperature
         if self._schema is not None:
@@ -154,12 +147,14 @@ class Endpoint:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    def _left_out(self, body: dict[str, Any]) -> frozenset[str]:
-        limited = any(key in body for key in _LIMIT_KEYS)
-        without_schema = self.settings.json_schema and "response_format" not in body
-        return frozenset(
-            [*([] if limited else ["max_tokens"]), *(["json_schema"] if without_schema else [])]
-        )
+    def _left_out(self, body: dict[str, Any], question: Question) -> frozenset[str]:
+        left_out = {
+            "max_tokens": not any(key in body for key in _LIMIT_KEYS),
+            "json_schema": self._with_schema and "response_format" not in body,
+            "logprobs": question.logprobs and "logprobs" not in body,
+            "top_logprobs": question.logprobs and body.get("top_logprobs") != TOP_LOGPROBS[0],
+        }
+        return frozenset(key for key, is_left_out in left_out.items() if is_left_out)
 
     def _unreached(self, error: httpx2.RequestError) -> "Failure":
         if isinstance(error, httpx2.ConnectError) and not self.reached:
@@ -169,12 +164,19 @@ class Endpoint:
             ) from error
         return Failure(self._shown(f"{type(error).__name__} {error}"))
 
-    def _read(self, response: httpx2.Response, body: dict[str, Any]) -> "Answer | Failure":
-        answer = _answer(response.text) if response.status_code == 200 else None
+    def _read(
+        self, response: httpx2.Response, body: dict[str, Any], question: Question
+    ) -> "Answer | Failure":
+        answer = completion.read(response.text) if response.status_code == 200 else None
         if answer is not None:
             return answer
         error = server_error.read(response.status_code, response.text)
         shown = self._shown(error.words)
+        if "logprobs" in body and error.is_about_logprobs:
+            self._ask_for_fewer_logprobs(body)
+            return Failure(shown, adapted=True)
+        if question.logprobs and error.is_unfinished:
+            return Answer("", "length")  # one token was to have log-probs; there is no text to it
         if error.is_too_long:
             return Answer(shown, "too_long")
         if response.status_code == 200:
@@ -188,7 +190,7 @@ class Endpoint:
             return Failure(message, _retry_after(response))
         if error.is_filtered:
             return Answer(shown, "content_filter")
-        raise UserError(f"{self.url}: {message}; {self._hint(error, response)}")
+        raise UserError(f"{self.url}: {message}; {self._hint(error, response, body)}")
 
     def _adapt(self, error: ServerError, body: dict[str, Any]) -> bool:
         """True if the server refused a part of the body that can be left out or renamed.
@@ -211,7 +213,19 @@ class Endpoint:
             return True
         return False
 
-    def _hint(self, error: ServerError, response: httpx2.Response) -> str:
+    def _ask_for_fewer_logprobs(self, body: dict[str, Any]) -> None:
+        """In the next request, unless another thread was first."""
+        if self._top_logprobs == body["top_logprobs"]:
+            self._top_logprobs = TOP_LOGPROBS[TOP_LOGPROBS.index(self._top_logprobs) + 1]
+            if self._top_logprobs is None:
+                self._say_no_logprobs("refuses them")
+
+    def _say_no_logprobs(self, why: str) -> None:
+        if not self._said_no_logprobs:
+            self._said_no_logprobs = True
+            tqdm.write(one_line(f"{self.url}: asked for log-probs, {why}; the text alone is read"))
+
+    def _hint(self, error: ServerError, response: httpx2.Response, body: dict[str, Any]) -> str:
         """The fix for an error that another attempt would not change."""
         if error.status in (401, 403):
             env = self.settings.api_key_env
@@ -225,7 +239,8 @@ class Endpoint:
             key = f"{self.section}.temperature"
             return f"see {key}; set {key}=null to send none"
         if "max_tokens" in error.all or "max_completion_tokens" in error.all:
-            return f"see {self.section}.max_tokens, which is {self.settings.max_tokens}"
+            key, limit = f"{self.section}.max_tokens", self.settings.max_tokens
+            return f"see {key}, which is {limit}" if limit in body.values() else f"see {key}"
         return f"see {self.section}"
 
     def _shown(self, text: str) -> str:
@@ -316,40 +331,6 @@ def _api_key(key: str, env: str | None) -> str | None:
 
 def _line(error: Exception) -> str:
     return one_line(" ".join(str(error).split()), most=200)
-
-
-def _answer(body: str) -> Answer | None:
-    """The answer in a body; None if it is not a chat completion."""
-    content = server_error.parsed(body)
-    try:
-        choice = content["choices"][0]
-        reason = str(choice.get("finish_reason"))
-        if reason.startswith("content_filter") and not choice.get("message"):
-            return Answer("", "content_filter")
-        message, usage = choice["message"], content.get("usage") or {}
-        refusal = message.get("refusal")
-        return Answer(
-            text=_text(message.get("content")) or _text(refusal),
-            finish_reason="content_filter" if refusal else reason,
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content: a text, null, or a list of parts."""
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
-
-
-def _count(value: Any) -> int:
-    """A number of tokens; 0 if the server's value cannot be one."""
-    is_count = isinstance(value, int | float) and 0 <= value < MOST_TOKENS
-    return int(value) if is_count else 0
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

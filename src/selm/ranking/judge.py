@@ -9,8 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
@@ -19,14 +18,15 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from selm.errors import UserError
 from selm.escape import one_line
-from selm.ranking.base import Facts, Matrix, Pool, Prompt, Ranker, RankerKind
+from selm.ranking.asking import EndpointAsker, ask_all
+from selm.ranking.base import Facts, Matrix, Pool, Prompt, Question, Ranker, RankerKind
 from selm.ranking.verdicts import KEPT, Outcome, Verdict, VerdictLog, read_verdict
 from selm.recipe.places import check_file
 from selm.recipe.schema import Ranking
 
 if TYPE_CHECKING:  # it imports what speaks HTTP
+    from selm.ranking.completion import Answer
     from selm.ranking.endpoint import Endpoint
 
 # What a template must hold, each in braces.
@@ -156,47 +156,24 @@ class JudgeRanker(Ranker):
                 )
                 tqdm.write(one_line(line))
 
-    def _ask(self, questions: Collection[str]) -> None:
-        """Ask all questions at once, `concurrency` at a time. The first error ends it,
+    def _ask(self, prompt_of: Mapping[str, str]) -> None:
+        """Ask all questions; each has the id of its prompt."""
+        from selm.ranking.endpoint import Endpoint
 
-        after the answers that are already on their way have arrived and are saved.
-        """
-        from selm.ranking.endpoint import Endpoint, Stopped
-
-        if not questions:
+        if not prompt_of:
             return
         if self._endpoint is None:
             schema = _SCHEMA if self.settings.json_schema else None
             self._endpoint = Endpoint(self.ranking, schema, self.pause_seconds)
-        endpoint = self._endpoint
-        endpoint.pace.stopped.clear()
+        endpoint, most = self._endpoint, self.settings.max_tokens
 
-        def answer(question: str) -> None:
-            try:
-                answer = endpoint.ask(question)
-                said = endpoint.without_key(answer.text)[:KEPT]
-                key = self._key(question, answer.left_out)
-                self.verdicts.add(key, replace(read_verdict(answer), answer=said))
-            except UserError:
-                endpoint.stop()  # here, before this thread takes the next question
-                raise
+        def keep(question: Question, answer: "Answer") -> None:
+            said = endpoint.without_key(answer.text)[:KEPT]
+            key = self._key(question.text, answer.left_out)
+            self.verdicts.add(key, replace(read_verdict(answer), answer=said))
 
-        total, what = len(questions), one_line(f"asking {self.model}")
-        with (
-            tqdm(total=total, desc=what, unit="verdict", leave=False) as progress,
-            ThreadPoolExecutor(self.settings.concurrency) as threads,
-        ):
-            waiting = [threads.submit(answer, question) for question in questions]
-            try:
-                for done in as_completed(waiting):
-                    if isinstance(done.exception(), Stopped):
-                        continue  # because of another question's error, which follows
-                    done.result()
-                    progress.update()
-            except BaseException:  # Ctrl-C too
-                endpoint.stop()
-                threads.shutdown(cancel_futures=True)
-                raise
+        asked = [Question(text, prompt_id, most) for text, prompt_id in prompt_of.items()]
+        ask_all(endpoint, asked, keep, "verdict")
 
 
 def fill(template: str, values: Sequence[str]) -> str:
@@ -319,4 +296,5 @@ JUDGE = RankerKind(
     look=_look,
     facts=_facts,
     limited=True,
+    asker=EndpointAsker,
 )

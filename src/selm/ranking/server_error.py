@@ -61,6 +61,8 @@ _UNSUPPORTED = re.compile(
     r"|extra|unexpected|deprecat|no longer|unavailable|invalid (param|arg)|not (accept|take)"
 )
 _REFUSED = re.compile(rf"{_UNSUPPORTED.pattern}|invalid|fail|compil|must|only|\bno\b|not valid")
+# OpenAI's word for a reasoning model that was cut off before it said anything.
+_UNFINISHED = re.compile(r"could not finish the message")
 _OUT_OF_CREDIT = re.compile(
     r"insufficient_quota|billing|credit balance|insufficient (balance|fund|credit)"
 )
@@ -92,7 +94,7 @@ class ServerError:
         words = self.words.lower()
         if self.status == 429:  # too large for the limit per minute, also in the next minute
             return bool(_LARGE_FOR_RATE.search(words))
-        if self.status not in (400, 422, 500) or _OF_RATE.search(words):
+        if self.is_unfinished or self.status not in (400, 422, 500) or _OF_RATE.search(words):
             return False
         if self.status == 500 and ("memory" in words or not _IN_A_CRASH.search(words)):
             return False
@@ -116,6 +118,16 @@ class ServerError:
     def is_about_schema(self) -> bool:
         words = self.all
         return bool(self.is_about_body and _NO_SCHEMA.search(words) and _REFUSED.search(words))
+
+    @property
+    def is_about_logprobs(self) -> bool:
+        """Whether it refuses a request because of the log-probs that it asks for."""
+        return self.status in (400, 403, 415, 422, 501) and "logprob" in self.all
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the model used up its tokens, of which it has too few, without an answer."""
+        return self.is_about_body and bool(_UNFINISHED.search(self.words.lower()))
 
     @property
     def is_out_of_credit(self) -> bool:

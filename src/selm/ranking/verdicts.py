@@ -1,26 +1,18 @@
-"""Reads the verdicts of a judge from its answers and saves each at once."""
+"""Reads the verdicts of a judge from its answers, and those that are kept."""
 
 import json
 import re
-import threading
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tqdm import tqdm
-
-from selm.escape import one_line
+from selm.ranking.kept import KeptLog, are_counts
 
 if TYPE_CHECKING:  # it imports what speaks HTTP
-    from selm.ranking.endpoint import Answer
+    from selm.ranking.completion import Answer
 
 # The winner: the candidate shown first or second, or neither, with the reason.
 Outcome = Literal["first", "second", "tie", "refusal", "unparsable", "too_long"]
 
-MOST_TOKENS = 2**31  # of one question; a larger number cannot be right
 _WINNERS: dict[str, Outcome] = {"a": "first", "b": "second", "tie": "tie", "c": "tie"}
 KEPT = 1000  # characters of an answer
 _READ = 20_000  # characters at an answer's end in which the verdict is looked for
@@ -44,71 +36,20 @@ class Verdict:
 _FIELDS = [field.name for field in fields(Verdict)]
 
 
-class VerdictLog(Mapping[str, Verdict]):
-    """Verdicts by key, in a folder of JSONL files; each file has one process that writes it."""
+class VerdictLog(KeptLog[Verdict]):
+    """The verdicts that a judge has given."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._found: dict[str, Verdict] = {}
-        self._lock = threading.Lock()
-        self._path = None if folder is None else folder / f"verdicts-{uuid.uuid4().hex}.jsonl"
-        if folder is not None:
-            for path in sorted(folder.glob("verdicts-*.jsonl")):
-                self._found |= _read_log(path)
+    prefix = "verdicts"
 
-    def __getitem__(self, key: str) -> Verdict:
-        return self._found[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def add(self, key: str, verdict: Verdict) -> None:
-        """Save a verdict; it is in the file when this returns."""
-        line = json.dumps({"key": key, **asdict(verdict)}) + "\n"
-        with self._lock:
-            if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            self._found[key] = verdict
-
-
-def _read_log(path: Path) -> dict[str, Verdict]:
-    """Read a file's verdicts; skips damaged lines, such as the last one after a kill."""
-    found, damaged = {}, 0
-    for line in path.read_bytes().split(b"\n"):
-        entry = _entry(line)
-        if entry is not None:
-            found[entry[0]] = entry[1]
-        else:
-            damaged += bool(line)
-    if damaged:
-        _say_damaged(path, damaged)
-    return found
-
-
-def _entry(line: bytes) -> tuple[str, Verdict] | None:
-    """Key and verdict of a line, or None if it is damaged."""
-    try:
-        entry = json.loads(line)
-        verdict = Verdict(**{name: entry[name] for name in _FIELDS})
-        key = entry["key"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    counts = (verdict.prompt_tokens, verdict.completion_tokens)
-    are_counts = all(type(count) is int and 0 <= count < MOST_TOKENS for count in counts)
-    are_texts = isinstance(key, str) and isinstance(verdict.answer, str)
-    is_known = isinstance(verdict.outcome, str) and verdict.outcome in get_args(Outcome)
-    return (key, verdict) if are_counts and are_texts and is_known else None
-
-
-@cache  # a stage reads the files several times
-def _say_damaged(path: Path, count: int) -> None:
-    lines = "1 line is" if count == 1 else f"{count} lines are"
-    tqdm.write(one_line(f"{path}: {lines} damaged; the judge is asked again when needed"))
+    @staticmethod
+    def entry(fields: dict[str, Any]) -> Verdict:
+        """See `KeptLog`."""
+        verdict = Verdict(**{name: fields[name] for name in _FIELDS})
+        is_known = isinstance(verdict.outcome, str) and verdict.outcome in get_args(Outcome)
+        counts = are_counts(verdict.prompt_tokens, verdict.completion_tokens)
+        if not (is_known and counts and isinstance(verdict.answer, str)):
+            raise ValueError("damaged")
+        return verdict
 
 
 def read_verdict(answer: "Answer") -> Verdict:
