@@ -34,9 +34,18 @@ class Engine(Protocol):
     chat: "Chat"
     max_prompt_tokens: int
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[int],
+        temperatures: Sequence[float] | None = None,
+    ) -> list[Response]:
         """One response per prompt, in order. A prompt's sample depends on its seed, not on the
-        other prompts in the call."""
+        other prompts in the call.
+
+        Args:
+            temperatures: of each prompt; None: the recipe's for all of them.
+        """
         ...
 
 

@@ -39,20 +39,41 @@ class TransformersEngine:
         # Whatever the checkpoint asks for: the recipe samples, and `_batch` needs a growing cache.
         self.policy.generation_config = GenerationConfig()
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
-        """See `Engine`. Long prompts come first, so that memory runs out at once or not at all."""
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[int],
+        temperatures: Sequence[float] | None = None,
+    ) -> list[Response]:
+        """See `Engine`. The prompts of a batch have one temperature."""
+        if temperatures is None:
+            temperatures = [self.settings.temperature] * len(prompts)
         found: dict[int, Response] = {}
-        size = self.settings.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        batches = self._batches(prompts, temperatures)
         one = len(batches) == 1
         for batch in tqdm(batches, desc="batches", unit="batch", leave=False, disable=one):
-            responses = self._batch([prompts[i] for i in batch], [seeds[i] for i in batch])
+            responses = self._batch(
+                [prompts[i] for i in batch], [seeds[i] for i in batch], temperatures[batch[0]]
+            )
             found |= dict(zip(batch, responses, strict=True))
         return [found[i] for i in range(len(prompts))]
 
+    def _batches(
+        self, prompts: Sequence[list[int]], temperatures: Sequence[float]
+    ) -> list[list[int]]:
+        """Long prompts come first, so that memory runs out at once or not at all."""
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        size = self.settings.batch_size
+        batches = []
+        for temperature in dict.fromkeys(temperatures):
+            its_own = [i for i in order if temperatures[i] == temperature]
+            batches += [its_own[start : start + size] for start in range(0, len(its_own), size)]
+        return sorted(batches, key=lambda batch: -len(prompts[batch[0]]))
+
     @torch.inference_mode()
-    def _batch(self, prompts: list[list[int]], seeds: list[int]) -> list[Response]:
+    def _batch(
+        self, prompts: list[list[int]], seeds: list[int], temperature: float
+    ) -> list[Response]:
         """Generate; every few tokens, rows whose answers have ended leave the batch.
 
         The longest answer is two or three times as long as the mean, so without this most of a
@@ -68,8 +89,8 @@ class TransformersEngine:
         unfinished = list(range(len(prompts)))
         cache = None
         while unfinished:
-            going_on = [generators[row] for row in unfinished]
-            ids, cache = self._go_on(ids, mask, cache, width + self.settings.max_tokens, going_on)
+            sampling = self._sampling([generators[row] for row in unfinished], temperature)
+            ids, cache = self._go_on(ids, mask, cache, width + self.settings.max_tokens, sampling)
             for row, answer in zip(unfinished, ids[:, width:].tolist(), strict=True):
                 answers[row] = answer
             stay = [i for i, row in enumerate(unfinished) if not self._ended(answers[row])]
@@ -86,7 +107,7 @@ class TransformersEngine:
         mask: torch.Tensor,
         cache: Cache | None,
         longest: int,
-        generators: list[torch.Generator],
+        sampling: LogitsProcessorList,
     ) -> tuple[torch.Tensor, Cache]:
         """Generate more tokens for each row of `ids`; the cache holds all but their last token."""
         left = longest - ids.shape[1]
@@ -101,14 +122,16 @@ class TransformersEngine:
             do_sample=False,  # the randomness is drawn in the logits processors, row by row
             eos_token_id=self.stop_ids,
             pad_token_id=self.chat.tokenizer.pad_token_id,
-            logits_processor=self._sampling(generators),
+            logits_processor=sampling,
         )
         return output.sequences, output.past_key_values
 
-    def _sampling(self, generators: list[torch.Generator]) -> LogitsProcessorList:
-        if self.settings.temperature == 0:
+    def _sampling(
+        self, generators: list[torch.Generator], temperature: float
+    ) -> LogitsProcessorList:
+        if temperature == 0:
             return LogitsProcessorList()
-        warpers = [TemperatureLogitsWarper(self.settings.temperature)]
+        warpers = [TemperatureLogitsWarper(temperature)]
         if self.settings.top_p < 1:
             warpers.append(TopPLogitsWarper(self.settings.top_p))
         return LogitsProcessorList([*warpers, GumbelNoise(generators)])

@@ -55,23 +55,31 @@ class VllmEngine:
         self.max_prompt_tokens = context - generation.max_tokens
         # Without it vLLM reserves room for a sequence as long as the context, e.g. 128k tokens.
         if longest_prompt is not None:
+            self.max_prompt_tokens = min(self.max_prompt_tokens, longest_prompt)
             arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
         with _options_to_blame(generation):
             self.llm = LLM(**arguments)
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Response]:
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[int],
+        temperatures: Sequence[float] | None = None,
+    ) -> list[Response]:
         """See `Engine`. vLLM gets all prompts at once and schedules them."""
         if not prompts:
             return []
+        if temperatures is None:
+            temperatures = [self.settings.temperature] * len(prompts)
         outputs = self.llm.generate(
             [{"prompt_token_ids": ids} for ids in prompts],
-            [self._sampling(seed) for seed in seeds],
+            list(map(self._sampling, seeds, temperatures)),
         )
         return [self._response(output.outputs[0]) for output in outputs]
 
-    def _sampling(self, seed: int) -> SamplingParams:
+    def _sampling(self, seed: int, temperature: float) -> SamplingParams:
         return SamplingParams(
-            temperature=self.settings.temperature,
+            temperature=temperature,
             top_p=self.settings.top_p,
             max_tokens=self.settings.max_tokens,
             stop_token_ids=self.stop_ids,
