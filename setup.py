@@ -60,7 +60,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"selm": ["*/*.yaml", "hub/templates/*.md"]},
+    package_data={"selm": ["*/*.yaml", "*/templates/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

@@ -616,7 +616,7 @@ def _folder_entry(path: str) -> dict[str, Any]:
 
 
 REPO = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"
-PAGE = r"/(?P<prefix>datasets/)?(?P<name>[^/]+/[^/]+?)"
+PAGE = r"/(?P<prefix>datasets/|spaces/)?(?P<name>[^/]+/[^/]+?)"
 ROUTES: list[tuple[str, re.Pattern[str], Callable[..., None]]] = [
     (methods, re.compile(pattern), answer)
     for methods, pattern, answer in [

@@ -66,13 +66,22 @@ def read_verdict(answer: "Answer") -> Verdict:
     return Verdict(outcome, answer.prompt_tokens, answer.completion_tokens, answer.text[:KEPT])
 
 
+def without_thoughts(text: str) -> str:
+    """The text without what stands between <think> tags, or after one that is never closed.
+
+    >>> without_thoughts("<think>A or B?</think>A")
+    'A'
+    """
+    return _THOUGHT.sub("", text)
+
+
 def parse_outcome(text: str) -> Outcome | None:
     """The last verdict in a text, or None. Text between <think> tags is ignored.
 
     >>> parse_outcome('A is short. {"winner": "B"}'), parse_outcome("[[A]]"), parse_outcome("Both?")
     ('second', 'first', None)
     """
-    text = _THOUGHT.sub("", text)[-_READ:].strip()
+    text = without_thoughts(text)[-_READ:].strip()
     for readings in (_json_winners(text), re.findall(r"\[\[([^\[\]]{0,40})\]\]", text), [text]):
         known = [outcome for outcome in map(_outcome, readings) if outcome is not None]
         if known:
