@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from selm.report.figures import BASE, FAINT, INK, ROLES, STYLE
+from selm.report.figures import ROLES
+from selm.report.style import BASE, FAINT, INK, STYLE
 from selm.training.flex import positions
 from selm.training.layout import Example, lay_out
 

@@ -24,7 +24,8 @@ from selm.run.stages import stages
 from selm.training.batch import gradient_accumulation_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ALL = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("recipes/*/*.yaml"))
+RECIPES = REPOSITORY.glob("recipes/*/*.yaml")
+ALL = sorted(str(path.relative_to(REPOSITORY)) for path in RECIPES if path.name != "paper.yaml")
 ROWS = 61_135
 
 

@@ -1,53 +1,33 @@
-"""The report's figures. An iteration has one colour in all of them; grey is the base model."""
+"""The report's figures of rewards, lengths, scores and training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from selm.report import benchmark_figures, win_rates
+from selm.report.benchmarks import charted
 from selm.report.metrics import Metrics
 from selm.report.results import Results
+from selm.report.style import BASE, INK, NOTE, STYLE, colours, titled
 
-BASE, INK, FAINT = "#9aa0a6", "#22303c", "#d9dde1"
-NOTE = "#5f6b76"
 ROLES = {"chosen": "#2a7f8e", "rejected": "#c8553d", "explored": "#e0a030"}
 SOURCES = {
     "chosen": (ROLES["chosen"], "dataset's chosen"),
     "rejected": (ROLES["rejected"], "dataset's rejected"),
     "policy": (ROLES["explored"], "the policy's own"),
 }
-STYLE = {
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 Steps = Sequence[Mapping[str, float]]
 
 
 def draw(metrics: Metrics, results: Results, folder: Path) -> None:
-    """Write rewards, reward_mean, lengths, training and, after ranking, scores.png."""
+    """Write rewards, reward_mean, lengths, training, and scores.png after ranking.
+
+    And benchmarks.png and win_rates.png, if there are such results.
+    """
     entries, rows, name = metrics["iterations"], results.evaluations, metrics["run_name"]
     rewards = {t: [row["reward"] for row in rows[t]] for t in rows}
     lengths = {t: [float(row["num_tokens"]) for row in rows[t]] for t in rows}
@@ -61,26 +41,15 @@ def draw(metrics: Metrics, results: Results, folder: Path) -> None:
         }
         if results.summaries:
             figures["scores"] = scores(results.summaries, name)
+        if charted(results.benchmarks):
+            figures["benchmarks"] = benchmark_figures.headlines(results.benchmarks, name)
+        found = win_rates.matrices(results.benchmarks)
+        if found is not None:
+            figures["win_rates"] = benchmark_figures.matrices(found, name)
         for file, figure in figures.items():
             path = folder / f"{file}.png"
             figure.savefig(path, bbox_inches="tight", pad_inches=0.15, facecolor="white")
             plt.close(figure)
-
-
-def colours(iterations: Sequence[int]) -> dict[int, Any]:
-    """Iteration -> colour: grey for the base, then from light to dark."""
-    later = [t for t in iterations if t > 0]
-    shades = plt.get_cmap("YlGnBu")(np.linspace(0.5, 0.92, max(len(later), 2))[-len(later) :])
-    return {0: BASE, **dict(zip(later, shades, strict=True))}
-
-
-def _titled(figure: Any, title: str, subtitle: str) -> None:
-    """Two lines at the top left, at fixed distances in inches from the top edge."""
-    height = figure.get_size_inches()[1]
-    plain = {"va": "top", "parse_math": False}  # a name with two $ is not a formula
-    figure.text(0.02, 1 - 0.08 / height, title, fontsize=14, fontweight="bold", **plain)
-    figure.text(0.02, 1 - 0.38 / height, subtitle, fontsize=9.5, color=NOTE, **plain)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.62 / height))
 
 
 def reward_mean(entries: Sequence[Metrics], run_name: str) -> Any:
@@ -107,7 +76,7 @@ def reward_mean(entries: Sequence[Metrics], run_name: str) -> Any:
     axes.set_xticks(at, [_tick(entry) for entry in entries])
     axes.set_ylabel("mean held-out reward")
     prompts = f"{entries[0]['n']} held-out prompts, greedy answers; bars: 95% bootstrap interval"
-    _titled(figure, run_name, prompts)
+    titled(figure, run_name, prompts)
     return figure
 
 
@@ -138,7 +107,7 @@ def distributions(
         axes.yaxis.set_major_formatter("{x:.0f}%")
     np.atleast_1d(panels)[-1].set_xlabel(what)
     subtitle = f"{what}: share of held-out prompts; outline: the base model; dashes: mean"
-    _titled(figure, run_name, subtitle)
+    titled(figure, run_name, subtitle)
     return figure
 
 
@@ -170,7 +139,7 @@ def scores(summaries: Mapping[int, Mapping[str, Any]], run_name: str) -> Any:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
     rows = sum(found["rows"] for found in summaries.values())
     subtitle = f"the ranker's scores in {rows} pools; boxes: half of the scores, whiskers: 90%"
-    _titled(figure, run_name, subtitle)
+    titled(figure, run_name, subtitle)
     return figure
 
 

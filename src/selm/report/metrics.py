@@ -9,6 +9,7 @@ import numpy as np
 from selm.data.schemas import EvaluationRow
 from selm.ranking.kinds import kind_of
 from selm.recipe.schema import Recipe
+from selm.report import benchmarks
 from selm.report.results import Results
 from selm.report.statistics import bootstrap_ci95, paired_differences, win_rate
 from selm.run.stages import describe
@@ -29,7 +30,8 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
         | _measures(rows, base if t > 0 else None, pairwise)
         for t, rows in results.evaluations.items()
     ]
-    return {
+    of_benchmarks = benchmarks.entries(results.benchmarks)
+    found: Metrics = {
         "run_name": recipe.run_name,
         "ranker": recipe.ranking.ranker,
         "judge": ranker.ranker,
@@ -37,6 +39,7 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
         "seconds": {stage: round(total, 1) for stage, total in seconds.items()},
         "iterations": entries,
     }
+    return found | ({"benchmarks": of_benchmarks} if of_benchmarks else {})
 
 
 def _measures(

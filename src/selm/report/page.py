@@ -11,7 +11,9 @@ from selm.markdown import code, fenced, literal, quoted, table, wrapped
 from selm.ranking.kinds import in_words
 from selm.recipe.loading import as_yaml
 from selm.recipe.schema import Recipe
+from selm.report import benchmarks
 from selm.report.metrics import Metrics, headline
+from selm.report.paper import Paper
 from selm.report.results import Results
 from selm.report.statistics import Interval, conclusion
 from selm.run.stages import describe
@@ -19,8 +21,12 @@ from selm.run.stages import describe
 Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
-def page(recipe: Recipe, metrics: Metrics, results: Results) -> str:
-    """The text of report.md; the figures are beside it."""
+def page(recipe: Recipe, metrics: Metrics, results: Results, paper: Paper | None = None) -> str:
+    """The text of report.md; the figures are beside it.
+
+    Args:
+        paper: the numbers to set beside those of benchmarks (`selm.report.paper.beside`).
+    """
     sections = [
         f"# {recipe.run_name}",
         f"{headline(metrics)}. {conclusion(metrics['iterations'][-1]['paired_difference_ci95'])}",
@@ -36,6 +42,7 @@ def page(recipe: Recipe, metrics: Metrics, results: Results) -> str:
         _picture("distribution of held-out rewards", "rewards.png"),
         _picture("distribution of response lengths", "lengths.png"),
         *_ranking_sections(results),
+        *benchmarks.sections(recipe, results.benchmarks, paper),
         "## Training",
         _picture("training curves", "training.png"),
         "## Three prompts",

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ class Results:
         roles: t -> how often the explored response was `chosen`, `rejected`, `neither`.
         logs: t -> the trainer's log, one dict per logged step.
         manifests: (stage, t) -> manifest, in the order of the plan.
+        benchmarks: name -> t -> the content of results.json, for the benchmarks that were run.
     """
 
     evaluations: dict[int, list[EvaluationRow]]
     roles: dict[int, Counter[str]]
     logs: dict[int, list[dict[str, float]]]
     manifests: dict[tuple[str, int], dict[str, Any]]
+    benchmarks: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def summaries(self) -> dict[int, dict[str, Any]]:
