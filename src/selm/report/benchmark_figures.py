@@ -126,7 +126,6 @@ def _matrix(axes: Axes, cells: Cells, iterations: tuple[int, ...]) -> None:
     for (row, column), (value, _) in cells.items():
         rates[iterations.index(row), iterations.index(column)] = value
     palette = LinearSegmentedColormap.from_list("wins", [LOSES, EVEN, WINS])
-    palette.set_bad("white")
     axes.imshow(rates, cmap=palette, vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(rates):
         if not np.isnan(value):

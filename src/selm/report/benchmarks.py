@@ -33,6 +33,7 @@ from selm.report.statistics import Interval
 
 def sections(recipe: Recipe, benchmarks: Benchmarks, paper: Paper | None = None) -> list[str]:
     """The part of report.md about benchmarks; empty if there are no results."""
+    benchmarks = {name: results for name, results in benchmarks.items() if results}
     if not benchmarks:
         return []
     view = View(recipe, benchmarks, paper)
@@ -68,6 +69,7 @@ def entries(benchmarks: Benchmarks) -> dict[str, list[dict[str, Any]]]:
             for t in sorted(results)
         ]
         for name, results in benchmarks.items()
+        if results
     }
 
 

@@ -101,6 +101,8 @@ def differences(
     """
     setup = paper.measured.get(benchmark, Setup())
     yield from _of_the_policy(paper, recipe, t)
+    if recipe.benchmarks.data is not None:
+        yield "the questions of benchmarks.data may be others than the paper's"
     if setup.judge is not None and measure != "length" and not _names(result["judge"], setup.judge):
         yield f"another judge, where the paper has {setup.judge}"
     if setup.questions is not None and result["n"] != setup.questions:
@@ -119,7 +121,7 @@ def _of_the_policy(paper: Paper, recipe: Recipe, t: int) -> Iterator[str]:
     if Path(recipe.model.name_or_path).name.lower() != Path(paper.model).name.lower():
         yield f"another base model than {paper.model}"
     if t > 0 and len(recipe.iterations) != paper.iterations:
-        yield f"{len(recipe.iterations)} iterations, where the paper has {paper.iterations}"
+        yield f"iterations: {len(recipe.iterations)}, where the paper has {paper.iterations}"
     if t > 0 and recipe.data.limit is not None:
         yield f"trained on a part of the data (data.limit={recipe.data.limit})"
 
