@@ -35,8 +35,10 @@ def result(values, n=4, judge=None, notes=(), facts=None):
     }
 
 
-def alpaca(lc, judge=OTHER_JUDGE, n=805, **more):
-    return result({"lc_win_rate": (lc, 0.5), "win_rate": lc, "length": 1000.0}, n, judge, **more)
+def alpaca(lc, judge=OTHER_JUDGE, n=805, notes=(), **facts):
+    """A result as the paper's, but for the judge."""
+    values = {"lc_win_rate": (lc, 0.5), "win_rate": lc, "length": 1000.0}
+    return result(values, n, judge, notes, {"prompts": "alpaca-eval", "regularised": True} | facts)
 
 
 def said(found, overrides=(), path=ZEPHYR):
@@ -149,8 +151,8 @@ def test_what_was_measured_as_in_the_paper_has_no_mark():
         ({"judge": None}, (), "another judge"),
         ({"n": 804}, (), "804 questions, where the paper has 805"),
         ({"n": 9}, ("benchmarks.limit=9",), "9 questions because of benchmarks.limit=9"),
-        ({"facts": {"regularised": False}}, (), "win rate is not regularised"),
-        ({"notes": ["The fit is not regularised."]}, (), "win rate is not regularised"),
+        ({"regularised": False}, (), "win rate is not regularised"),
+        ({"prompts": None}, (), "asked in other words than alpaca-eval's"),
         ({}, ("model.name_or_path=another/model",), "another base model"),
         ({}, ("data.limit=100",), "trained on a part of the data"),
         ({}, ("benchmarks.data=recipes",), "the questions of benchmarks.data"),
@@ -181,10 +183,13 @@ def test_a_chat_template_and_a_length_are_told_apart():
 
 
 def test_a_win_rate_that_is_not_regularised_has_another_heading():
-    found = {"alpaca_eval": {0: alpaca(9.0, facts={"regularised": False})}}
+    found = {"alpaca_eval": {0: alpaca(9.0, regularised=False)}}
     assert "AlpacaEval 2: LC win rate, not regularised" in said(found)
-    found = {"alpaca_eval": {0: alpaca(9.0, facts={"regularised": True})}}
-    assert "not regularised" not in said(found)
+    note = "lc_win_rate is not regularised: a table is missing."
+    values = {"lc_win_rate": 9.0, "win_rate": 9.0}
+    found = {"alpaca_eval": {0: result(values, 805, OTHER_JUDGE, [note])}}
+    assert "AlpacaEval 2: LC win rate, not regularised" in said(found)
+    assert "not regularised" not in said({"alpaca_eval": {0: alpaca(9.0)}})
 
 
 def test_without_numbers_of_the_paper_there_is_no_comparison():
@@ -227,7 +232,7 @@ def test_the_matrix_is_a_table_of_both_triangles():
         ["70.0 ± 3.9", "52.5 ± 3.9", ""],
         ["65.0 ± 3.9", "", ""],
     ]
-    assert "judged by `judge Qwen/Qwen3-32B`" in text
+    assert "according to `judge Qwen/Qwen3-32B`" in text
     assert "win_rate_vs_0" not in text and "benchmarks.png" not in text
 
 
@@ -356,9 +361,9 @@ def test_a_line_says_the_first_and_the_last_value_and_who_judged():
     assert benchmarks.in_words(found, {"gsm8k": [0.5, 6.5], "alpaca_eval": None}) == [
         "gsm8k exact_match: 1.20 (base) -> 4.80 (iteration 3), "
         "95% interval of the difference [+0.50, +6.50]",
-        "alpaca_eval lc_win_rate: 9.00 (base), judged by judge \\x1b me",
+        "alpaca_eval lc_win_rate: 9.00 (base), according to judge \\x1b me",
         "pairwise win_rate_vs_0: 60.00 (iteration 1) -> 70.00 (iteration 2), "
-        f"judged by {OTHER_JUDGE}",
+        f"according to {OTHER_JUDGE}",
     ]
 
 
@@ -372,6 +377,15 @@ def test_a_difference_is_paired_by_question_in_the_measures_own_unit():
     wanted = statistics.bootstrap_ci95([100.0, 0.0, 0.0, 0.0])
     assert paired_ci95(scored(75.0, later), scored(50.0, base)) == wanted
     assert paired_ci95(scored(0.75, later), scored(0.5, base)) == [w / 100 for w in wanted]
+
+
+def test_intervals_are_those_of_the_last_value_minus_the_first():
+    pairs = {0: scored(50.0, [0.0, 1.0]), 1: scored(0.0, [0.0, 0.0]), 3: scored(100.0, [1.0, 1.0])}
+    rows = {"gsm8k": {t: each[1] for t, each in pairs.items()}}
+    found = {t: result({"exact_match": each[0]["value"]}) for t, each in pairs.items()}
+    wanted = {"gsm8k": statistics.bootstrap_ci95([100.0, 0.0])}
+    assert benchmarks.intervals({"gsm8k": found}, rows) == wanted
+    assert benchmarks.intervals({"gsm8k": {0: found[0]}}, rows) == {}
 
 
 def test_a_measure_that_is_no_mean_of_scores_has_no_interval():

@@ -115,7 +115,7 @@ def matrices(found: Matrices, run_name: str) -> Any:
         _matrix(axes, cells, found.iterations)
         axes.set_title(kind, pad=10)
     judges = ", ".join(found.judges)
-    by = f", judged by {_short(judges, 60)}" if judges else ""
+    by = f", according to {_short(judges, 32 * count)}" if judges else ""
     titled(figure, run_name, f"win rates in percent, of the row against the column{by}")
     return figure
 

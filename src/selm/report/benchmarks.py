@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selm.data.schemas import BenchmarkRow
 from selm.escape import one_line
 from selm.evaluation.base import Measure
 from selm.markdown import code, literal, table
@@ -17,6 +18,7 @@ from selm.report.measures import (
     named,
     names_of,
     of,
+    paired_ci95,
     shown,
 )
 from selm.report.paper import Paper
@@ -90,7 +92,7 @@ def in_words(
 
     Args:
         intervals: name -> 95% interval of the last minus the first, where it is known
-            (`measures.paired_ci95`).
+            (`intervals`).
 
     >>> values = {t: {"value": v, "standard_error": 1.0} for t, v in ((0, 20.0), (2, 22.5))}
     >>> results = {t: {"measures": {"accuracy": m}, "judge": None} for t, m in values.items()}
@@ -108,9 +110,26 @@ def in_words(
         difference = ""
         if interval is not None and len(ends) > 1:
             difference = ", 95% interval of the difference [{:+.2f}, {:+.2f}]".format(*interval)
-        by = f", judged by {judge}" if judge else ""
+        by = f", according to {judge}" if judge else ""
         lines.append(one_line(f"{name} {headline(results)}: {values}{difference}{by}"))
     return lines
+
+
+def intervals(
+    benchmarks: Benchmarks, rows: Mapping[str, Mapping[int, Sequence[BenchmarkRow]]]
+) -> dict[str, Interval | None]:
+    """Name -> 95% interval of the headline's last value minus its first, where it can be had.
+
+    Args:
+        rows: name -> iteration -> the scores of the questions.
+    """
+    found: dict[str, Interval | None] = {}
+    for name, results in benchmarks.items():
+        points = headlines(results)
+        if len(points) > 1:
+            ends = ((points[t], rows[name][t]) for t in (max(points), min(points)))
+            found[name] = paired_ci95(*ends)
+    return found
 
 
 def charted(benchmarks: Benchmarks) -> list[str]:

@@ -23,11 +23,13 @@ class Setup(_Part):
 
     Attributes:
         judge: the model's name at its vendor.
+        prompts: the program in whose words the judge is asked; a result's `facts` may say so too.
         regularised: the length-controlled win rate is.
         note: a sentence for readers of the report.
     """
 
     judge: str | None = None
+    prompts: str | None = None
     questions: int | None = None
     chat_template: bool | None = None
     regularised: bool | None = None
@@ -103,8 +105,8 @@ def differences(
     yield from _of_the_policy(paper, recipe, t)
     if recipe.benchmarks.data is not None:
         yield "the questions of benchmarks.data may be others than the paper's"
-    if setup.judge is not None and measure != "length" and not _names(result["judge"], setup.judge):
-        yield f"another judge, where the paper has {setup.judge}"
+    if measure != "length":
+        yield from _of_the_judge(setup, result)
     if setup.questions is not None and result["n"] != setup.questions:
         limited = recipe.benchmarks.limit is not None and result["n"] < setup.questions
         why = f" because of benchmarks.limit={recipe.benchmarks.limit}" if limited else ""
@@ -114,6 +116,13 @@ def differences(
         yield f"the chat template is {'on' if own_template else 'off'}, unlike the paper's"
     if setup.regularised and measure == "lc_win_rate" and not is_regularised(result):
         yield "the length-controlled win rate is not regularised, unlike the paper's"
+
+
+def _of_the_judge(setup: Setup, result: Result) -> Iterator[str]:
+    if setup.judge is not None and not _names(result["judge"], setup.judge):
+        yield f"another judge, where the paper has {setup.judge}"
+    if setup.prompts is not None and result["facts"].get("prompts") != setup.prompts:
+        yield f"the judge was asked in other words than {setup.prompts}'s"
 
 
 def _of_the_policy(paper: Paper, recipe: Recipe, t: int) -> Iterator[str]:

@@ -75,7 +75,7 @@ def sections(benchmarks: Benchmarks) -> list[str]:
     found = matrices(benchmarks)
     if found is None:
         return []
-    by = f", judged by {', '.join(map(code, found.judges))}" if found.judges else ""
+    by = f", according to {', '.join(map(code, found.judges))}" if found.judges else ""
     parts = [
         "### Win rates between iterations",
         f"How often the answers of the row win against those of the column, in percent{by}.",
