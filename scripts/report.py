@@ -2,8 +2,8 @@
 
     python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 
-Reads every artifact of runs/<run_name>. Writes runs/<run_name>/report: report.md, metrics.json and
-the figures.
+Reads every artifact of runs/<run_name>, and the benchmarks that are finished. Writes
+runs/<run_name>/report: report.md, metrics.json and the figures.
 """
 
 import json
@@ -18,13 +18,17 @@ def main() -> None:
         stage.begin()
         write(stage)
 
+    from selm.report.benchmarks import terminal_table
     from selm.report.metrics import headline
 
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
+    for line in terminal_table(metrics.get("benchmarks", {})):
+        print(line)
     print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
 
 
 def write(stage: Stage) -> None:
+    from selm.report import paper
     from selm.report.figures import draw
     from selm.report.metrics import metrics
     from selm.report.page import page
@@ -37,7 +41,7 @@ def write(stage: Stage) -> None:
         draw(found, results, record.folder)
         text = {
             "metrics.json": json.dumps(found, indent=1) + "\n",
-            "report.md": page(stage.recipe, found, results),
+            "report.md": page(stage.recipe, found, results, paper.beside(stage.run.path)),
         }
         for name, content in text.items():
             (record.folder / name).write_text(content, encoding="utf-8")

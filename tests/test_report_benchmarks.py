@@ -307,6 +307,7 @@ def test_metrics_json_has_every_measure_and_no_number_that_json_lacks(tmp_path):
             "measures": {"exact_match": {"value": value, "standard_error": error}},
             "n": n,
             "judge": None,
+                "difference_ci95": None,
         }
         for t, value, error, n in ((0, 40.0, 1.0, 1319), (2, 41.0, None, 4))
     ]
@@ -351,20 +352,24 @@ def test_pictures_are_drawn_for_any_number_of_iterations(iterations, tmp_path):
 # A line for the terminal
 
 
-def test_a_line_says_the_first_and_the_last_value_and_who_judged():
+def test_the_terminal_shows_every_policy_and_who_judged():
     found = {
-        "gsm8k": {t: result({"exact_match": 1.2 * (t + 1)}) for t in (0, 1, 3)},
+        "gsm8k": {t: result({"exact_match": 1.2 * (t + 1)}) for t in (0, 1)},
         "alpaca_eval": {0: alpaca(9.0, judge="judge \x1b me")},
         "pairwise": MATRIX,
         "nothing": {0: result({})},
     }
-    assert benchmarks.in_words(found, {"gsm8k": [0.5, 6.5], "alpaca_eval": None}) == [
-        "gsm8k exact_match: 1.20 (base) -> 4.80 (iteration 3), "
-        "95% interval of the difference [+0.50, +6.50]",
-        "alpaca_eval lc_win_rate: 9.00 (base), according to judge \\x1b me",
-        "pairwise win_rate_vs_0: 60.00 (iteration 1) -> 70.00 (iteration 2), "
-        f"according to {OTHER_JUDGE}",
+    lines = benchmarks.terminal_table(benchmarks.entries(found, {}))
+    assert [line.split("  ")[0] for line in lines] == [
+        "95% intervals",
+        "gsm8k exact_match",
+        "alpaca_eval lc_win_rate (judge \\x1b me)",
+        f"pairwise win_rate_vs_0 ({OTHER_JUDGE})",
+        "nothing",
     ]
+    assert "1.20" in lines[1] and "2.40" in lines[1] and lines[1].endswith("+1.20")
+    assert lines[0].index("iteration 1") == lines[1].index("2.40")
+    assert benchmarks.terminal_table({}) == []
 
 
 def scored(value, scores):
@@ -379,13 +384,14 @@ def test_a_difference_is_paired_by_question_in_the_measures_own_unit():
     assert paired_ci95(scored(0.75, later), scored(0.5, base)) == [w / 100 for w in wanted]
 
 
-def test_intervals_are_those_of_the_last_value_minus_the_first():
+def test_a_difference_is_that_of_each_policy_from_the_first():
     pairs = {0: scored(50.0, [0.0, 1.0]), 1: scored(0.0, [0.0, 0.0]), 3: scored(100.0, [1.0, 1.0])}
     rows = {"gsm8k": {t: each[1] for t, each in pairs.items()}}
     found = {t: result({"exact_match": each[0]["value"]}) for t, each in pairs.items()}
-    wanted = {"gsm8k": statistics.bootstrap_ci95([100.0, 0.0])}
-    assert benchmarks.intervals({"gsm8k": found}, rows) == wanted
-    assert benchmarks.intervals({"gsm8k": {0: found[0]}}, rows) == {}
+    entries = benchmarks.entries({"gsm8k": found}, rows)["gsm8k"]
+    wanted = [None, *(statistics.bootstrap_ci95(d) for d in ([0.0, -100.0], [100.0, 0.0]))]
+    assert [entry["difference_ci95"] for entry in entries] == wanted
+    assert benchmarks.terminal_table({"gsm8k": entries})[1].endswith("+50.00 [+0.00, +100.00]")
 
 
 def test_a_measure_that_is_no_mean_of_scores_has_no_interval():

@@ -1,4 +1,4 @@
-"""What the report says of benchmarks: in report.md, in metrics.json and in a terminal's line."""
+"""What the report says of benchmarks: in report.md, in metrics.json and in the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,21 +58,25 @@ def sections(recipe: Recipe, benchmarks: Benchmarks, paper: Paper | None = None)
     ]
 
 
-def entries(benchmarks: Benchmarks) -> dict[str, list[dict[str, Any]]]:
-    """What metrics.json holds of the benchmarks: name -> one entry per iteration."""
-    return {
-        name: [
-            {
-                "iteration": t,
-                "measures": {key: _json(found) for key, found in results[t]["measures"].items()},
-                "n": results[t]["n"],
-                "judge": results[t]["judge"],
-            }
-            for t in sorted(results)
-        ]
-        for name, results in benchmarks.items()
-        if results
-    }
+def entries(
+    benchmarks: Benchmarks, rows: Mapping[str, Mapping[int, Sequence[BenchmarkRow]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """What metrics.json holds of the benchmarks: name -> one entry per iteration.
+
+    `difference_ci95` is of the headline's difference from the first policy; null if it is unknown.
+
+    Args:
+        rows: name -> iteration -> the scores of the questions.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, results in benchmarks.items():
+        differences = _differences(results, rows.get(name, {}))
+        for t in sorted(results):
+            measures = {key: _json(measure) for key, measure in results[t]["measures"].items()}
+            entry = {"iteration": t, "measures": measures, "n": results[t]["n"]}
+            entry |= {"judge": results[t]["judge"], "difference_ci95": differences.get(t)}
+            found.setdefault(name, []).append(entry)
+    return found
 
 
 def _json(measure: Measure) -> dict[str, float | None]:
@@ -85,51 +89,57 @@ def _json(measure: Measure) -> dict[str, float | None]:
     }
 
 
-def in_words(
-    benchmarks: Benchmarks, intervals: Mapping[str, Interval | None] | None = None
-) -> list[str]:
-    """A line per benchmark for the terminal: its headline at the first iteration and the last.
+def terminal_table(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The headline of each benchmark for every policy, as lines of aligned columns.
 
     Args:
-        intervals: name -> 95% interval of the last minus the first, where it is known
-            (`intervals`).
+        entries: those of metrics.json.
 
-    >>> values = {t: {"value": v, "standard_error": 1.0} for t, v in ((0, 20.0), (2, 22.5))}
-    >>> results = {t: {"measures": {"accuracy": m}, "judge": None} for t, m in values.items()}
-    >>> in_words({"gsm8k": results})
-    ['gsm8k accuracy: 20.00 (base) -> 22.50 (iteration 2)']
+    >>> measures = [{"acc": {"value": v, "standard_error": 1.0}} for v in (20.0, 22.5)]
+    >>> policies = [{"iteration": t, "judge": None, "measures": m}
+    ...             for t, m in enumerate(measures)]
+    >>> policies[1]["difference_ci95"] = [0.5, 4.5]
+    >>> print("\\n".join(terminal_table({"gsm8k": policies})))
+    95% intervals  base          iteration 1   difference from base
+    gsm8k acc      20.00 ± 1.96  22.50 ± 1.96  +2.50 [+0.50, +4.50]
     """
-    lines = []
-    for name, results in benchmarks.items():
-        points = headlines(results)
-        if not points:
-            continue
-        ends = dict.fromkeys([min(points), max(points)])
-        values = " -> ".join(f"{points[t]['value']:.2f} ({named(t)})" for t in ends)
-        interval, judge = (intervals or {}).get(name), results[max(points)]["judge"]
-        difference = ""
-        if interval is not None and len(ends) > 1:
-            difference = ", 95% interval of the difference [{:+.2f}, {:+.2f}]".format(*interval)
-        by = f", according to {judge}" if judge else ""
-        lines.append(one_line(f"{name} {headline(results)}: {values}{difference}{by}"))
-    return lines
+    if not entries:
+        return []
+    policies = sorted({entry["iteration"] for found in entries.values() for entry in found})
+    lines = [["95% intervals", *map(named, policies), "difference from base"]]
+    for name, found in entries.items():
+        results = {entry["iteration"]: entry for entry in found}
+        of_policies = [of(results.get(t), headline(results)) for t in policies]
+        values = [shown(measure, 2) for measure in of_policies]
+        judge = "".join(f" ({judge})" for judge in _judges(results))
+        label = f"{name} {headline(results)}{judge}"
+        lines.append([label, *values, _difference(results)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([cell.ljust(n) for cell, n in zip(line, widths, strict=True)] for line in lines)
+    return [one_line("  ".join(cells)).rstrip() for cells in padded]
 
 
-def intervals(
-    benchmarks: Benchmarks, rows: Mapping[str, Mapping[int, Sequence[BenchmarkRow]]]
-) -> dict[str, Interval | None]:
-    """Name -> 95% interval of the headline's last value minus its first, where it can be had.
+def _difference(results: Mapping[int, Mapping[str, Any]]) -> str:
+    """Of the last policy from the first one."""
+    points, last = headlines(results), results[max(results)]
+    if len(points) < 2 or max(points) != max(results):
+        return ""
+    interval = last.get("difference_ci95")
+    difference = f"{points[max(points)]['value'] - points[min(points)]['value']:+.2f}"
+    return difference + ("" if interval is None else " [{:+.2f}, {:+.2f}]".format(*interval))
 
-    Args:
-        rows: name -> iteration -> the scores of the questions.
-    """
-    found: dict[str, Interval | None] = {}
-    for name, results in benchmarks.items():
-        points = headlines(results)
-        if len(points) > 1:
-            ends = ((points[t], rows[name][t]) for t in (max(points), min(points)))
-            found[name] = paired_ci95(*ends)
-    return found
+
+def _differences(
+    results: Mapping[int, Result], rows: Mapping[int, Sequence[BenchmarkRow]]
+) -> dict[int, Interval | None]:
+    """Iteration -> 95% interval of its headline minus the first policy's, where it can be had."""
+    points = headlines(results)
+    first = min(points, default=0)
+    return {
+        t: paired_ci95((points[t], rows.get(t, [])), (points[first], rows.get(first, [])))
+        for t in points
+        if t > first
+    }
 
 
 def charted(benchmarks: Benchmarks) -> list[str]:

@@ -30,7 +30,7 @@ def metrics(recipe: Recipe, results: Results) -> Metrics:
         | _measures(rows, base if t > 0 else None, pairwise)
         for t, rows in results.evaluations.items()
     ]
-    of_benchmarks = benchmarks.entries(results.benchmarks)
+    of_benchmarks = benchmarks.entries(results.benchmarks, results.benchmark_rows)
     found: Metrics = {
         "run_name": recipe.run_name,
         "ranker": recipe.ranking.ranker,

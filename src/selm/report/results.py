@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from selm.data.parquet import read_rows
-from selm.data.schemas import EvaluationRow
+from selm.data.schemas import BenchmarkRow, EvaluationRow
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
-from selm.run.stages import stages
+from selm.run.stages import benchmark_of, stages
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Results:
         logs: t -> the trainer's log, one dict per logged step.
         manifests: (stage, t) -> manifest, in the order of the plan.
         benchmarks: name -> t -> the content of results.json, for the benchmarks that were run.
+        benchmark_rows: name -> t -> the scores of their questions.
     """
 
     evaluations: dict[int, list[EvaluationRow]]
@@ -31,6 +32,7 @@ class Results:
     logs: dict[int, list[dict[str, float]]]
     manifests: dict[tuple[str, int], dict[str, Any]]
     benchmarks: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    benchmark_rows: dict[str, dict[int, list[BenchmarkRow]]] = field(default_factory=dict)
 
     @property
     def summaries(self) -> dict[int, dict[str, Any]]:
@@ -43,6 +45,8 @@ def load(recipe: Recipe) -> Results:
     """Read the outputs of the stages, which are known to exist."""
     done = [(stage, t) for stage, t in stages(recipe) if t is not None]
 
+    finished = artifacts.finished_benchmarks(recipe)
+
     def read(stage: str, name: str, how: Callable[[Path], Any]) -> dict[int, Any]:
         return {t: how(artifacts.file(recipe, stage, t, name)) for of, t in done if of == stage}
 
@@ -51,7 +55,24 @@ def load(recipe: Recipe) -> Results:
         roles=read("preferences", "train.parquet", _roles),
         logs=read("checkpoint", "training_log.json", _log),
         manifests={entry: artifacts.read_manifest(recipe, *entry) for entry in done},
+        benchmarks=_of_benchmarks(recipe, finished, "results.json", _json),
+        benchmark_rows=_of_benchmarks(recipe, finished, "test.parquet", read_rows),
     )
+
+
+def _of_benchmarks(
+    recipe: Recipe, entries: Sequence[tuple[str, int]], file: str, how: Callable[[Path], Any]
+) -> dict[str, dict[int, Any]]:
+    """Name -> t -> a file of its results."""
+    found: dict[str, dict[int, Any]] = {}
+    for stage, t in entries:
+        of_name = found.setdefault(str(benchmark_of(stage)), {})
+        of_name[t] = how(artifacts.file(recipe, stage, t, file))
+    return found
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _roles(path: Path) -> Counter[str]:
@@ -59,7 +80,7 @@ def _roles(path: Path) -> Counter[str]:
 
 
 def _log(path: Path) -> list[dict[str, float]]:
-    return training_steps(json.loads(path.read_text(encoding="utf-8")))
+    return training_steps(_json(path))
 
 
 def training_steps(log_history: Sequence[dict[str, float]]) -> list[dict[str, float]]:

@@ -151,6 +151,12 @@ def _refusal(there: "Pushed", why: str) -> str:
     )
 
 
+def finished_benchmarks(recipe: Recipe) -> list[tuple[str, int]]:
+    """The current results of the recipe's benchmarks."""
+    look = Look(recipe)
+    return [entry for entry in results(recipe) if look.state(*entry).current]
+
+
 def done(recipe: Recipe, benchmarks: bool = False) -> dict[Entry, str]:
     """The stages that are finished and pushed if the recipe says so, each with a line for the plan.
 
