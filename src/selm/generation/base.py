@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from selm.data.schemas import FinishReason
+from selm.errors import UserError
 from selm.recipe.schema import Generation, Model, Recipe
 
 if TYPE_CHECKING:  # descriptions are read where nothing heavy is imported
+    from lm_eval.api.model import LM
+
     from selm.cost.devices import Device
     from selm.cost.quantities import Memory
     from selm.model.chat import Chat
@@ -50,6 +53,27 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
+class Harness:
+    """A policy as lm-eval loads it, in the same engine as everywhere else.
+
+    Attributes:
+        model: lm-eval's own model.
+        tokens_at_a_time: of texts whose log-probs it reads in one call, each padded to the longest;
+            None if it sees to it itself.
+    """
+
+    model: "LM"
+    tokens_at_a_time: int | None = None
+
+
+def _no_harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness:
+    raise UserError(
+        f"generation.engine: lm-eval has no model for {recipe.generation.engine}; measure with "
+        "generation.engine=vllm or transformers"
+    )
+
+
+@dataclass(frozen=True)
 class EngineKind:
     """What the rest of the code knows of an engine. Reading it imports neither torch nor vLLM.
 
@@ -64,6 +88,8 @@ class EngineKind:
         otherwise: what to do if they are not installed.
         wants_longest_prompt: whether `load` gets this length, for which all prompts are tokenized
             once more.
+        harness: the policy as lm-eval loads it, by its path, the recipe and the length of the
+            longest text with its answer, if `wants_longest_prompt`.
     """
 
     load: Callable[[str, Model, Generation, int | None], Engine]
@@ -72,6 +98,7 @@ class EngineKind:
     packages: tuple[str, ...] = ()
     otherwise: str = ""
     wants_longest_prompt: bool = False
+    harness: Callable[[str, Recipe, int | None], Harness] = _no_harness
 
 
 def sample_seed(seed: int, iteration: int, prompt_id: str, sample: int) -> int:

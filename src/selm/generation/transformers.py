@@ -2,7 +2,7 @@
 
 from selm.cost.devices import Device
 from selm.cost.quantities import Memory, longest_of
-from selm.generation.base import Engine, EngineKind
+from selm.generation.base import Engine, EngineKind, Harness
 from selm.model.shape import Shape
 from selm.recipe.schema import Generation, Model, Recipe
 
@@ -13,6 +13,12 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
     from selm.generation.transformers_engine import TransformersEngine
 
     return TransformersEngine(path, model, generation)
+
+
+def _harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness:
+    from selm.generation.transformers_engine import load_harness
+
+    return load_harness(path, recipe)
 
 
 def _cost(
@@ -33,4 +39,4 @@ def _cost(
     return memory, answers / batch * batch_seconds
 
 
-TRANSFORMERS = EngineKind(load=_load, cost=_cost)
+TRANSFORMERS = EngineKind(load=_load, cost=_cost, harness=_harness)

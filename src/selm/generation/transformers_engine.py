@@ -14,10 +14,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from selm.generation.base import Response
+from selm.generation.base import Harness, Response
 from selm.model import loading
 from selm.model.probe import load_chat
-from selm.recipe.schema import Generation, Model
+from selm.recipe.schema import Generation, Model, Recipe
+
+# lm-eval's model holds two copies of a batch's logits of every token, in fp32 at most.
+LOGITS_BYTES = 2**30
 
 TOKENS_AT_A_TIME = 8  # between two looks at which answers have ended
 
@@ -146,6 +149,25 @@ class TransformersEngine:
             if token in self.stop_ids:
                 return Response(self.chat.text(ids[:position]), "stop", position + 1)
         return Response(self.chat.text(ids, finished=False), "length", len(ids))
+
+
+def load_harness(path: str, recipe: Recipe) -> Harness:
+    """See `EngineKind.harness`."""
+    from lm_eval.models.huggingface import HFLM
+
+    model = recipe.model
+    loading.check_files(path, model)
+    policy = HFLM(
+        pretrained=path,
+        revision=model.revision if path == model.name_or_path else "main",
+        dtype=model.dtype,
+        attn_implementation=model.attn_implementation,
+        trust_remote_code=model.trust_remote_code,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        batch_size=recipe.generation.batch_size,
+    )
+    vocabulary = policy.config.get_text_config().vocab_size
+    return Harness(policy, tokens_at_a_time=LOGITS_BYTES // (2 * 4 * vocabulary))
 
 
 class GumbelNoise(LogitsProcessor):

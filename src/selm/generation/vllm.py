@@ -3,7 +3,7 @@
 from selm.cost.devices import Device
 from selm.cost.quantities import GB, Memory
 from selm.errors import UserError
-from selm.generation.base import Engine, EngineKind
+from selm.generation.base import Engine, EngineKind, Harness
 from selm.model.shape import Shape
 from selm.recipe.schema import Generation, Model, Recipe
 
@@ -31,6 +31,15 @@ def _load(path: str, model: Model, generation: Generation, longest_prompt: int |
         raise UserError(f"generation.engine: vllm does not start ({error}); {OTHERWISE}") from error
 
     return VllmEngine(path, model, generation, longest_prompt)
+
+
+def _harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness:
+    try:
+        from selm.generation.vllm_engine import load_harness
+    except ImportError as error:
+        raise UserError(f"generation.engine: vllm does not start ({error}); {OTHERWISE}") from error
+
+    return load_harness(path, recipe, longest_text)
 
 
 def _cost(
@@ -62,4 +71,5 @@ VLLM = EngineKind(
     packages=("vllm",),
     otherwise=OTHERWISE,
     wants_longest_prompt=True,
+    harness=_harness,
 )

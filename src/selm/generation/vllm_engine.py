@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from selm.errors import UserError
-from selm.generation.base import Response
+from selm.generation.base import Harness, Response
 from selm.model import loading
 from selm.model.probe import load_chat
-from selm.recipe.schema import Generation, Model
+from selm.recipe.schema import Generation, Model, Recipe
 
 # Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
 # with its process anyway. The cache size (GiB) counts on a CPU only: the default takes all memory.
@@ -21,6 +21,11 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import torch
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+
+
+# A policy is loaded with room for the longest text of a task, rounded up, so that the next task
+# mostly finds it loaded.
+ROOM_TOKENS = 4096
 
 
 @contextmanager
@@ -92,6 +97,28 @@ class VllmEngine:
         reason = "stop" if output.finish_reason == "stop" else "length"
         text = self.chat.text(output.token_ids, finished=reason == "stop")
         return Response(text, reason, len(output.token_ids))
+
+
+def load_harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness:
+    """See `EngineKind.harness`."""
+    from lm_eval.models.vllm_causallms import VLLM
+
+    model, generation = recipe.model, recipe.generation
+    revision = model.revision if path == model.name_or_path else None
+    loading.check_files(path, model)
+    arguments = _arguments(path, revision, model, generation)
+    # lm-eval has tokens and text, and stops where the checkpoint's generation config says.
+    own = {name: arguments.pop(name) for name in ("skip_tokenizer_init", "generation_config")}
+    with _options_to_blame(generation):
+        context = EngineArgs(**arguments | own).create_model_config().max_model_len
+    if longest_text is not None:
+        rounded = -(-longest_text // ROOM_TOKENS) * ROOM_TOKENS
+        arguments["max_model_len"] = min(context, rounded)
+    pretrained, size = arguments.pop("model"), generation.shard_size
+    with _options_to_blame(generation):
+        # A batch size that is a number takes vLLM's own progress bars away.
+        policy = VLLM(pretrained, batch_size=size, tokenizer_revision=revision, **arguments)
+    return Harness(policy)
 
 
 def _arguments(
