@@ -1,5 +1,6 @@
 """Runs a task of lm-eval on a policy."""
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import lm_eval
 import yaml
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.exceptions import DatasetNotFoundError
 from httpx2 import HTTPError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from lm_eval.defaults import DEFAULT_OTHER_SEED
@@ -41,9 +42,7 @@ def measure(task: Task, measuring: Measuring) -> Measured:
     measuring.folder.mkdir(parents=True, exist_ok=True)
     with temporary.folder(str(measuring.folder)) as scratch, _quiet():
         loaded = _load(task, measuring.recipe, Path(scratch))
-        for each in loaded["tasks"].values():
-            each.set_config("num_fewshot", task.shots)
-            each.set_fewshot_seed(DEFAULT_OTHER_SEED)
+        _prepare(task, loaded)
         results = lm_eval.evaluate(
             model,
             loaded,
@@ -63,42 +62,51 @@ def measure(task: Task, measuring: Measuring) -> Measured:
 
 def _load(task: Task, recipe: Recipe, scratch: Path) -> Any:
     """lm-eval's task with its dataset; `scratch` holds what that takes on the disk."""
+    # Its index of all tasks takes many seconds, so the definition is named by its file.
+    load = TaskManager(include_defaults=False).load
     files = local_files(task, recipe)
+    if files:
+        with _rows_to_blame(task, files):
+            loaded = load([str(_with_rows(task, files, scratch))])
+            _prepare(task, loaded)
+            loaded["tasks"][task.task].build_all_requests(limit=recipe.benchmarks.limit)
+        return loaded
     try:
-        # Its index of all tasks takes many seconds, so the definition is named by its file.
-        return TaskManager(include_defaults=False).load([str(_definition(task, files, scratch))])
+        return load([str(DEFINITIONS / task.file)])
     except UNREACHABLE as error:
         raise UserError(
             f"benchmarks.data: the questions of {task.name} cannot be read from the Hub "
             f"({_first_line(error)}); without a network set it to a folder that has "
             + " and ".join(f"{task.name}/{split}.jsonl" for split in task.splits)
         ) from error
-    except DatasetGenerationError as error:
-        if not files:
-            raise
+
+
+@contextmanager
+def _rows_to_blame(task: Task, files: Mapping[str, Path]) -> Iterator[None]:
+    """One line for rows that lm-eval cannot read; templates raise all kinds of errors for them."""
+    try:
+        yield
+    except Exception as error:
         raise UserError(
-            f"benchmarks.data: the rows of {files[task.splits[-1]].parent} are not all of one "
-            f"form: {_first_line(error.__cause__ or error)}"
+            f"benchmarks.data: the rows of {files[task.splits[-1]].parent} are not of the form "
+            f"that {task.name} has on the Hub: {_first_line(error.__cause__ or error)}"
         ) from error
 
 
-def _definition(task: Task, files: Mapping[str, Path], scratch: Path) -> Path:
-    """lm-eval's own definition; with local questions, one that differs from it in the dataset."""
-    own = DEFINITIONS / task.file
-    if not files:
-        return own
-    for split, path in files.items():  # a name without the characters of patterns
-        (scratch / f"{split}.jsonl").symlink_to(path.resolve())
-    names = {split: f"{split}.jsonl" for split in files}
+def _prepare(task: Task, loaded: Any) -> None:
+    """As `lm_eval run --num_fewshot` does; the examples are drawn from here on."""
+    loaded["tasks"][task.task].set_config("num_fewshot", task.shots)
+    loaded["tasks"][task.task].set_fewshot_seed(DEFAULT_OTHER_SEED)
+
+
+def _with_rows(task: Task, files: Mapping[str, Path], scratch: Path) -> Path:
+    """lm-eval's own definition with these rows as its dataset."""
+    patterns = {split: glob.escape(str(path.resolve())) for split, path in files.items()}
     changed = {
-        "include": str(own),
+        "include": str(DEFINITIONS / task.file),
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {
-            "data_dir": str(scratch),
-            "data_files": names,
-            "cache_dir": str(scratch / "cache"),
-        },
+        "dataset_kwargs": {"data_files": patterns, "cache_dir": str(scratch / "cache")},
     }
     path = scratch / "task.yaml"
     path.write_text(yaml.safe_dump(changed), encoding="utf-8")
@@ -146,7 +154,8 @@ def _row(task: Task, sample: Mapping[str, Any]) -> BenchmarkRow:
     details = {
         "metrics": {name: float(sample[name]) for name in sample["metrics"]},
         "target": sample["target"],
-        "replies": sample["filtered_resps"],
+        "replies": [replies[0] for replies in sample["resps"]],
+        "read": sample["filtered_resps"],
         **{name: sample[name] for name in ("doc_hash", "prompt_hash", "target_hash")},
     }
     return {

@@ -22,7 +22,6 @@ import torch
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 
-
 # A policy is loaded with room for the longest text of a task, rounded up, so that the next task
 # mostly finds it loaded.
 ROOM_TOKENS = 4096
