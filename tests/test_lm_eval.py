@@ -1,5 +1,6 @@
 """The academic benchmarks against the lm-eval that is installed: its tasks, and its scores."""
 
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from statistics import mean
 import lm_eval_questions
 import pytest
 import yaml
-from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from selm.errors import UserError
 from selm.evaluation import lm_eval_requests
@@ -135,25 +136,19 @@ def test_every_task_is_lm_evals_own(
 
 
 def test_the_table_is_what_lm_eval_defines() -> None:
-    index = TaskManager().task_index
     assert list(TASKS) == [name for name, *_ in PAPER]
     for task in TASKS.values():
-        entry = index[task.task]
-        assert entry.yaml_path == DEFINITIONS / task.file
-        listed = {each["metric"] for each in _config(entry.yaml_path)["metric_list"]}
-        filters = {each["name"] for each in _config(entry.yaml_path).get("filter_list", [])}
+        defined = load_yaml(DEFINITIONS / task.file, resolve_func=False)
+        assert defined["task"] == task.task
+        assert defined.get("num_fewshot") in (None, task.shots)
+        listed = {each["metric"] for each in defined["metric_list"]}
+        filters = {each["name"] for each in defined.get("filter_list", [{"name": "none"}])}
         for key in task.metrics.values():
             metric, chosen = key.split(",")
-            assert metric in listed and chosen in (filters or {"none"})
-        splits = {_config(entry.yaml_path).get(f"{kind}_split") for kind in ("test", "validation")}
-        assert task.splits[-1] in splits
-    assert _config(DEFINITIONS / TASKS["gsm8k"].file)["num_fewshot"] == TASKS["gsm8k"].shots
-
-
-def _config(path: Path) -> dict:
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    return load_yaml(path, resolve_func=False)
+            assert metric in listed and chosen in filters
+        assert task.splits[-1] == (defined.get("test_split") or defined["validation_split"])
+        training = defined.get("training_split") if task.shots else None
+        assert list(task.splits[:-1]) == ([training] if training else [])
 
 
 def test_the_policy_is_loaded_once_for_all_tasks(
@@ -173,17 +168,19 @@ def test_the_policy_is_loaded_once_for_all_tasks(
     assert loads == [measuring.policy]
 
 
-KILLED = """
-import os, signal, sys
+# In a process of its own: recipe, folder, overrides.
+OPENBOOKQA = """
+import json, sys
 from pathlib import Path
 from selm.evaluation.base import Measuring
 from selm.evaluation.lm_eval import BENCHMARKS_OF_LM_EVAL
 from selm.recipe.loading import load_recipe
 recipe = load_recipe(sys.argv[1], sys.argv[3:])
 folder = Path(sys.argv[2])
-BENCHMARKS_OF_LM_EVAL["openbookqa"].measure(
+found = BENCHMARKS_OF_LM_EVAL["openbookqa"].measure(
     Measuring(recipe=recipe, t=0, policy=recipe.model.name_or_path, folder=folder, what="test",
               answers={}, verdicts=folder / "verdicts"))
+print(json.dumps([found.measures, found.rows, found.tokens]))
 """
 
 
@@ -193,7 +190,7 @@ def test_a_killed_measurement_goes_on_where_it_was(
     folder = measuring.folder / "openbookqa"
     overrides = [f"benchmarks.data={questions}", "generation.shard_size=2"]
     measuring = replace(measuring, recipe=load_recipe(tiny_recipe, overrides))
-    command = [sys.executable, "-c", KILLED, tiny_recipe, str(folder), *overrides]
+    command = [sys.executable, "-c", OPENBOOKQA, tiny_recipe, str(folder), *overrides]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while len(list(folder.glob("loglikelihood/shard-*.parquet"))) < 2:
@@ -217,6 +214,39 @@ def test_a_killed_measurement_goes_on_where_it_was(
     whole = measure("openbookqa", replace(measuring, folder=measuring.folder / "another"))
     assert whole.measures == continued.measures and whole.rows == continued.rows
     assert whole.tokens == continued.tokens
+
+
+def test_two_workers_measure_as_one_does(measuring: Measuring) -> None:
+    generation = measuring.recipe.generation.model_copy(update={"workers": 2})
+    recipe = measuring.recipe.model_copy(update={"generation": generation})
+    alone = measure("openbookqa", measuring)
+    two = replace(measuring, recipe=recipe, folder=measuring.folder / "two")
+    together = measure("openbookqa", two)
+    assert len(list(two.folder.glob("openbookqa/*/worker-*.log"))) == 2
+    assert together.measures == alone.measures and together.rows == alone.rows
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
+)
+def test_vllm_measures_what_transformers_does(
+    measuring: Measuring, tiny_recipe: str, questions: Path, tmp_path: Path
+) -> None:
+    kernels = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
+    overrides = [f"benchmarks.data={questions}", "generation.engine=vllm"]
+    command = [sys.executable, "-c", OPENBOOKQA, tiny_recipe, str(measuring.folder), *overrides]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | kernels
+    )
+    assert ended.returncode == 0, ended.stderr
+    measures, rows, tokens = json.loads(ended.stdout.splitlines()[-1])
+    theirs = measure("openbookqa", measuring)
+    assert measures == theirs.measures and tokens == theirs.tokens
+    for row, other in zip(rows, theirs.rows, strict=True):
+        replies, others = (json.loads(each["details"])["replies"] for each in (row, other))
+        for (log_prob, _), (expected, _) in zip(replies, others, strict=True):
+            assert log_prob == pytest.approx(expected, rel=1e-4)
 
 
 def test_nothing_is_loaded_if_all_is_there(

