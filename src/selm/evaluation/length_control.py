@@ -143,6 +143,15 @@ def reference_table(
     return difficulties, [row._replace(preference=row.preference + 1) for row in gamed]
 
 
+def check_installed() -> None:
+    """UserError without scikit-learn, before a judge is asked for hours."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        fix = "pip install 'selm[benchmarks]'"
+        raise UserError(f"length-controlled win rates need scikit-learn: {fix}") from error
+
+
 def _check(annotations: Sequence[Annotation], difficulties: Mapping[str, float]) -> None:
     if len(annotations) < FOLDS:
         count = len(annotations)
@@ -161,11 +170,8 @@ def _fit(own: Sequence[Observation], gamed: Sequence[Observation]) -> Weights:
     scikit-learn takes hard labels only: each annotation is two rows of one fold, won and lost,
     weighted by how far it is either.
     """
-    try:
-        from sklearn import linear_model, model_selection
-    except ImportError as error:
-        fix = "pip install 'selm[benchmarks]'"
-        raise UserError(f"length-controlled win rates need scikit-learn: {fix}") from error
+    check_installed()
+    from sklearn import linear_model, model_selection
 
     rows = [*gamed, *own]
     features = np.array(

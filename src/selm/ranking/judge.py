@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from selm.escape import one_line
 from selm.ranking.asking import EndpointAsker, ask_all
-from selm.ranking.base import Facts, Matrix, Pool, Prompt, Question, Ranker, RankerKind
+from selm.ranking.base import Facts, Matrix, Pool, Question, Ranker, RankerKind
+from selm.ranking.texts import conversation, filled
 from selm.ranking.verdicts import KEPT, Outcome, Verdict, VerdictLog, read_verdict
 from selm.recipe.places import check_file
 from selm.recipe.schema import Ranking
@@ -39,7 +40,6 @@ _SCHEMA = {
     "required": ["winner"],
     "additionalProperties": False,
 }
-_PLACEHOLDER = re.compile("|".join(f"{{{name}}}" for name in TEMPLATE_FIELDS))
 _SHOWN = 120
 
 
@@ -113,7 +113,7 @@ class JudgeRanker(Ranker):
 
     def _questions(self, pool: Pool) -> dict[tuple[int, int], str]:
         """(i, j) -> the question that shows candidate i before j, of texts that differ."""
-        asked, texts = _conversation(pool.prompt), pool.texts
+        asked, texts = conversation(pool.prompt), pool.texts
         return {
             (i, j): fill(self.template, (asked, texts[i], texts[j]))
             for i, j in permutations(range(len(texts)), 2)
@@ -182,8 +182,7 @@ def fill(template: str, values: Sequence[str]) -> str:
     >>> fill("{prompt} | {response_a} | {response_b} {}", ("p", "{response_b}", "{prompt}"))
     'p | {response_b} | {prompt} {}'
     """
-    of = {f"{{{name}}}": value for name, value in zip(TEMPLATE_FIELDS, values, strict=True)}
-    return _PLACEHOLDER.sub(lambda found: of[found.group()], template)
+    return filled(template, dict(zip(TEMPLATE_FIELDS, values, strict=True)))
 
 
 def win_shares(matrix_N_N: Matrix) -> list[float]:
@@ -225,19 +224,6 @@ def _summary(verdicts: Sequence[Verdict], flips: Sequence[bool]) -> dict[str, in
         "prompt_tokens": sum(verdict.prompt_tokens for verdict in verdicts),
         "completion_tokens": sum(verdict.completion_tokens for verdict in verdicts),
     }
-
-
-def _conversation(prompt: Prompt) -> str:
-    """The text of a single user turn; several turns have their roles."""
-    if len(prompt) == 1:
-        return _words(prompt[0])
-    return "\n\n".join(f"{message['role']}: {_words(message)}" for message in prompt)
-
-
-def _words(message: Mapping[str, Any]) -> str:
-    """A message's content, and the calls of tools in it as JSON."""
-    calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or []]
-    return "\n".join(filter(None, [message["content"], *calls]))
 
 
 def read_template(ranking: Ranking) -> str:
