@@ -1,11 +1,15 @@
-"""AlpacaEval's files in small: instructions with a baseline's answers, and the reference table."""
+"""AlpacaEval in small: its files, a policy's answers, and a judge that likes length."""
 
 import csv
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chat_server import Reply as Sent
+from chat_server import completion
 
 from selm.data.schemas import ResponseRow
 from selm.evaluation import alpaca_data
@@ -66,3 +70,30 @@ def answers(recipe: Recipe, lengths: dict[int, int] | None = None) -> list[Respo
         }
         for each, text in zip(known, texts, strict=True)
     ]
+
+
+SHOWN = re.compile(
+    r"Request ===\n(.*)\n\n=== Answer A ===\n(.*)\n\n=== Answer B ===\n(.*)\n\n=== End",
+    re.DOTALL,
+)
+
+
+def shown(body: dict[str, Any]) -> tuple[str, str, str]:
+    """The instruction, and the two answers in the order in which they stand."""
+    found = SHOWN.search(body["messages"][0]["content"])
+    assert found is not None
+    return found.group(1), found.group(2), found.group(3)
+
+
+def longer_wins(body: dict[str, Any]) -> Sent:
+    """p(A) = sigmoid(difference of lengths / 10), where log-probs are asked for."""
+    _, a, b = shown(body)
+    odds = (len(a) - len(b)) / 10
+    letter = "A" if odds >= 0 else "B"
+    logprobs = {"A": -math.log1p(math.exp(-odds)), " B": -math.log1p(math.exp(odds))}
+    return completion(letter, logprobs if body.get("logprobs") else None)
+
+
+def chance(length: int, other: int) -> float:
+    """What `longer_wins` says of the policy's answer."""
+    return 1 / (1 + math.exp((other - length) / 10))

@@ -11,6 +11,7 @@ from typing import Any
 
 import alpaca_files
 import pytest
+from alpaca_files import chance, longer_wins, shown
 from chat_server import ChatServer, completion, error, serving
 from chat_server import Reply as Sent
 
@@ -24,31 +25,6 @@ from selm.evaluation.length_control import Annotation, length_controlled, win_ra
 from selm.ranking.base import Reply
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
-
-SHOWN = re.compile(
-    r"Request ===\n(.*)\n\n=== Answer A ===\n(.*)\n\n=== Answer B ===\n(.*)\n\n=== End"
-)
-
-
-def shown(body: dict[str, Any]) -> tuple[str, str, str]:
-    """The instruction, and the two answers in the order in which they stand."""
-    found = SHOWN.search(body["messages"][0]["content"])
-    assert found is not None
-    return found.group(1), found.group(2), found.group(3)
-
-
-def longer_wins(body: dict[str, Any]) -> Sent:
-    """p(A) = sigmoid(difference of lengths / 10), where log-probs are asked for."""
-    _, a, b = shown(body)
-    odds = (len(a) - len(b)) / 10
-    letter = "A" if odds >= 0 else "B"
-    logprobs = {"A": -math.log1p(math.exp(-odds)), " B": -math.log1p(math.exp(odds))}
-    return completion(letter, logprobs if body.get("logprobs") else None)
-
-
-def chance(length: int, other: int) -> float:
-    """What `longer_wins` says of the policy's answer."""
-    return 1 / (1 + math.exp((other - length) / 10))
 
 
 @pytest.fixture

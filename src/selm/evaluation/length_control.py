@@ -10,6 +10,7 @@ that of the package alpaca-eval 0.6.6, whose results `tests/golden/` holds. A pr
 [1, 2]: 1 is a win of the baseline, 2 one of the model, 1.5 a tie. Rates are in percent.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -171,7 +172,7 @@ def _fit(own: Sequence[Observation], gamed: Sequence[Observation]) -> Weights:
     weighted by how far it is either.
     """
     check_installed()
-    from sklearn import linear_model, model_selection
+    from sklearn import exceptions, linear_model, model_selection
 
     rows = [*gamed, *own]
     features = np.array(
@@ -194,7 +195,10 @@ def _fit(own: Sequence[Observation], gamed: Sequence[Observation]) -> Weights:
         random_state=SEED,
         use_legacy_attributes=False,
     )
-    model.fit(features, labels, sample_weight=np.concatenate([won, 1 - won]) * np.tile(weights, 2))
+    with warnings.catch_warnings():  # it may stop before it converges, as the package's fit does
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        both = np.concatenate([won, 1 - won]) * np.tile(weights, 2)
+        model.fit(features, labels, sample_weight=both)
     return Weights(*model.coef_[0].tolist())
 
 
