@@ -1,9 +1,15 @@
 """The generate stage with the real vLLM engine, on a CPU after `make setup VLLM=1`."""
 
 import importlib.util
+import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from test_converse import COLD, ROWS, TEMPERATURES
 
 from selm.data.parquet import read_rows
 from selm.run import artifacts
@@ -54,3 +60,33 @@ def test_an_option_that_vllm_refuses_is_one_line(project) -> None:
     assert last.startswith("error: generation.vllm: "), last
     assert "max_model_len" in last
     assert "Traceback" not in done.stderr
+
+
+CONVERSES = (
+    "import json, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+    "from test_converse import ROWS, conversed, load_recipe\n"
+    "found = conversed(ROWS, load_recipe(sys.argv[2], sys.argv[4:]), Path(sys.argv[3]))\n"
+    "(Path(sys.argv[3]) / 'rows.json').write_text(json.dumps(found.rows), encoding='utf-8')\n"
+)
+
+
+def test_conversations_mix_temperatures(project, tmp_path: Path) -> None:
+    """At temperature 0 they are those of transformers; samples do not depend on their shard."""
+
+    def rows(engine: str, shard_size: int) -> list[dict[str, Any]]:
+        folder = tmp_path / f"{engine}-{shard_size}"
+        overrides = [f"generation.engine={engine}", f"generation.shard_size={shard_size}"]
+        arguments = [Path(__file__).parents[1], project.recipe_path, folder, *overrides]
+        subprocess.run(
+            [sys.executable, "-c", CONVERSES, *map(str, arguments)],
+            env=project.all_environment(),
+            check=True,
+        )
+        return json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+
+    together = rows("vllm", 100)
+    assert [row["prompt_id"] for row in together] == [row["prompt_id"] for row in ROWS]
+    assert rows("vllm", 3) == together
+    cold = [TEMPERATURES[row["prompt_id"]] == COLD for row in together]
+    same = [row == other for row, other in zip(together, rows("transformers", 100), strict=True)]
+    assert all(same[i] for i, is_cold in enumerate(cold) if is_cold) and not all(same)

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from selm.data.columns import columns_of
 from selm.data.drops import Drops, in_words
 from selm.data.schemas import BenchmarkRow, ResponseRow
 from selm.errors import UserError
@@ -66,7 +65,7 @@ def _measure(asked: Measuring) -> Measured:
     answers, ranking = asked.answers[asked.t], asked.recipe.benchmark_judge()
     asker = kind_of(ranking).asker
     assert asker is not None, "`check` has seen to it"
-    to_ask = asks(answers)
+    to_ask = asks(answers, data.references(asked.recipe))
     with naming(ranking):
         replies = asker(ranking, asked.verdicts).ask([ask.question for ask in to_ask])
     ratings = [rated(ask, reply) for ask, reply in zip(to_ask, replies, strict=True)]
@@ -111,7 +110,7 @@ def _measures(ratings: Sequence[Rated]) -> dict[str, Measure]:
     for each in ratings:
         if each.score is not None:
             turn = ("first_turn", "second_turn")[each.ask.turn - 1]
-            for name in ("average", turn, each.category):
+            for name in ("average", turn, each.ask.category):
                 groups.setdefault(name, []).append((each.ask.row["prompt_id"], each.score))
     return {name: mean_rating(group) for name, group in groups.items() if group}
 
@@ -121,7 +120,7 @@ def _row(each: Rated, score: float) -> BenchmarkRow:
         "prompt_id": each.ask.row["prompt_id"],
         "part": f"turn {each.ask.turn}",
         "score": score,
-        "details": json.dumps({"category": each.category}),
+        "details": json.dumps({"category": each.ask.category}),
     }
 
 
@@ -136,8 +135,8 @@ def _facts(ratings: Sequence[Rated]) -> dict[str, int]:
 def _notes(answers: Sequence[ResponseRow], ratings: Sequence[Rated], dropped: Drops) -> list[str]:
     """What makes these figures differ from published ones."""
     notes = [
-        "The ratings are the judge's to prompts in our own words; the paper's are those of GPT-4 "
-        "(gpt-4-0613) to FastChat's prompts, so that the two do not compare."
+        "The judge was asked in our own words; the paper's ratings are those of GPT-4 (gpt-4-0613) "
+        "to FastChat's prompts, so that the figures do not compare."
     ]
     if len(answers) < data.PUBLISHED:
         notes.append(
@@ -147,9 +146,8 @@ def _notes(answers: Sequence[ResponseRow], ratings: Sequence[Rated], dropped: Dr
         notes.append(
             f"{sum(dropped.values())} of {len(ratings)} ratings are left out: {in_words(dropped)}."
         )
-    columns = [columns_of(row) for row in answers]
-    compared = [each for each in columns if each["category"] in data.WITH_REFERENCE]
-    found = [each.get("references_from") for each in compared]
+    second = [each.ask for each in ratings if each.ask.turn == data.TURNS]
+    found = [ask.reference for ask in second if ask.category in data.WITH_REFERENCE]
     of_them = f"of {len(found)} questions in {', '.join(data.WITH_REFERENCE)}"
     if short := found.count(data.QUESTIONS):
         notes.append(
@@ -158,7 +156,7 @@ def _notes(answers: Sequence[ResponseRow], ratings: Sequence[Rated], dropped: Dr
         )
     if without := found.count(None):
         notes.append(f"For {without} {of_them} the judge had no reference.")
-    other = sorted({each["category"] for each in columns} - set(TEMPERATURES))
+    other = sorted({ask.category for ask in second} - set(TEMPERATURES))
     if other:
         notes.append(
             f"Categories that the published MT-Bench does not have ({', '.join(other)}) were "
@@ -195,6 +193,7 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.benchmarks.data is not None:
         data.questions(recipe)
+        data.references(recipe)
 
 
 MT_BENCH = Benchmark(
@@ -202,8 +201,8 @@ MT_BENCH = Benchmark(
     measure=_measure,
     workload=_workload,
     answer=_answer,
-    files=data.local_files,
-    settings=lambda recipe: {"max_tokens": _answer_tokens(recipe)},
+    files=data.local_questions,
+    references=data.local_references,
     judged=True,
     check=_check,
 )

@@ -45,19 +45,22 @@ def questions(recipe: Recipe) -> list[DatasetRow]:
 
     Returns:
         rows whose `prompt` is the user's turns (see `generation.converse`), and whose columns are
-        `question_id` and `category`; for the categories `WITH_REFERENCE`, if there is one, also
-        `references`, one for each turn, and `references_from`, the name of their file.
+        `question_id`, `category`, and the line's own short `reference` to each turn, if it has one.
 
     Raises:
-        UserError: a file is not there, or a line of it is not as it should be.
-        OutsideError: the Hub cannot be reached, and the questions are not in its cache.
+        UserError: the file is not there, or a line of it is not as it should be.
+        OutsideError: the Hub cannot be reached, and the file is not in its cache.
     """
+    if recipe.benchmarks.data is not None and not local_questions(recipe):
+        raise UserError(
+            f"benchmarks.data: {_local(recipe, QUESTIONS)} is not there; put MT-Bench's questions "
+            "there in FastChat's form, or set benchmarks.data to null to take them from the Hub"
+        )
     path = _file(recipe, QUESTIONS)
-    assert path is not None, "an error says that it is not there"
-    references = dict(_references(_file(recipe, REFERENCES)))
+    assert path is not None, "an error has said that it is not there"
     found: dict[str, DatasetRow] = {}
     for where, line in _lines(path):
-        row = _question(where, line, references)
+        row = _question(where, line)
         if row["prompt_id"] in found:
             raise UserError(f"{where}: question_id {row['prompt_id']} is there a second time")
         found[row["prompt_id"]] = row
@@ -66,21 +69,30 @@ def questions(recipe: Recipe) -> list[DatasetRow]:
     return list(found.values())[: recipe.benchmarks.limit]
 
 
-def local_files(recipe: Recipe) -> dict[str, Path]:
-    """The files in `benchmarks.data`; none if it is not set.
+def references(recipe: Recipe) -> dict[str, list[str]]:
+    """Question id -> GPT-4's answer to each turn; empty where there is no such file.
 
     Raises:
-        UserError: there are no questions.
+        UserError, OutsideError: see `questions`.
     """
-    if recipe.benchmarks.data is None:
-        return {}
-    folder = Path(recipe.benchmarks.data) / "mt_bench"
-    if not (folder / QUESTIONS).is_file():
-        raise UserError(
-            f"benchmarks.data: {folder / QUESTIONS} is not there; put MT-Bench's questions there "
-            "in FastChat's form, or set benchmarks.data to null to take them from the Hub"
-        )
-    return {name: folder / name for name in (QUESTIONS, REFERENCES) if (folder / name).is_file()}
+    path = _file(recipe, REFERENCES)
+    found = {}
+    for where, line in _lines(path) if path is not None else ():
+        choices = line.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise UserError(f"{where}: choices: wanted a list such as [{{'turns': [...]}}]")
+        found[_id(where, line)] = _turns(f"{where}: choices: turns", choices[0].get("turns"))
+    return found
+
+
+def local_questions(recipe: Recipe) -> dict[str, Path]:
+    """The file of the questions in `benchmarks.data`, if it is there."""
+    return _there(recipe, QUESTIONS)
+
+
+def local_references(recipe: Recipe) -> dict[str, Path]:
+    """The file of the reference answers in `benchmarks.data`, if it is there."""
+    return _there(recipe, REFERENCES)
 
 
 def number_of_questions(recipe: Recipe) -> int:
@@ -89,10 +101,19 @@ def number_of_questions(recipe: Recipe) -> int:
     return min(there, recipe.benchmarks.limit or there)
 
 
+def _local(recipe: Recipe, name: str) -> Path:
+    return Path(recipe.benchmarks.data or "") / "mt_bench" / name
+
+
+def _there(recipe: Recipe, name: str) -> dict[str, Path]:
+    path = _local(recipe, name)
+    return {name: path} if recipe.benchmarks.data is not None and path.is_file() else {}
+
+
 def _file(recipe: Recipe, name: str) -> Path | None:
-    """Path of a file; None for reference answers that are not there."""
+    """Path of a file; None for one that is not there."""
     if recipe.benchmarks.data is not None:
-        return local_files(recipe).get(name)
+        return _there(recipe, name).get(name)
     return _from_hub(name)
 
 
@@ -151,9 +172,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, found
 
 
-def _question(
-    where: str, line: Mapping[str, Any], references: Mapping[str, list[str]]
-) -> DatasetRow:
+def _question(where: str, line: Mapping[str, Any]) -> DatasetRow:
     name, turns = _id(where, line), _turns(f"{where}: turns", line.get("turns"))
     category = line.get("category")
     if not isinstance(category, str) or not category.strip():
@@ -161,13 +180,8 @@ def _question(
     if not all(turn.strip() for turn in turns):
         raise UserError(f"{where}: turns: a turn is empty")
     columns: dict[str, Any] = {"question_id": line["question_id"], "category": category}
-    if category in WITH_REFERENCE:
-        short = line.get("reference")
-        if name in references:
-            columns |= {"references": references[name], "references_from": REFERENCES}
-        elif short:
-            columns["references"] = _turns(f"{where}: reference", short)
-            columns["references_from"] = QUESTIONS
+    if line.get("reference"):
+        columns["reference"] = _turns(f"{where}: reference", line["reference"])
     prompt = [{"role": "user", "content": turn} for turn in turns]
     return {
         "prompt_id": name,
@@ -176,15 +190,6 @@ def _question(
         "rejected": None,
         "columns": columns,
     }
-
-
-def _references(path: Path | None) -> Iterator[tuple[str, list[str]]]:
-    """Question id -> the reference answers to its turns."""
-    for where, line in _lines(path) if path is not None else ():
-        choices = line.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise UserError(f"{where}: choices: wanted a list such as [{{'turns': [...]}}]")
-        yield _id(where, line), _turns(f"{where}: choices: turns", choices[0].get("turns"))
 
 
 def _id(where: str, line: Mapping[str, Any]) -> str:

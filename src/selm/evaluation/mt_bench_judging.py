@@ -9,7 +9,7 @@ from typing import Any
 
 from selm.data.columns import columns_of
 from selm.data.schemas import ResponseRow
-from selm.evaluation.mt_bench_data import TURNS
+from selm.evaluation.mt_bench_data import QUESTIONS, REFERENCES, TURNS, WITH_REFERENCE
 from selm.evaluation.rating import read_rating
 from selm.ranking.base import Question, Reply
 from selm.ranking.texts import filled
@@ -26,12 +26,18 @@ class Ask:
     Attributes:
         turn: 1 or 2.
         template: name of the file in `templates/`.
+        reference: the file that holds the reference to which the answer is compared, if any.
     """
 
     row: ResponseRow
     turn: int
     template: str
     question: Question
+    reference: str | None
+
+    @property
+    def category(self) -> str:
+        return str(columns_of(self.row)["category"])
 
 
 @dataclass(frozen=True)
@@ -43,30 +49,34 @@ class Rated:
     score: float | None
     reason: str
 
-    @property
-    def category(self) -> str:
-        return str(columns_of(self.ask.row)["category"])
+
+def asks(answers: Sequence[ResponseRow], by_gpt4: Mapping[str, list[str]]) -> list[Ask]:
+    """The questions about both answers of every row.
+
+    Args:
+        by_gpt4: question id -> reference answers; without them the short ones of the row count.
+    """
+    return [_ask(row, turn, by_gpt4) for row in answers for turn in range(1, TURNS + 1)]
 
 
-def asks(answers: Sequence[ResponseRow]) -> list[Ask]:
-    """The questions about both answers of every row."""
-    return [_ask(row, turn) for row in answers for turn in range(1, TURNS + 1)]
-
-
-def _ask(row: ResponseRow, turn: int) -> Ask:
-    """With the references, if the row has any for the turns that the judge sees."""
+def _ask(row: ResponseRow, turn: int, by_gpt4: Mapping[str, list[str]]) -> Ask:
+    """With references in the categories that need them, if there are any for what is shown."""
+    columns, source = columns_of(row), REFERENCES
+    references = by_gpt4.get(row["prompt_id"])
+    if references is None:
+        references, source = columns.get("reference", []), QUESTIONS
+    references = [text.strip() for text in references]
+    compared = columns["category"] in WITH_REFERENCE and any(references[:turn])
     values: dict[str, str] = {}
     for n, (message, answer) in enumerate(zip(row["prompt"], row["responses"], strict=True), 1):
         values |= {f"question_{n}": message["content"], f"answer_{n}": answer}
-    references = [text.strip() for text in columns_of(row).get("references", [])]
     for n, reference in enumerate(references, 1):
         values[f"reference_{n}"] = reference or "(none)"
-    name = f"mt_bench_turn_{turn}"
-    if any(references[:turn]):
-        name += "_reference"
+    name = f"mt_bench_turn_{turn}{'_reference' if compared else ''}"
     template = (TEMPLATES / f"{name}.txt").read_text(encoding="utf-8")
     text = filled(template, values)
-    return Ask(row, turn, name, Question(text, row["prompt_id"], RATING_TOKENS))
+    question = Question(text, row["prompt_id"], RATING_TOKENS)
+    return Ask(row, turn, name, question, source if compared else None)
 
 
 def rated(ask: Ask, reply: Reply) -> Rated:
