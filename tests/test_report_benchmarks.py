@@ -155,7 +155,11 @@ def test_what_was_measured_as_in_the_paper_has_no_mark():
         ({"prompts": None}, (), "asked in other words than alpaca-eval's"),
         ({}, ("model.name_or_path=another/model",), "another base model"),
         ({}, ("data.limit=100",), "trained on a part of the data"),
-        ({}, ("benchmarks.data=recipes",), "the questions of benchmarks.data"),
+        (
+            {},
+            ("benchmarks.names=[]", "benchmarks.data=recipes"),
+            "the questions of benchmarks.data",
+        ),
         ({}, ("iterations=[{objective: dpo, learning_rate: 1.0}]",), "iterations: 1, where"),
     ],
 )
@@ -307,7 +311,7 @@ def test_metrics_json_has_every_measure_and_no_number_that_json_lacks(tmp_path):
             "measures": {"exact_match": {"value": value, "standard_error": error}},
             "n": n,
             "judge": None,
-                "difference_ci95": None,
+            "difference_ci95": None,
         }
         for t, value, error, n in ((0, 40.0, 1.0, 1319), (2, 41.0, None, 4))
     ]
