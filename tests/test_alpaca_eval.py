@@ -80,7 +80,6 @@ def test_the_preference_is_how_likely_the_judge_names_the_answer(recipe_for, mea
     length = found.measures["length"]
     assert length["value"] == sum(LENGTHS.values()) / 12
     assert length["standard_error"] == pytest.approx(math.sqrt(25 * 13 / 12), rel=1e-12)
-    assert list(found.measures) == ["lc_win_rate", "win_rate", "length"]
     annotation = found.facts["annotation"]
     assert (annotation["logprobs"], annotation["ties"]) == (12, 0)
     assert annotation["policy_first"] + annotation["other_first"] == 12
@@ -107,6 +106,10 @@ def test_the_length_controlled_rate_is_that_of_the_annotations(
     assert found.measures["lc_win_rate"]["value"] == pytest.approx(wanted.win_rate, abs=1e-4)
     warned = "lc_win_rate is not regularised: it was fitted without df_gamed.csv."
     assert (warned in found.notes) != table
+    rates = ["lc_win_rate", "win_rate"] if table else ["win_rate", "lc_win_rate"]
+    assert list(found.measures) == [*rates, "length"]
+    # Without difficulties P is the same for all, so its spread says nothing of the error.
+    assert (found.measures["lc_win_rate"]["standard_error"] is not None) == table
 
 
 def test_rows_say_how_the_preference_came_about(recipe_for, measured) -> None:

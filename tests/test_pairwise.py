@@ -164,7 +164,7 @@ def test_held_out_answers_are_compared_where_there_is_no_alpaca_eval(recipe_for,
     assert len(found.rows) == 6
     wanted = 100 / (1 + math.exp(-1))
     assert found.measures["win_rate_vs_0"]["value"] == pytest.approx(wanted, abs=1e-6)
-    assert next(iter(found.measures)) == "lc_win_rate_vs_0"
+    assert list(found.measures) == ["win_rate_vs_0", "lc_win_rate_vs_0"]
 
 
 def test_what_one_side_has_not_answered_is_counted(recipe_for, measured) -> None:

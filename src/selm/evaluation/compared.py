@@ -84,16 +84,20 @@ class Compared:
         return len(self.judged) >= FOLDS
 
     def measures(self, reference: Reference) -> dict[str, Measure]:
-        """Win rates in percent: length-controlled if there are enough pairs, and as judged."""
+        """Win rates in percent: length-controlled if there are enough pairs, and as judged.
+
+        Without difficulties the formula gives all prompts one win rate at equal lengths. Its
+        standard error is then unknown, and the win rate as judged comes first.
+        """
         annotations = [each.annotation for each in self.judged]
-        measures = {}
-        if self.is_length_controlled:
-            nothing = {row.instruction: 0.0 for row in annotations}
-            known = reference.difficulties or nothing
-            found = length_controlled(annotations, known, reference.gamed)
-            measures["lc_win_rate"] = measure(found.win_rate, found.standard_error)
-        measures["win_rate"] = measure(*win_rate([row.preference for row in annotations]))
-        return measures
+        as_judged = {"win_rate": measure(*win_rate([row.preference for row in annotations]))}
+        if not self.is_length_controlled:
+            return as_judged
+        known = reference.difficulties or {row.instruction: 0.0 for row in annotations}
+        found = length_controlled(annotations, known, reference.gamed)
+        if not reference.difficulties:
+            return as_judged | {"lc_win_rate": measure(found.win_rate, math.nan)}
+        return {"lc_win_rate": measure(found.win_rate, found.standard_error)} | as_judged
 
     def notes(self, reference: Reference) -> list[str]:
         """What a reader of the measures must know, a sentence each."""

@@ -8,7 +8,7 @@ from selm.cost.benchmarks import cost, workload
 from selm.cost.devices import device_of
 from selm.cost.estimate import unknown_size
 from selm.errors import UserError
-from selm.ranking.kinds import label
+from selm.ranking.kinds import kind_of, label
 from selm.recipe.schema import Recipe
 from selm.run.benchmarks import groups
 from selm.run.plan import Run, command, comment, count_text, devices, stop_at_failure, time_text
@@ -82,7 +82,7 @@ def _header(run: Run) -> list[str]:
 
 def _judge(recipe: Recipe) -> str:
     judge = recipe.benchmark_judge()
-    where = f" at {judge.judge.base_url}" if "judge" in judge.model_fields_set else ""
+    where = f" at {judge.judge.base_url}" if kind_of(judge).asker is not None else ""
     return f"judge of the answers: {label(judge)}{where} ({judge.section})"
 
 
