@@ -12,8 +12,9 @@ from typing import Any
 import alpaca_files
 import pytest
 from alpaca_files import chance, longer_wins, shown
-from chat_server import ChatServer, completion, error, serving
+from chat_server import TEMPLATE, ChatServer, completion, error, serving
 from chat_server import Reply as Sent
+from chat_server import longer_wins as by_length
 
 from selm.data.schemas import ResponseRow
 from selm.errors import UserError
@@ -82,6 +83,7 @@ def test_the_preference_is_how_likely_the_judge_names_the_answer(recipe_for, mea
     assert length["standard_error"] == pytest.approx(math.sqrt(25 * 13 / 12), rel=1e-12)
     annotation = found.facts["annotation"]
     assert (annotation["logprobs"], annotation["ties"]) == (12, 0)
+    assert annotation["judge_tokens"] == 12 * 13
     assert annotation["policy_first"] + annotation["other_first"] == 12
     assert found.facts["baseline"] == "gpt4_1106_preview"
     assert found.judge == "judge j"
@@ -190,6 +192,7 @@ def test_a_judge_that_speaks_before_its_verdict_is_let_speak(recipe_for, measure
         found = measured(recipe, alpaca_files.answers(recipe, LENGTHS))
     assert [row["score"] for row in found.rows] == [round(v) - 1 for v in by_hand(recipe)]
     assert Counter(body["max_tokens"] for body in server.bodies) == {1: 12, 50: 12}
+    assert found.facts["annotation"]["judge_tokens"] == 2 * 12 * 13
 
 
 def test_what_gives_no_preference_is_counted_and_left_out(recipe_for, measured) -> None:
@@ -296,6 +299,21 @@ def test_a_ranker_that_is_no_llm_decides_by_scores(
     assert found.facts["annotation"]["ties"] == wanted.count(0.5) >= 1
     assert "lc_win_rate" in found.measures
     assert any(note.startswith(f"The judge is function {reward}:score") for note in found.notes)
+
+
+def test_an_ensemble_of_judges_decides_by_scores_and_counts_its_verdicts(
+    recipe_for, measured, tmp_path: Path
+) -> None:
+    """It is no LLM that could be asked in other words: each member asks in its own."""
+    (tmp_path / "judge.txt").write_text(TEMPLATE, encoding="utf-8")
+    with serving(by_length) as server:
+        member = f"judge: {{base_url: '{server.url}', template: '{tmp_path / 'judge.txt'}'}}"
+        members = ", ".join(f"{{ranker: judge, name_or_path: {m}, {member}}}" for m in "ab")
+        recipe = recipe_for(f"{{ranker: ensemble, rankers: [{members}]}}")
+        found = measured(recipe, alpaca_files.answers(recipe, LENGTHS))
+    assert [row["score"] for row in found.rows] == [round(v) - 1 for v in by_hand(recipe)]
+    verdicts = {label: facts["verdicts"] for label, facts in found.facts["rankers"].items()}
+    assert verdicts == {"0 judge a": 24, "1 judge b": 24}
 
 
 def test_the_papers_judge_has_no_note_about_the_judge(recipe_for, measured) -> None:

@@ -342,7 +342,7 @@ def test_what_passes_is_asked_again(asker_for, fault: Sent) -> None:
     assert set(turns.values()) == {3}
 
 
-def test_refusals_and_long_questions_are_replies(asker_for) -> None:
+def test_refusals_and_long_questions_are_replies(asker_for, capsys) -> None:
     def script(body: dict[str, Any]) -> Sent:
         if asked(body) == "long":
             return error(400, "This model's maximum context length is 9 tokens. However, ...")
@@ -354,6 +354,7 @@ def test_refusals_and_long_questions_are_replies(asker_for) -> None:
         replies = asker_for(server).ask(questions("long", "rude", "other", logprobs=True))
     reasons = [reply.finish_reason for reply in replies]
     assert reasons == ["too_long", "content_filter", "content_filter"]
+    assert "log-probs" not in capsys.readouterr().out, "they do not show that it has none"
 
 
 def test_a_damaged_reply_is_asked_again(asker_for, tmp_path: Path, capsys) -> None:

@@ -14,7 +14,7 @@ from selm.data.drops import row_name
 from selm.data.schemas import ResponseRow
 from selm.evaluation import alpaca_data
 from selm.evaluation.alpaca_data import QUESTIONS, REPO, TABLE, WHOLE, Instruction
-from selm.evaluation.annotator import TEMPLATE_TOKENS, Pair, preferences
+from selm.evaluation.annotator import TEMPLATE_TOKENS, Pair, preferences, ranker_facts
 from selm.evaluation.base import Answering, Benchmark, Measured, Measuring, Workload
 from selm.evaluation.held_out import greedy
 from selm.ranking.kinds import label
@@ -65,7 +65,11 @@ def measure(asked: Measuring) -> Measured:
         judge=label(recipe.benchmark_judge()),
         notes=_notes(recipe, len(compared.judged)) + compared.notes(reference),
         dropped=dropped,
-        facts={"annotation": compared.facts(), "baseline": _names(wanted)},
+        facts={
+            "annotation": compared.facts(),
+            "rankers": ranker_facts(pairs, recipe, asked.verdicts),
+            "baseline": _names(wanted),
+        },
         files=_files(compared, wanted, recipe, asked.t),
     )
 

@@ -10,13 +10,13 @@ both answers, and the higher score wins.
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from selm.data.schemas import Message
-from selm.ranking.base import Asker, Candidate, Pool, Question, Reply
-from selm.ranking.kinds import kind_of, naming
+from selm.ranking.base import Asker, Candidate, Facts, Pool, Question, Reply
+from selm.ranking.kinds import kind_of, naming, ranking_facts
 from selm.ranking.refused import REASON
 from selm.ranking.texts import conversation, filled
 from selm.ranking.verdicts import Outcome, parse_outcome
@@ -60,6 +60,7 @@ class Preference:
         source: "logprobs", "verdict", "scores", or "same_text" of answers that are equal.
         policy_first: whether the policy's answer was shown first; None if nothing was shown.
         said: the start of the annotator's reply.
+        tokens: that it read and wrote.
     """
 
     value: float | None
@@ -67,6 +68,7 @@ class Preference:
     reason: str = ""
     policy_first: bool | None = None
     said: str = ""
+    tokens: int = 0
 
 
 SAME = Preference(1.5, "same_text")
@@ -102,7 +104,9 @@ def by_asking(pairs: Sequence[Pair], asker: Asker, verdict_tokens: int) -> list[
             for n in open_ones
         ]
         for n, reply in zip(open_ones, asker.ask(questions), strict=True):
-            found[n] = read(reply, shows_policy_first(pairs[n].text))
+            before = found[n].tokens if n in found else 0
+            tokens = before + reply.prompt_tokens + reply.completion_tokens
+            found[n] = replace(read(reply, shows_policy_first(pairs[n].text)), tokens=tokens)
     return [found[n] for n in range(len(pairs))]
 
 
@@ -173,6 +177,14 @@ def by_scores(
         own, other = row["scores"]
         found.append(Preference(2.0 if own > other else 1.0 if own < other else 1.5, "scores"))
     return found
+
+
+def ranker_facts(pairs: Sequence[Pair], recipe: Recipe, verdicts: Path) -> dict[str, Facts]:
+    """See `ranking_facts`; empty for an annotator."""
+    judge = recipe.benchmark_judge()
+    if kind_of(judge).asker is not None:
+        return {}
+    return ranking_facts(judge, pools_of(pairs), verdicts)
 
 
 def pools_of(pairs: Sequence[Pair]) -> list[Pool]:

@@ -119,8 +119,10 @@ class Compared:
             for each in shown
         ]
         first = sum(bool(each.found.policy_first) for each in shown)
+        tokens = sum(each.tokens for each in self.preferences)
         return {
             **Counter(each.source for each in found),
+            **({"judge_tokens": tokens} if tokens else {}),
             "ties": sum(each.preference == 1.5 for each in self.judged),
             **({"policy_first": first, "other_first": len(shown) - first} if shown else {}),
             **({"first_wins": round(sum(shares) / len(shares), 4)} if shown else {}),

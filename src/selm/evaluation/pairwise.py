@@ -14,7 +14,7 @@ from selm.data.drops import Drops, row_name
 from selm.data.schemas import BenchmarkRow, ResponseRow
 from selm.errors import UserError
 from selm.evaluation import alpaca_data
-from selm.evaluation.annotator import TEMPLATE_TOKENS, Pair, preferences
+from selm.evaluation.annotator import TEMPLATE_TOKENS, Pair, preferences, ranker_facts
 from selm.evaluation.base import Benchmark, Measure, Measured, Measuring, Workload
 from selm.ranking.kinds import label
 from selm.recipe.schema import Recipe
@@ -47,7 +47,7 @@ def measure(asked: Measuring) -> Measured:
     measures: dict[str, Measure] = {}
     rows: list[BenchmarkRow] = []
     notes: list[str] = []
-    dropped, annotation = Drops(), {}
+    dropped, annotation, rankers = Drops(), {}, {}
     for i in earlier:
         compared, unmatched = _compared(asked, i)
         measures |= {f"{name}_vs_{i}": m for name, m in compared.measures(known).items()}
@@ -55,7 +55,9 @@ def measure(asked: Measuring) -> Measured:
         notes += [note for note in compared.notes(known) if note not in notes]
         dropped = dropped + compared.dropped + unmatched
         annotation[str(i)] = compared.facts()
-    return Measured(measures, rows, judge, notes, dropped, facts={"annotation": annotation})
+        rankers[str(i)] = ranker_facts(compared.pairs, recipe, asked.verdicts)
+    facts = {"annotation": annotation, "rankers": rankers}
+    return Measured(measures, rows, judge, notes, dropped, facts=facts)
 
 
 def _compared(asked: Measuring, i: int) -> tuple["Compared", Drops]:

@@ -122,7 +122,8 @@ class Endpoint:
                 found = self._read(response, body, question)
             if isinstance(found, Answer):
                 self.last_answer = time.monotonic()
-                if "logprobs" in body and found.logprobs is None and found.text:
+                said = found.text and found.finish_reason not in ("content_filter", "too_long")
+                if "logprobs" in body and found.logprobs is None and said:
                     self._say_no_logprobs("does not return them")
                 return replace(found, left_out=self._left_out(body, question))
             if found.adapted:
