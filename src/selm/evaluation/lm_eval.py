@@ -112,12 +112,7 @@ def _files(task: Task, recipe: Recipe) -> Mapping[str, Path]:
 
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
-    """A policy's log-probs depend a little on the engine."""
-    return {
-        "chat_template": recipe.benchmarks.chat_template,
-        "engine": recipe.generation.engine,
-        "vllm": recipe.generation.vllm if recipe.generation.engine == "vllm" else {},
-    }
+    return {"chat_template": recipe.benchmarks.chat_template}
 
 
 def _check(task: Task, recipe: Recipe) -> None:
