@@ -9,9 +9,9 @@ import torch
 from original import explored_ids
 from ways import Counts, Examples, Way, reference_of, step_of
 
-from selm.training import shared_prefix
 from selm.training.examples import ROLES, TokenRow
 from selm.training.forward import Batch, SELMCollator, in_order
+from selm.training.head import ScoringHead
 from selm.training.layout import Example, lay_out
 from selm.training.trainer import SELMTrainer
 
@@ -51,11 +51,11 @@ class PromptPerResponse(SELMCollator):
 def head_everywhere(trainer: SELMTrainer, rows: int) -> Way:
     """Without 3: logits of every token, and their log-softmax, kept for the backward."""
 
-    def target_log_probs(head: Any, hidden: Any, scored: Any, targets: Any) -> torch.Tensor:
-        return head(hidden).float().log_softmax(-1)[scored, targets]
+    def log_probs(head: Any, hidden: Any, scored: Any, targets: Any) -> torch.Tensor:
+        return torch.nn.Linear.forward(head, hidden).float().log_softmax(-1)[scored, targets]
 
     def way(examples: Examples) -> Counts:
-        with patch.object(shared_prefix, "target_log_probs", target_log_probs):
+        with patch.object(ScoringHead, "forward", log_probs):
             return step_of(trainer, examples, rows)
 
     return way

@@ -256,6 +256,8 @@ def arguments(**settings: Any) -> SELMConfig:
 def test_auto_takes_the_shared_path_where_it_can_and_says_why_not() -> None:
     assert choose(arguments(), make("mistral")) == (True, "each prompt once, no padding")
     assert choose(arguments(forward="padded"), make("mistral")) == (False, "as the recipe says")
+    _, prepared = padded_and_shared(make("mistral"))
+    assert choose(arguments(), prepared)[0], "a second trainer of the same model"
     shared, why = choose(arguments(max_length=WINDOW + 1), make("mistral"))
     assert not shared and "sliding window of 64" in why
     other = make("llama")

@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from selm.training.head import CHUNK, target_log_probs
+from selm.training.head import CHUNK, ScoringHead
 
 WIDTH, VOCABULARY, SCORED = 16, 64, 2 * CHUNK + 7
 
@@ -21,7 +21,7 @@ def test_it_is_log_softmax_with_its_gradients() -> None:
     for ours in (True, False):
         head, hidden, scored, targets = inputs()
         if ours:
-            values = target_log_probs(head, hidden, scored, targets)
+            values = ScoringHead(head)(hidden, scored, targets)
         else:
             values = head(hidden).log_softmax(-1)[scored, targets]
         (values * torch.linspace(-1, 1, SCORED)).sum().backward()
@@ -32,15 +32,16 @@ def test_it_is_log_softmax_with_its_gradients() -> None:
 
 def test_no_logits_are_kept_for_the_backward() -> None:
     kept = []
+    head, hidden, scored, targets = inputs()
     with saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        target_log_probs(*inputs())
+        ScoringHead(head)(hidden, scored, targets)
     assert max(tensor.numel() for tensor in kept) < CHUNK * VOCABULARY
 
 
 def test_in_bf16_the_sum_over_the_vocabulary_is_fp32() -> None:
     head, hidden, scored, targets = inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        values = target_log_probs(head, hidden, scored, targets)
+        values = ScoringHead(head)(hidden, scored, targets)
         logits = head(hidden[scored])
     assert logits.dtype == torch.bfloat16
     assert values.dtype == torch.float32

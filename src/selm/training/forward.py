@@ -17,6 +17,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from selm.errors import UserError
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, TokenRow
+from selm.training.head import ScoringHead
 from selm.training.layout import lay_out
 
 Batch = dict[str, Any]
@@ -24,8 +25,8 @@ Batch = dict[str, Any]
 # Model types whose shared path is tested against the padded one.
 FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
 
-# Packages whose modules are only layers: weights, norms, 4-bit weights, adapters.
-_LAYERS = ("torch.nn.", "bitsandbytes.", "peft.")
+# Whose modules are only layers: weights, norms, 4-bit weights, adapters, our head.
+_LAYERS = ("torch.nn.", "bitsandbytes.", "peft.", ScoringHead.__module__)
 
 # Metrics of TRL that cannot be computed from log-probs.
 METRICS_OF_LOGITS = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")

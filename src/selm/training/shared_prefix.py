@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 from selm.training.flex import flex
-from selm.training.head import target_log_probs
+from selm.training.head import ScoringHead
 from selm.training.layout import Example
 
 ATTENTION = "selm_shared_prefix"
@@ -122,9 +122,10 @@ def prepare(model: PreTrainedModel) -> None:
             with _attention(model, usual_attention):
                 return plain(*args, **kwargs)
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[0]
-        log_probs = target_log_probs(model.get_output_embeddings(), hidden, scored, targets)
+        log_probs = model.get_output_embeddings()(hidden, scored, targets)
         return {"log_probs": log_probs}  # a dict: DDP looks for tensors in it
 
+    model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
     model.set_attn_implementation(ATTENTION)
     model.forward = forward
 
