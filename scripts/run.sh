@@ -11,9 +11,9 @@ set -euo pipefail
 
 here=$PWD
 cd "$(dirname "$0")/.."
-if [ $# -eq 0 ] || [ "$1" = "--help" ] || [ "$1" = "-h" ]; then
+if [[ "${1---help}" =~ ^(--help|-h)$ ]]; then
   sed -n '2,9s/^# \{0,1\}//p' scripts/run.sh
-  exit 2
+  exit $(($# ? 0 : 2)) # without a recipe it is a mistake
 fi
 if [ -d .venv ]; then
   PATH="$PWD/.venv/bin:$PATH"

@@ -355,6 +355,15 @@ def test_a_stage_reads_its_arguments_before_it_imports_libraries_that_take_secon
     assert imported.isdisjoint({"torch", "transformers", "trl", "datasets", "huggingface_hub"})
 
 
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+def test_run_sh_says_how_it_is_used(words: list[str], code: int) -> None:
+    done = subprocess.run(
+        ["bash", "scripts/run.sh", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert "bash scripts/run.sh recipes/" in done.stdout
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
