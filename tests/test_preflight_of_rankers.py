@@ -55,7 +55,7 @@ def test_a_function_is_called_with_the_first_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return None", "wanted one number per candidate, got 'None' for p0"),
+        ("return None", "wanted one number per candidate, got None for p0"),
         ("import sys; sys.exit(0)", "it ends the Python process: SystemExit: 0 (line 2)"),
         ("return columns['answer']", "KeyError: 'answer' (line 2), for the prompt p0"),
     ],

@@ -107,10 +107,10 @@ def test_a_file_that_cannot_be_imported_is_named(function_file, source: str, mes
             "TypeError: object of type 'int' has no len() (line 2), for the prompt p7",
         ),
         ("raise ValueError('two\\nlines')", "ValueError: two lines (line 2), for the prompt p7"),
-        ("return None", "wanted one number per candidate, got 'None' for p7"),
+        ("return None", "wanted one number per candidate, got None for p7"),
         (
             "return ['good', 'bad']",
-            "wanted one number per candidate, got \"['good', 'bad']\" for p7",
+            "wanted one number per candidate, got ['good', 'bad'] for p7",
         ),
     ],
 )

@@ -167,15 +167,15 @@ def test_a_file_that_cannot_serve_is_named(tmp_path: Path, source: str, words: s
 
 
 BODIES = {
-    "return [1.0, None]": "wanted one number per candidate, got '[1.0, None]' for p7",
-    "return '12'": "wanted one number per candidate, got '12' for p7",
-    "return ['1', '2']": "wanted one number per candidate, got \"['1', '2']\" for p7",
-    "return {0: 1, 1: 2}": "wanted one number per candidate, got '{0: 1, 1: 2}' for p7",
-    "return {1.0, 2.0}": "wanted one number per candidate, got '{1.0, 2.0}' for p7",
-    "return 1.0": "wanted one number per candidate, got '1.0' for p7",
-    "return [1j, 2j]": "wanted one number per candidate, got '[1j, 2j]' for p7",
-    "return [10 ** 400, 1]": "wanted one number per candidate, got '[1000",
-    "return [[1, 2], [3, 4]]": "wanted one number per candidate, got '[[1, 2], [3, 4]]' for p7",
+    "return [1.0, None]": "wanted one number per candidate, got [1.0, None] for p7",
+    "return '12'": "wanted one number per candidate, got the text '12' for p7",
+    "return ['1', '2']": "wanted one number per candidate, got ['1', '2'] for p7",
+    "return {0: 1, 1: 2}": "wanted one number per candidate, got {0: 1, 1: 2} for p7",
+    "return {1.0, 2.0}": "wanted one number per candidate, got {1.0, 2.0} for p7",
+    "return 1.0": "wanted one number per candidate, got 1.0 for p7",
+    "return [1j, 2j]": "wanted one number per candidate, got [1j, 2j] for p7",
+    "return [10 ** 400, 1]": "wanted one number per candidate, got [1000",
+    "return [[1, 2], [3, 4]]": "wanted one number per candidate, got [[1, 2], [3, 4]] for p7",
     "return [1.0, -float('inf')]": "scores [1.0, -inf] for p7 are not all numbers",
     "import itertools; return itertools.count()": "3 scores for 2 candidates of p7",
     "import sys; "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selm.errors import UserError
+from selm.escape import one_line
 from selm.ranking.base import Pool, Ranker, RankerKind
 from selm.ranking.reward_file import blame, load
 from selm.recipe.schema import Ranking
@@ -90,7 +91,8 @@ def _numbers(returned: Any) -> list[float] | None:
 
 def _shown(returned: Any) -> str:
     try:
-        return repr(str(returned)[:80])
+        shown = one_line(repr(returned), 80)
+        return f"the text {shown}" if isinstance(returned, str) else shown
     except Exception:  # the user's objects are the user's code, too
         return f"an object of the type {type(returned).__name__}"
 
