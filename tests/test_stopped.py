@@ -55,6 +55,24 @@ def test_a_signal_is_one_line(number: signal.Signals, word: str, at_work: Path, 
     assert signal.getsignal(number) is before
 
 
+def test_what_is_kept_of_a_ranking_are_its_verdicts_too(at_work: Path, tmp_path: Path) -> None:
+    assert stopped.work.verdicts is None
+    stopped.work.verdicts = folder = tmp_path / "verdicts"
+    folder.mkdir()
+    old = folder / "verdicts-1.jsonl"
+    old.touch()
+    os.utime(old, (0, 0))  # of a stage before this one
+    assert stopped.kept() == "no shard was finished yet; continue with: python scripts/x.py r"
+    (folder / "verdicts-2.jsonl").touch()
+    assert stopped.kept().startswith(
+        f"no shard was finished yet, and all verdicts are kept in {folder}; continue with: "
+    )
+    (at_work / "shard-00000000-00000004.parquet").touch()
+    assert stopped.kept().startswith(
+        f"1 finished shard is kept in {at_work}, and all verdicts are kept in {folder}; "
+    )
+
+
 def test_what_is_kept_of_a_training_is_its_last_save(tmp_path: Path, monkeypatch) -> None:
     partial = tmp_path / ".checkpoint.partial"
     monkeypatch.setattr(

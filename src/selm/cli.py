@@ -281,6 +281,7 @@ class Stage:
             self.folder,
             artifacts.partial_path(self.recipe, self.name, self.t),
             command(self.run, self.name, self.t),
+            artifacts.verdicts_folder(self.recipe),
         )
 
     def _prepare_hub(self) -> None:

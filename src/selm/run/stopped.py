@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,6 +57,8 @@ class Work:
     folder: Path | None = None  # of the artifact
     partial: Path | None = None  # of the unfinished work
     again: str = ""  # the command
+    verdicts: Path | None = None  # the folder in which judges keep them
+    began: float = field(default_factory=time.time)
 
 
 work = Work()
@@ -78,9 +80,13 @@ def kept() -> str:
 
 def _shards(partial: Path) -> str:
     count = len(list(partial.glob("shard-*.parquet")))
-    if not count:
-        return "no shard was finished yet"
-    return f"{count} finished shard{'s are' if count > 1 else ' is'} kept in {partial}"
+    said = "no shard was finished yet"
+    if count:
+        said = f"{count} finished shard{'s are' if count > 1 else ' is'} kept in {partial}"
+    logs = work.verdicts.glob("*.jsonl") if work.verdicts is not None else []
+    if any(log.stat().st_mtime >= work.began for log in logs):  # others are of an earlier stage
+        said += f", and all verdicts are kept in {work.verdicts}"
+    return said
 
 
 def _saves(partial: Path) -> str:
