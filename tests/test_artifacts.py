@@ -89,7 +89,7 @@ TABLE = {
     "generation.vllm.quantization=fp8": set(),  # the engine is another one
     "ranking.update_rule=replace": AFTER_PREFERENCES_1,
     "ranking.min_margin=0.5": AFTER_PREFERENCES_1,
-    "ranking.ranker=random": AFTER_PREFERENCES_1 | EVALUATIONS,
+    "ranking={ranker: random}": AFTER_PREFERENCES_1 | EVALUATIONS,
     "ranking.shard_size=2": set(),
     "ranking.tokens_per_batch=7": set(),
     "training.alpha=0.5": AFTER_CHECKPOINT_1,
@@ -140,7 +140,7 @@ def test_a_list_in_a_recipe_is_the_list_in_the_manifest(run_with) -> None:
         ["training.lora={target_modules: [q_proj]}", "training.adam_beta1=0.8", "data.limit=8"],
         ["generation.engine=vllm", "generation.vllm={hf_overrides: {1: [2, 3]}}"],
         ["ranking.ranker=judge", "ranking.judge.base_url=http://h/v1"],
-        ["ranking.ranker=ensemble", "ranking.rankers=[{ranker: pairrm}, {ranker: random}]"],
+        ["ranking={ranker: ensemble, rankers: [{ranker: pairrm}, {ranker: random}]}"],
     ],
     ids=["training", "engine", "judge", "ensemble"],
 )
@@ -258,7 +258,7 @@ def test_the_content_of_a_reward_models_folder_counts(run_with, tmp_path: Path) 
 
 def test_the_members_of_an_ensemble_count(run_with, tmp_path: Path) -> None:
     function = f"{{ranker: function, name_or_path: '{tmp_path}/reward.py:reward'}}"
-    ensemble = ["ranking.ranker=ensemble", f"ranking.rankers=[{{ranker: random}}, {function}]"]
+    ensemble = [f"ranking={{ranker: ensemble, rankers: [{{ranker: random}}, {function}]}}"]
     write_all(run_with(*ensemble))
     assert stale(run_with(*ensemble)) == set()
     (tmp_path / "reward.py").write_text(REWARD + "\n", encoding="utf-8")

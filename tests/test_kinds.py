@@ -52,7 +52,7 @@ def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
 LENGTH = RankerKind(
     load=lambda ranking, seed, verdicts: LengthRanker(ranking),
     pairwise=LengthRanker.pairwise,
-    keys=frozenset({"dtype"}),
+    keys=frozenset({"name_or_path", "dtype"}),
     files=lambda ranking: {"name_or_path": ranking.name_or_path},
     check=_check,
     look=_look,
@@ -182,7 +182,13 @@ def test_descriptions_agree_with_their_rankers(tmp_path: Path) -> None:
 # Every error names the section that its ranker stands in
 
 
-@pytest.mark.parametrize("key", ["dtype=bfloat16", "output_key=x", "rankers=[{ranker: random}]"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("name_or_path=a/b", "revision=v2", "dtype=bfloat16", "output_key=x"),
+        "rankers=[{ranker: random}]",
+    ],
+)
 @pytest.mark.parametrize("section", ["ranking", "evaluation.ranking"])
 def test_a_key_that_the_ranker_does_not_read_is_refused(
     tiny_recipe: str, section: str, key: str
@@ -194,8 +200,39 @@ def test_a_key_that_the_ranker_does_not_read_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("ranking", "key"),
+    [
+        ("ranker: function, name_or_path: x.py:f", "revision"),
+        ("ranker: judge, name_or_path: m", "revision"),
+        ("ranker: ensemble, rankers: [{ranker: random}, {ranker: random}]", "revision"),
+        ("ranker: ensemble, rankers: [{ranker: random}, {ranker: random}]", "name_or_path"),
+    ],
+)
+def test_a_kind_reads_the_name_and_the_revision_or_refuses_them(
+    tiny_recipe: str, ranking: str, key: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^ranking\.{key}: the ranker \w+ does not read it"):
+        load_recipe(tiny_recipe, [f"ranking={{{ranking}, {key}: some}}"])
+
+
+def test_preferences_of_earlier_versions_are_current(tiny_recipe: str, tmp_path: Path) -> None:
+    """What is in the manifest of a version in which all rankers had a name and a revision."""
+    (tmp_path / "own.py").write_text("", encoding="utf-8")
+    for ranking, name in [
+        ("{ranker: random}", None),
+        (f"{{ranker: function, name_or_path: '{tmp_path}/own.py:f'}}", f"{tmp_path}/own.py:f"),
+        ("{ranker: pairrm, name_or_path: a/b}", "a/b"),
+    ]:
+        recipe = load_recipe(tiny_recipe, [f"ranking={ranking}"])
+        part = recipe_part(recipe, "preferences", 1)["ranking"]
+        assert (part["name_or_path"], part["revision"]) == (name, "main")
+
+
+@pytest.mark.parametrize(
     ("ranker", "key"),
     [
+        ("pairrm", "name_or_path: a/b"),
+        ("pairrm", "revision: v2"),
         ("judge", "judge: {base_url: http://localhost:1/v1}"),
         ("reward_model", "output_key: x"),
         ("reward_model", "trust_remote_code: true"),

@@ -339,7 +339,7 @@ def test_an_ensembles_members_are_compared_on_the_same_rows(recipe_with, tmp_pat
     )
     functions = [f"{tmp_path}/two.py:{name}" for name in ("long", "short", "long")]
     members = ", ".join(f"{{ranker: function, name_or_path: {f}}}" for f in functions)
-    recipe = recipe_with("ranking.ranker=ensemble", f"ranking.rankers=[{members}]")
+    recipe = recipe_with(f"ranking={{ranker: ensemble, rankers: [{members}]}}")
     rows = [row("p", "good", "bad one", "middle"), row("q", "excellent", "bad", "ok")]
     found = prefer(rows, recipe, tmp_path).summary
     agreement = {tuple(a["rankers"]): (a["alike"], a["pairs"]) for a in found["agreement"]}

@@ -138,8 +138,8 @@ class RankerKind:
     Attributes:
         load: the ranker of a section, by the recipe's seed and the folder of kept verdicts.
         pairwise: see `Ranker`.
-        keys: keys of the section that decide its scores, beside those that all rankers have. A
-            recipe that sets any other key is refused, because it would have no effect.
+        keys: keys of the section that decide its scores, beside `ranker`. A recipe that sets any
+            other key is refused, because it would have no effect.
         model: name or path of the model that it loads, if it loads one.
         on_gpu: it is faster on a GPU, so `workers: auto` is one for each GPU.
         files: key of the section -> path of a file that is read, beside the model's folder.

@@ -203,6 +203,7 @@ def _look(ranking: Ranking, pools: Sequence[Pool]) -> None:
 FUNCTION = RankerKind(
     load=_load,
     pairwise=FunctionRanker.pairwise,
+    keys=frozenset({"name_or_path"}),
     files=lambda ranking: {"name_or_path": _file(ranking)},
     check=_check,
     look=_look,

@@ -276,7 +276,7 @@ def _facts(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> Fa
 JUDGE = RankerKind(
     load=lambda ranking, seed, verdicts: JudgeRanker(ranking, verdicts),
     pairwise=JudgeRanker.pairwise,
-    keys=frozenset({"judge"}),
+    keys=frozenset({"name_or_path", "judge"}),
     files=lambda ranking: {"judge.template": ranking.judge.template},
     check=_check,
     look=_look,

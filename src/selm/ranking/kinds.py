@@ -37,7 +37,7 @@ def kind_of(ranking: Ranking) -> RankerKind:
 
 def deciding_keys(ranking: Ranking) -> set[str]:
     """Keys of the section that decide the pairs."""
-    return {"ranker", "name_or_path", "revision", *SELECTION_KEYS, *kind_of(ranking).keys}
+    return {"ranker", *SELECTION_KEYS, *kind_of(ranking).keys}
 
 
 def check_ranking(ranking: Ranking) -> None:

@@ -293,7 +293,7 @@ def _tokens(candidates: int, prompt: float, response: float) -> float:
 PAIRRM = RankerKind(
     load=_load,
     pairwise=PairRMRanker.pairwise,
-    keys=frozenset({"dtype"}),
+    keys=frozenset({"name_or_path", "revision", "dtype"}),
     model=lambda ranking: ranking.name_or_path or DEFAULT,
     on_gpu=True,
     look=_look,

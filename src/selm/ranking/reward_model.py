@@ -177,7 +177,7 @@ def _parameters(ranking: Ranking) -> float:
 REWARD_MODEL = RankerKind(
     load=lambda ranking, seed, verdicts: RewardModelRanker(ranking),
     pairwise=RewardModelRanker.pairwise,
-    keys=frozenset({"dtype", "output_key", "trust_remote_code"}),
+    keys=frozenset({"name_or_path", "revision", "dtype", "output_key", "trust_remote_code"}),
     model=lambda ranking: ranking.name_or_path,
     on_gpu=True,
     check=_check,

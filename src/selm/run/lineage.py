@@ -142,8 +142,12 @@ def _data(recipe: Recipe, which: str) -> dict[str, Any]:
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
-    """The keys that this kind reads, and the content of its files."""
-    read = deciding_keys(ranking)
+    """The keys that this kind reads, and the content of its files.
+
+    `name_or_path` and `revision` are in it for all kinds, or older artifacts would be stale. A kind
+    that does not read one of them refuses all values but the default.
+    """
+    read = deciding_keys(ranking) | {"name_or_path", "revision"}
     part = {key: value for key, value in deciding(ranking).items() if key in read}
     if ranking.rankers:
         part["rankers"] = {str(i): _ranking(member) for i, member in enumerate(ranking.rankers)}
