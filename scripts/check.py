@@ -52,8 +52,7 @@ def look_quickly(run: Run) -> int:
     if artifacts.done(run.recipe):
         return 0
 
-    from selm.check.checks import results
-    from selm.check.quick import QUICK
+    from selm.check.checks import QUICK, results
 
     problems = [(name, found) for name, well, found in results(run, QUICK) if not well]
     for name, found in problems:

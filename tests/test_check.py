@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from selm.check.checks import CHECKS, results
-from selm.check.quick import QUICK
+from selm.check.checks import CHECKS, QUICK, results
 from selm.recipe.loading import load_recipe
 from selm.run.plan import Run
 

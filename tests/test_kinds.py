@@ -9,8 +9,8 @@ import pytest
 from pools import pools_of
 
 from selm.check.checks import results
-from selm.check.output import output
-from selm.check.rankers import rankers
+from selm.check.machine import output
+from selm.check.model import rankers
 from selm.cost.estimate import stage_cost
 from selm.data.prompts import as_messages
 from selm.errors import UserError

@@ -5,15 +5,11 @@ It loads the tokenizer, names and sizes of the weights, and all rows of the data
 
 from collections.abc import Callable, Iterator, Mapping
 
-from selm.check.lengths import lengths
-from selm.check.machine import disk, hub, memory, packages
-from selm.check.model import model, stop_ids
-from selm.check.output import output
+from selm.check.data import first_rows, lengths, rows
+from selm.check.machine import disk, hub, memory, output, packages
+from selm.check.model import model, rankers, stop_ids, template, tokens
 from selm.check.preflight import Preflight
-from selm.check.rankers import rankers
-from selm.check.rows import rows
-from selm.check.tokens import template, tokens
-from selm.check.training import batch, training
+from selm.check.training import batch, quick_training, training
 from selm.errors import OutsideError, UserError
 from selm.run.plan import Run
 
@@ -34,6 +30,18 @@ CHECKS: dict[str, Check] = {
     "hub": hub,
     "disk": disk,
     "memory": memory,
+}
+
+# `run.sh` runs these before the first stage. They take seconds, and leave out the estimates: they
+# may be wrong, so no run is refused because of them.
+QUICK: dict[str, Check] = {
+    "packages": packages,
+    "output": output,
+    "model": model,
+    "template": template,
+    "data": first_rows,
+    "training": quick_training,
+    "rankers": rankers,
 }
 
 
