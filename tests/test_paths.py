@@ -8,7 +8,7 @@ import pytest
 
 from selm.errors import UserError
 from selm.recipe.loading import as_yaml, load_recipe
-from selm.recipe.paths import escape, expand
+from selm.recipe.places import escape, expand
 from selm.recipe.schema import Recipe
 from selm.run.plan import Run, script
 

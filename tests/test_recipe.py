@@ -545,7 +545,7 @@ def test_ranges_of_vllms_options_hold_without_vllm(
 ) -> None:
     if not installed:
         monkeypatch.setattr("selm.recipe.vllm_keys.vllm_keys", dict)
-        monkeypatch.setattr("selm.recipe.foreign.vllm_keys", dict)
+        monkeypatch.setattr("selm.recipe.loading.vllm_keys", dict)
     for key in ("gpu_memory_utilization", "max_model_len", "max_num_seqs"):
         assert f"generation.vllm.{key}: must be" in refusal(f"generation.vllm.{key}={value}")
 

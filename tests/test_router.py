@@ -13,7 +13,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from selm.errors import UserError
 from selm.training.config import SELMConfig
-from selm.training.router import check_router
+from selm.training.forward import check_router
 
 VOCABULARY = 64
 SHAPE = {

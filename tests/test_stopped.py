@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from selm import cli
 from selm.run import artifacts, stopped, temporary
-from selm.run.commit import code_commit
+from selm.run.writing import code_commit
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+from selm.data import on_disk
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Data, Recipe
 
@@ -31,8 +32,6 @@ def held_out_rows(recipe: Recipe) -> int:
 
 def _local_rows(data: Data, which: str) -> int | None:
     """Rows of local .jsonl files, split as in `portions`; None if that needs reading the data."""
-    from selm.data import on_disk  # it imports this module
-
     if not is_local_path(data.name_or_path) or any(
         sign in spec for spec in (data.train_split, data.test_split) for sign in "[+"
     ):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from selm.errors import UserError
 from selm.recipe import yaml_tree
-from selm.recipe.paths import expand
+from selm.recipe.places import expand
 from selm.recipe.secrets import refuse_secrets
 
 KEY = "extends"

@@ -18,18 +18,21 @@ from pydantic import (
 
 from selm.errors import UserError
 from selm.recipe import extends, yaml_tree
-from selm.recipe.foreign import with_foreign_keys
 from selm.recipe.names import dotted, not_one_of, unknown_key
-from selm.recipe.paths import escape, expand
-from selm.recipe.places import with_paths
+from selm.recipe.places import escape, expand, with_paths
 from selm.recipe.rules import check
 from selm.recipe.schema import (
+    Generation,
     Iteration,
     Lora,
     Ranking,
     Recipe,
+    Training,
 )
 from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
+from selm.recipe.trl_keys import refuse_key, trl_keys, usable_keys
+from selm.recipe.trl_values import check_together, trl_value
+from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys, vllm_value
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -133,3 +136,39 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
             optional = {"ranking": Ranking, "rankers": Ranking, "lora": Lora}
             model = optional.get(part) or model.model_fields[part].annotation
     return list(model.model_fields)
+
+
+def with_foreign_keys(recipe: Recipe) -> Recipe:
+    """The recipe with the values of TRL's and vLLM's keys in the types that these packages want.
+
+    Raises:
+        UserError: there is no such key, a recipe may not set it, or the value does not fit.
+    """
+    return recipe.model_copy(
+        update={
+            "generation": _generation(recipe.generation),
+            "training": _training(recipe.training),
+        }
+    )
+
+
+def _generation(generation: Generation) -> Generation:
+    known = vllm_keys() if generation.vllm else {}
+    usable = [key for key in known if key not in VLLM_DECIDED_ELSEWHERE]
+    options = {}
+    for key, value in generation.vllm.items():
+        if known and key not in {*known, *VLLM_DECIDED_ELSEWHERE}:
+            raise UserError(unknown_key(("generation", "vllm", key), usable))
+        options[key] = vllm_value(key, value)
+    return generation.model_copy(update={"vllm": options})
+
+
+def _training(training: Training) -> Training:
+    settings = {}
+    for key, value in training.trl_overrides().items():
+        refuse_key(key)
+        if key not in trl_keys():
+            names = [*Training.model_fields, *usable_keys()]
+            raise UserError(unknown_key(("training", key), names))
+        settings[key] = trl_value(key, value)
+    return training.model_copy(update=check_together(settings))

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
 from selm.run import manifest
 from selm.run.artifacts import folder, partial_path, require_inputs
-from selm.run.commit import code_commit
 from selm.run.hashes import hashes_in
 from selm.run.lineage import recipe_part
 from selm.run.plan import Run, command
@@ -126,3 +126,19 @@ def move_files(source: Path, target: Path) -> None:
     """Move everything in `source` into `target`, on the same disk."""
     for path in source.iterdir():
         os.replace(path, target / path.name)
+
+
+def code_commit() -> str | None:
+    """The commit, with `-dirty` if files were changed; None outside a checkout or without git.
+
+    Git also refuses a checkout that belongs to another user (safe.directory): None.
+    """
+    here = str(Path(__file__).parent)
+    asked = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+    except OSError:  # git is missing or may not be run
+        return None
+    return done.stdout.strip() or None

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selm.errors import UserError
@@ -226,3 +226,25 @@ def explored_logps(logps: torch.Tensor, explored_role: torch.Tensor) -> torch.Te
     place_of_third = 2 * rows + third.cumsum(0) - 1
     place_in_pair = torch.arange(rows, device=logps.device) + rows * explored_role
     return logps[torch.where(third, place_of_third, place_in_pair)]
+
+
+def check_router(arguments: SELMConfig, config: PretrainedConfig) -> None:
+    """Refuse before the reference pass what TRL would refuse, or fail on, after it."""
+    text = config.get_text_config()
+    coefficient = arguments.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(text, "router_aux_loss_coef", 0.0)
+    if not coefficient:
+        return
+    if not hasattr(text, "output_router_logits"):
+        if arguments.router_aux_loss_coef:
+            raise UserError(
+                f"training.router_aux_loss_coef: a model of type {text.model_type} returns no "
+                "router logits, so it has no such loss; remove the key"
+            )
+        return
+    if not hasattr(text, "num_experts"):
+        raise UserError(
+            f"training.router_aux_loss_coef: TRL cannot compute this loss for a model of "
+            f"type {text.model_type}; set it to 0 to train without it"
+        )

@@ -33,6 +33,7 @@ from selm.training.forward import (
     PAIR_KEYS,
     Batch,
     SELMCollator,
+    check_router,
     choose,
     explored_logps,
     forward,
@@ -41,7 +42,6 @@ from selm.training.forward import (
 from selm.training.objective import optimism_loss
 from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
-from selm.training.router import check_router
 from selm.training.shared_prefix import prepare
 
 SFT = "sft"  # the one loss of TRL that is a mean over tokens
