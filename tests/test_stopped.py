@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,13 +56,13 @@ def test_a_signal_is_one_line(number: signal.Signals, word: str, at_work: Path, 
     assert signal.getsignal(number) is before
 
 
-def test_what_is_kept_of_a_ranking_are_its_verdicts_too(at_work: Path, tmp_path: Path) -> None:
-    assert stopped.work.verdicts is None
-    stopped.work.verdicts = folder = tmp_path / "verdicts"
+def test_what_is_kept_of_a_ranking_are_its_verdicts_too(
+    at_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "verdicts"
     folder.mkdir()
-    old = folder / "verdicts-1.jsonl"
-    old.touch()
-    os.utime(old, (0, 0))  # of a stage before this one
+    (folder / "verdicts-1.jsonl").touch()  # of a stage before this one
+    monkeypatch.setattr(stopped, "work", replace(stopped.work, verdicts=folder))
     assert stopped.kept() == "no shard was finished yet; continue with: python scripts/x.py r"
     (folder / "verdicts-2.jsonl").touch()
     assert stopped.kept().startswith(

@@ -50,15 +50,30 @@ class Stopped(BaseException):
 
 @dataclass
 class Work:
-    """The work of this process, for the line that says what is kept of it."""
+    """The work of this process, for the line that says what is kept of it.
+
+    Attributes:
+        folder: of the artifact.
+        partial: of the unfinished work.
+        again: the command.
+        verdicts: the folder in which judges keep them; `earlier` are the logs that are there when
+            the work begins, and each process that asks a judge begins a new one.
+    """
 
     output_dir: Path | None = None
     stage: str = ""
-    folder: Path | None = None  # of the artifact
-    partial: Path | None = None  # of the unfinished work
-    again: str = ""  # the command
-    verdicts: Path | None = None  # the folder in which judges keep them
-    began: float = field(default_factory=time.time)
+    folder: Path | None = None
+    partial: Path | None = None
+    again: str = ""
+    verdicts: Path | None = None
+    earlier: set[Path] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.earlier = self.logs()
+
+    def logs(self) -> set[Path]:
+        """The logs of verdicts."""
+        return set(self.verdicts.glob("*.jsonl")) if self.verdicts is not None else set()
 
 
 work = Work()
@@ -83,8 +98,7 @@ def _shards(partial: Path) -> str:
     said = "no shard was finished yet"
     if count:
         said = f"{count} finished shard{'s are' if count > 1 else ' is'} kept in {partial}"
-    logs = work.verdicts.glob("*.jsonl") if work.verdicts is not None else []
-    if any(log.stat().st_mtime >= work.began for log in logs):  # others are of an earlier stage
+    if work.logs() > work.earlier:
         said += f", and all verdicts are kept in {work.verdicts}"
     return said
 
