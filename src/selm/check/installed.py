@@ -4,10 +4,7 @@ import importlib.util
 
 from selm.errors import UserError
 from selm.recipe.schema import Recipe
-from selm.recipe.trl_values import (
-    TRACKER_PACKAGES,
-    optimizer_package,
-)
+from selm.recipe.trl_values import TRACKER_PACKAGES, optimizer_package
 from selm.training.batch import accelerate_setting
 
 

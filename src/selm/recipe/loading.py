@@ -12,23 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from selm.errors import UserError
 from selm.recipe import extends, yaml_tree
 from selm.recipe.names import dotted, not_one_of, unknown_key
 from selm.recipe.places import escape, expand, with_paths
 from selm.recipe.rules import check
-from selm.recipe.schema import (
-    Generation,
-    Iteration,
-    Lora,
-    Ranking,
-    Recipe,
-    Training,
-)
+from selm.recipe.schema import Generation, Iteration, Lora, Ranking, Recipe, Training
 from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
 from selm.recipe.trl_keys import refuse_key, trl_keys, usable_keys
 from selm.recipe.trl_values import check_together, trl_value

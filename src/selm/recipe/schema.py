@@ -4,12 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from selm.errors import UserError
 from selm.recipe.roles import ARGUMENT, EXECUTION, PATH
