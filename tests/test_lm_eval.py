@@ -233,11 +233,11 @@ def test_two_workers_measure_as_one_does(measuring: Measuring) -> None:
 def test_vllm_measures_what_transformers_does(
     measuring: Measuring, tiny_recipe: str, questions: Path, tmp_path: Path
 ) -> None:
-    kernels = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
+    temporary = {"TMPDIR": str(tmp_path)}  # a stage has a folder of its own for that
     overrides = [f"benchmarks.data={questions}", "generation.engine=vllm"]
     command = [sys.executable, "-c", OPENBOOKQA, tiny_recipe, str(measuring.folder), *overrides]
     ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | kernels
+        command, capture_output=True, text=True, check=False, env=os.environ | temporary
     )
     assert ended.returncode == 0, ended.stderr
     measures, rows, tokens = json.loads(ended.stdout.splitlines()[-1])
