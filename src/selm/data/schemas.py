@@ -129,11 +129,13 @@ class BenchmarkRow(TypedDict):
     details: Annotated[str, "what else is known of the score, as JSON"]
 
 
+# The rows of a stage by its name's last word: the answers to a benchmark are answers, too.
 ARTIFACTS = {
     "responses": ResponseRow,
     "preferences": PreferenceRow,
     "answers": ResponseRow,
     "evaluation": EvaluationRow,
+    "results": BenchmarkRow,
 }
 
 PARQUET_TYPES = {str: "string", int: "int64", float: "float64"}

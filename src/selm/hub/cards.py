@@ -1,12 +1,13 @@
-"""The cards (README.md) of artifacts on the Hub, made from the two files in `templates/`.
+"""The cards (README.md) of artifacts on the Hub, made from the files in `templates/`.
 
 A card says how the artifact was made: it uses the manifests, which are pushed too, and the commits
 of the artifact's inputs on the Hub (`Sources`).
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from selm.markdown import code, fenced, literal
 from selm.recipe.loading import as_yaml
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
-from selm.run.stages import describe
+from selm.run.stages import describe, name
 
 if TYPE_CHECKING:
     from selm.run.on_hub import Pushed
@@ -31,6 +32,9 @@ Sources = Mapping[str, "Pushed"]  # iter-1/checkpoint -> where it is; the inputs
 TEMPLATES = Path(__file__).with_name("templates")
 
 TAGS = ["selm", "online-preference-optimization", "arxiv:2405.19332"]
+
+# Between these a model's card has the results of benchmarks, which are measured after the push.
+RESULTS_BEGIN, RESULTS_END = "<!-- results of benchmarks -->", "<!-- end of the results -->"
 
 # The values of the training log that a card shows, if they exist.
 METRICS = {
@@ -81,19 +85,20 @@ def dataset_card(
         endpoint=constants.ENDPOINT,
         has_report=has_report,
         columns=described(ARTIFACTS[stage]),
-        splits=[_split(recipe, stage, t, *found) for t, found in ordered.items()],
+        splits=[how_made(recipe, stage, t, *found) for t, found in ordered.items()],
     )
     return str(card)
 
 
-def _split(
+def how_made(
     recipe: Recipe, stage: str, t: int, manifest: Manifest, sources: Sources
 ) -> dict[str, Any]:
-    """What the dataset's template says of one iteration."""
+    """What the template of a dataset says of one artifact."""
     held_out = describe(stage).split == "test"
     policy = t if held_out else t - 1
     settings = _settings(manifest)
-    made_from = sources.get(f"iter-{t}/{'answers' if held_out else 'responses'}")
+    texts = "answers" if held_out else "responses"
+    made_from = sources.get(name(str(PurePosixPath(stage).with_name(texts)), t))
     if made_from is not None:
         settings = _settings(json.loads(made_from.manifest)) | settings
     return {
@@ -111,7 +116,7 @@ def _split(
 
 def _settings(manifest: Manifest) -> dict[str, Any]:
     """The part of the recipe that decided the rows, without what the card says elsewhere."""
-    shown = ("seed", "data", "generation", "ranking", "evaluation")
+    shown = ("seed", "data", "generation", "ranking", "evaluation", "benchmarks")
     return {key: value for key, value in manifest["recipe"].items() if key in shown}
 
 
@@ -161,6 +166,7 @@ def model_card(
         command=fenced(str(manifest["command"]), "bash"),
         recipe=fenced(as_yaml(recipe).rstrip(), "yaml"),
         versions=_versions(manifest),
+        results=f"{RESULTS_BEGIN}\n{RESULTS_END}",
     )
     return str(card)
 
@@ -177,6 +183,17 @@ def first_and_last(log: Sequence[Mapping[str, float]]) -> list[tuple[str, str, s
         for key, name in METRICS.items()
         if steps and key in steps[0] and key in steps[-1]
     ]
+
+
+def figure(measure: Mapping[str, float | None]) -> str:
+    """A measure with its standard error, if that is known.
+
+    >>> figure({"value": 24.314, "standard_error": 1.2})
+    '24.31 ± 1.20'
+    """
+    error = measure["standard_error"]
+    known = error is not None and math.isfinite(error)
+    return f"{measure['value']:.2f}" + (f" ± {error:.2f}" if known else "")
 
 
 def size_category(rows: int) -> str:
@@ -223,9 +240,12 @@ def _policy(recipe: Recipe, t: int, manifest: Manifest, sources: Sources) -> str
 
 
 def _link(there: "Pushed") -> str:
-    where = there.place
+    where, what = there.place, there.place.repo
     prefix = "datasets/" if where.repo_type == "dataset" else ""
-    what = f"{where.repo}, split `iter_{where.tag.removeprefix('iter-')}`" if prefix else where.repo
+    if prefix:
+        iteration, *parts = where.folder.split("/")
+        config = f"config `{'-'.join(parts)}`, " if parts else ""
+        what = f"{where.repo}, {config}split `{iteration.replace('-', '_')}`"
     return (
         f"[{what}]({constants.ENDPOINT}/{prefix}{where.repo}/tree/{there.revision}) at commit "
         f"`{there.revision}`"

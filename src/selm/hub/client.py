@@ -9,20 +9,31 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from selm.errors import OutsideError
 from selm.huggingface import API, patiently
+from selm.run import manifest
 from selm.run.on_hub import Place, tags
+
+# The files that a card is made of: of every artifact, and of the results of benchmarks.
+OF_CARDS = (manifest.NAME, "results.json")
 
 
 def push(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]], str]) -> str:
-    """Commit a folder with the repository's card, check what arrived, tag it. Returns the commit.
+    """Commit a folder with the repository's card and check what arrived. Returns the commit.
+
+    The artifact does not count before its commit has its tag.
 
     Args:
-        make_card: from the manifests of all artifacts that the repository will hold, by folder.
+        make_card: from the files `OF_CARDS` of all artifacts that the repository will hold, by
+            their paths there.
     """
     revision = patiently(f"pushing to {where}", lambda: _commit(where, folder, make_card))
     patiently(f"checking {where}", lambda: _check(where, folder, revision))
+    return revision
+
+
+def tag(where: Place, revision: str) -> None:
+    """Make a commit that was pushed count."""
     patiently(f"tagging {where}", lambda: _tag(where, revision))
     tags.cache_clear()
-    return revision
 
 
 def _commit(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]], str]) -> str:
@@ -34,30 +45,29 @@ def _commit(where: Place, folder: Path, make_card: Callable[[Mapping[str, bytes]
     """
     head = API.repo_info(where.repo, repo_type=where.repo_type)
     names = [sibling.rfilename for sibling in head.siblings or []]
-    manifests = {
-        str(PurePosixPath(name).parent): read(where, head.sha, name)
+    files = {where.path(name): path for name, path in files_of(folder).items()}
+    gone = {
+        name
         for name in names
-        if PurePosixPath(name).name == "manifest.json"
+        if where.folder and name.startswith(f"{where.folder}/") and name not in files
     }
-    manifests[where.folder or "."] = (folder / "manifest.json").read_bytes()
-    files = files_of(folder)
-    adds = [CommitOperationAdd(where.path(name), path) for name, path in files.items()]
-    adds.append(CommitOperationAdd("README.md", make_card(manifests).encode()))
-    gone = [
-        CommitOperationDelete(name)
-        for name in names
-        if where.folder
-        and name.startswith(f"{where.folder}/")
-        and name not in {where.path(new) for new in files}
-    ]
+    kept = {*names} - {*files} - gone
+    texts = {name: read(where, head.sha, name) for name in kept if is_of_card(name)}
+    texts |= {name: path.read_bytes() for name, path in files.items() if is_of_card(name)}
+    adds = [CommitOperationAdd(name, path) for name, path in files.items()]
+    adds.append(CommitOperationAdd("README.md", make_card(texts).encode()))
     done = API.create_commit(
         where.repo,
-        [*adds, *gone],
+        [*adds, *map(CommitOperationDelete, sorted(gone))],
         commit_message=f"{where.tag}: {folder.name}",
         repo_type=where.repo_type,
         parent_commit=head.sha,
     )
     return done.oid
+
+
+def is_of_card(name: str) -> bool:
+    return PurePosixPath(name).name in OF_CARDS
 
 
 def read(where: Place, revision: str, name: str) -> bytes:

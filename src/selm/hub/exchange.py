@@ -4,20 +4,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from selm.errors import OutsideError
 from selm.escape import one_line
-from selm.hub import cards, client, saves
+from selm.hub import benchmark_cards, cards, client, model_results, saves
 from selm.hub.access import make_repository
 from selm.recipe.schema import Recipe
 from selm.run import manifest
-from selm.run.artifacts import folder, is_pushed, state
+from selm.run.artifacts import Look, folder, is_pushed, state
 from selm.run.hashes import sha256
-from selm.run.lineage import inputs
-from selm.run.on_hub import Pushed, download, find, place
+from selm.run.on_hub import Pushed, download, find, place, tags
 from selm.run.plan import Run
-from selm.run.stages import name
+from selm.run.stages import benchmark_of, entry_of
 from selm.run.writing import move_into_place
 
 
@@ -50,11 +50,18 @@ def push(run: Run, stage: str, t: int | None) -> None:
     try:
         if is_pushed(recipe, stage, t):
             return
-        for entry in inputs(recipe, stage, t):
-            if state(recipe, *entry).pushed is None:
+        tags.cache_clear()  # another process may have pushed it since, such as one of our own
+        if is_pushed(recipe, stage, t):
+            return
+        look = Look(recipe)
+        for entry in look.inputs(stage, t):
+            if look.state(*entry).pushed is None:
                 push(run, *entry)
         make_repository(recipe, where)
-        client.push(where, target, lambda manifests: _card(recipe, stage, t, manifests))
+        revision = client.push(where, target, lambda texts: _card(recipe, stage, t, texts))
+        if model_results.are_of_a_model(stage, t):  # before the tag: or a stop would forget it
+            model_results.attach(recipe, t)
+        client.tag(where, revision)
         if stage == "checkpoint" and recipe.hub.every_save:
             saves.drop(where.repo)
     except OutsideError as error:
@@ -65,38 +72,38 @@ def push(run: Run, stage: str, t: int | None) -> None:
     print(one_line(f"{target}: pushed to {where.url}"))
 
 
-def _card(recipe: Recipe, stage: str, t: int | None, manifests: Mapping[str, bytes]) -> str:
-    """The card of the repository of an artifact; `manifests` by folder in that repository."""
+def _card(recipe: Recipe, stage: str, t: int | None, texts: Mapping[str, bytes]) -> str:
+    """The card of the repository of an artifact; `texts`: its files `client.OF_CARDS`, by path."""
     if stage == "checkpoint" and t is not None:
         log = json.loads(
             (folder(recipe, stage, t) / "training_log.json").read_text(encoding="utf-8")
         )
-        facts = json.loads(manifests["."])
-        return cards.model_card(recipe, t, facts, log, _sources(recipe, stage, t, facts))
-    of_iterations = {}
-    for key, text in manifests.items():
-        if key != "report":
+        facts = json.loads(texts[manifest.NAME])
+        card = cards.model_card(recipe, t, facts, log, _sources(recipe, facts))
+        return model_results.on_card(card, recipe, t, texts[manifest.NAME])
+    artifacts = []
+    for path, text in texts.items():
+        where = PurePosixPath(path)
+        if where.name == manifest.NAME and where.parent.name != "report":
             facts = json.loads(text)
-            parents = _sources(recipe, facts["stage"], facts["iteration"], facts)
-            of_iterations[facts["iteration"]] = (facts, parents)
+            artifacts.append((facts, _sources(recipe, facts)))
+    if benchmark_of(stage) is not None:
+        found = [json.loads(text) for path, text in texts.items() if path.endswith("results.json")]
+        return benchmark_cards.dataset_card(recipe, artifacts, found)
+    of_iterations = {facts["iteration"]: (facts, sources) for facts, sources in artifacts}
     what = "evaluation" if stage == "report" else stage
-    return cards.dataset_card(recipe, what, of_iterations, "report" in manifests)
+    return cards.dataset_card(recipe, what, of_iterations, "report/manifest.json" in texts)
 
 
 def _sources(
-    recipe: Recipe,
-    stage: str,
-    t: int,
-    facts: Mapping[str, Any],
-    found: dict[str, Pushed] | None = None,
+    recipe: Recipe, facts: Mapping[str, Any], found: dict[str, Pushed] | None = None
 ) -> dict[str, Pushed]:
-    """The artifact's inputs, and their inputs, that are unchanged on the Hub."""
+    """The inputs that a manifest names, and their inputs, that are unchanged on the Hub."""
     found = {} if found is None else found
-    for entry in inputs(recipe, stage, t):
-        there = find(place(recipe, *entry))
-        wanted = facts["inputs"].get(name(*entry))
+    for key, wanted in facts["inputs"].items():
+        there = find(place(recipe, *entry_of(key)))
         is_it = there is not None and hashlib.sha256(there.manifest).hexdigest() == wanted
-        if there is not None and is_it and name(*entry) not in found:
-            found[name(*entry)] = there
-            _sources(recipe, *entry, json.loads(there.manifest), found)
+        if there is not None and is_it and key not in found:
+            found[key] = there
+            _sources(recipe, json.loads(there.manifest), found)
     return found

@@ -3,11 +3,13 @@
     responses, preferences,              a dataset each, `<namespace>/<run_name>-<stage>`, with a
     answers, evaluation                  folder `iter-<t>` and a split `iter_<t>` per iteration
     checkpoint                           a model per iteration, `<namespace>/<run_name>-iter-<t>`
+    benchmarks/<name>/answers, results   one dataset for all, `<namespace>/<run_name>-benchmarks`,
+                                         with a folder `iter-<t>/<name>/<answers or results>` each
     report                               the folder `report` of the evaluations' dataset
 
 An artifact is one commit with its manifest and the repository's card, checked after the push and
-then tagged: `iter-<t>`, or `report`. A commit without a tag does not count. Imported only if
-`hub.push` is true, because the client takes half a second to import.
+then tagged: `iter-<t>`, `iter-<t>-<name>-results`, or `report`. A commit without a tag does not
+count. Imported only if `hub.push` is true, because the client takes half a second to import.
 """
 
 import shutil
@@ -21,6 +23,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from selm.errors import UserError
 from selm.huggingface import API, patiently
 from selm.recipe.schema import Recipe
+from selm.run.stages import BENCHMARKS, benchmark_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ def place(recipe: Recipe, stage: str, t: int | None) -> Place:
     tag = f"iter-{t}"
     if stage == "checkpoint":
         return Place(f"{prefix}-{tag}", "model", "", tag)
+    benchmark = benchmark_of(stage)
+    if benchmark is not None:
+        part = stage.rpartition("/")[-1]
+        folder, tag = f"{tag}/{benchmark}/{part}", f"{tag}-{benchmark}-{part}"
+        return Place(f"{prefix}-{BENCHMARKS}", "dataset", folder, tag)
     return Place(f"{prefix}-{stage}", "dataset", tag, tag)
 
 

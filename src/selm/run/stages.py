@@ -64,6 +64,16 @@ def name(stage: str, t: int | None) -> str:
     return stage if t is None else f"iter-{t}/{stage}"
 
 
+def entry_of(name: str) -> tuple[str, int]:
+    """The stage and the iteration of a folder that `name` names.
+
+    >>> entry_of("iter-2/benchmarks/gsm8k/answers")
+    ('benchmarks/gsm8k/answers', 2)
+    """
+    iteration, _, stage = name.partition("/")
+    return stage, int(iteration.removeprefix("iter-"))
+
+
 def stages(recipe: Recipe) -> list[Entry]:
     """All stages in order.
 
