@@ -291,15 +291,30 @@ def test_another_checkpoint_has_nothing_of_these_results(first: Run, hub) -> Non
     assert hub.commits(*MODEL) == ["initial", "iter-1: checkpoint"]
 
 
-def test_results_that_arrived_damaged_are_on_no_card(first: Run, hub) -> None:
-    path = "iter-1/counting/results/results.json"
-    damaged = hub.files(*DATASET)[path].replace(b'"n": 2', b'"n": 3')
-    files = hub.files(*DATASET) | {path: damaged}
+@pytest.mark.parametrize("changed", ["results/results.json", "answers/manifest.json"])
+def test_results_that_are_not_as_they_were_made_are_on_no_card(first, hub, changed: str) -> None:
+    """A damaged upload; results of answers that are others now."""
+    path, repo = f"iter-1/counting/{changed}", hub.repos[DATASET]
+    files = hub.files(*DATASET) | {path: hub.files(*DATASET)[path] + b"\n"}
     tree = {name: hub.blob(name, data) for name, data in files.items()}
-    hub.repos[DATASET].add_commit("main", tree, "damage")
+    repo.tags["iter-1-counting-answers"] = repo.add_commit("main", tree, "change").oid
+    on_hub.tags.cache_clear()
     model_results.attach(first.recipe, 1)
     assert model_card(hub).data.eval_results is None
     assert "## Benchmarks" not in model_card(hub).text
+
+
+def test_what_another_process_has_pushed_is_not_pushed_again(first: Run, hub) -> None:
+    """Such as the one that answers, between this one's looks at the Hub."""
+    repo = hub.repos[DATASET]
+    commit = repo.tags.pop("iter-1-counting-answers")
+    on_hub.tags.cache_clear()
+    assert not artifacts.is_pushed(first.recipe, ANSWERS, 1)
+    repo.tags["iter-1-counting-answers"] = commit
+    commits, seen = hub.commits(*DATASET), len(hub.log)
+    exchange.push(first, ANSWERS, 1)
+    assert hub.commits(*DATASET) == commits and repo.tags["iter-1-counting-answers"] == commit
+    assert not [line for line in hub.log[seen:] if line.startswith("POST")]
 
 
 def test_results_count_only_when_the_card_has_them(machine, hub, monkeypatch, capsys) -> None:
