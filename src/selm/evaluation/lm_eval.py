@@ -18,6 +18,9 @@ from selm.errors import UserError
 from selm.evaluation.base import Benchmark, Measured, Measuring, Workload
 from selm.recipe.schema import Recipe
 
+# Characters of a row for each token of its text, which has one answer and no names of columns.
+ROW_PER_TOKEN = 15
+
 
 @dataclass(frozen=True)
 class Task:
@@ -120,14 +123,23 @@ def _check(task: Task, recipe: Recipe) -> None:
 
 
 def _workload(task: Task, recipe: Recipe) -> Workload:
-    questions = task.questions
-    files = local_files(task, recipe)
-    if files:
-        lines = files[task.splits[-1]].read_bytes().splitlines()
-        questions = sum(bool(line.strip()) for line in lines)
+    questions, text_tokens = task.questions, task.text_tokens
+    rows = [_lines(path) for path in local_files(task, recipe).values()]
+    if rows:
+        questions = len(rows[-1])
+    if len(rows) > 1:  # the examples are local, too
+        text_tokens = (task.shots * _mean_length(rows[0]) + _mean_length(rows[-1])) / ROW_PER_TOKEN
     questions = min(questions, recipe.benchmarks.limit or questions)
     texts = round(questions * task.requests)
-    return Workload(questions, texts, task.text_tokens, task.answer_tokens)
+    return Workload(questions, texts, text_tokens, task.answer_tokens)
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines() if line.strip()]
+
+
+def _mean_length(lines: list[bytes]) -> float:
+    return sum(map(len, lines)) / max(len(lines), 1)
 
 
 def _measure(task: Task, measuring: Measuring) -> Measured:

@@ -106,14 +106,15 @@ def terminal_table(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[s
     if not entries:
         return []
     policies = sorted({entry["iteration"] for found in entries.values() for entry in found})
-    lines = [["95% intervals", *map(named, policies), "difference from base"]]
+    lines = [["95% intervals", *map(named, policies), f"difference from {named(policies[0])}"]]
     for name, found in entries.items():
         results = {entry["iteration"]: entry for entry in found}
         of_policies = [of(results.get(t), headline(results)) for t in policies]
         values = [shown(measure, 2) for measure in of_policies]
         judge = "".join(f" ({judge})" for judge in _judges(results))
         label = f"{name} {headline(results)}{judge}"
-        lines.append([label, *values, _difference(results)])
+        difference = _difference(results) if policies[0] in headlines(results) else ""
+        lines.append([label, *values, difference])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([cell.ljust(n) for cell, n in zip(line, widths, strict=True)] for line in lines)
     return [one_line("  ".join(cells)).rstrip() for cells in padded]

@@ -25,6 +25,8 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
     if not recipe.benchmarks.names:
         raise UserError(f"benchmarks.names: {run.path} names none; see docs/evaluation.md")
     lines = _header(run)
+    if done is None and unknown_size(recipe) is None:
+        lines += ["", "# for each policy", *(_cost(recipe, n) for n in recipe.benchmarks.names)]
     for t in benchmarked_iterations(recipe):
         lines += ["", f"# iteration {t}" if t else "# the base model"]
         for names in groups(recipe.benchmarks.names):
@@ -45,13 +47,10 @@ def _group(run: Run, t: int, names: Sequence[str], done: Mapping[Entry, str] | N
     entries = {name: (f"benchmarks/{name}/results", t) for name in names}
     said = [shlex.join(["echo", done[e]]) for e in entries.values() if done and e in done]
     missing = [name for name, entry in entries.items() if not done or entry not in done]
-    lines = []
-    if done is None and unknown_size(run.recipe) is None:
-        lines = [_cost_comment(run.recipe, name) for name in names]
-    return [*said, *lines, *([group_command(run, t, missing)] if missing else [])]
+    return [*said, *([group_command(run, t, missing)] if missing else [])]
 
 
-def _cost_comment(recipe: Recipe, name: str) -> str:
+def _cost(recipe: Recipe, name: str) -> str:
     """`# mt_bench: 80 questions, 0.1M tokens, 160 requests to the judge (0.2M tokens); 4 min`"""
     load, takes = workload(recipe, name), cost(recipe, name)
     asked = ""
