@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import alpaca_files
+import mt_bench_questions
 import pytest
 from chat_server import TEMPLATE, Reply, error, longer_wins, serving
 from patience import PATIENCE
@@ -281,6 +283,37 @@ def wait_until_healthy(url: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"{url} does not answer: {log.read_text(encoding='utf-8')[-3000:]}")
 
 
+def check_benchmarks(project, url: str, data: Path, real: bool) -> None:
+    """AlpacaEval and MT-Bench with that judge, which has log-probs.
+
+    A judge that cannot read leaves nothing to count, which is said; what it said is kept.
+    """
+    alpaca_files.write(data, alpaca_files.entries(8))
+    mt_bench_questions.write(data, mt_bench_questions.QUESTIONS[:4], [])
+    judge = f"{{ranker: judge, name_or_path: judge, judge: {{base_url: '{url}'}}}}"
+    asking = project.with_overrides(f"benchmarks.judge={judge}", f"benchmarks.data={data}")
+    wanted = [("alpaca_eval", 8), ("alpaca_eval", 8), ("mt_bench", 1)]
+    done = [
+        asking.with_overrides(f"benchmarks.names=[{name}]", f"benchmarks.limit={limit}").stage(
+            "benchmark", 0
+        )
+        for name, limit in wanted
+    ]
+    files = artifacts.verdicts_folder(asking.recipe).glob("replies-*.jsonl")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    replies = [json.loads(line) for line in lines]
+    with_logprobs = [reply for reply in replies if reply["logprobs"]]
+    assert len(with_logprobs) == 8  # asked once, though the command was given twice
+    for reply in with_logprobs:
+        assert len(reply["logprobs"]) >= 5 and max(reply["logprobs"].values()) <= 0.0
+    for each in done:
+        assert each.returncode == 0 or "benchmarks.judge" in each.stderr.splitlines()[-1]
+    if real:  # SmolLM2 has a letter among its likeliest tokens
+        folder = artifacts.folder(asking.recipe, "benchmarks/alpaca_eval/results", 0)
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        assert found["n"] == 8 and found["facts"]["annotation"]["logprobs"] == 8
+
+
 @pytest.mark.vllm
 @pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
@@ -311,6 +344,7 @@ def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path
         facts = manifest(project, "evaluation", 1)["rankers"]["judge judge"]
         judged(url, "another").stage("evaluate", 0)  # the base against itself: nothing is asked
         wrong = judged(url, "another").stage("evaluate", 1)
+        check_benchmarks(project_copy, url, tmp_path / "data", real)
     assert wrong.returncode == 2
     assert "404 The model `another` does not exist" in wrong.stderr.splitlines()[-1]
     rows = read_rows(artifacts.folder(project.recipe, "evaluation", 1) / "test.parquet")
