@@ -60,6 +60,14 @@ class SELMConfig(DPOConfig):
         if self.ld_alpha is not None:
             raise ValueError("ld_alpha compares two lengths; SELM scores three responses: unset it")
 
+    @property
+    def n_gpu(self) -> int:
+        """At most 1: a process trains on one GPU, its first, however many it sees.
+
+        The Trainer would wrap the model in `nn.DataParallel`, which TRL refuses.
+        """
+        return min(super().n_gpu, 1)
+
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """As in the parent, but a share of the steps leaves at least one step after the warm-up.
 
