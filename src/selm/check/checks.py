@@ -6,7 +6,7 @@ It loads the tokenizer, names and sizes of the weights, and all rows of the data
 from collections.abc import Callable, Iterator, Mapping
 
 from selm.check.data import first_rows, lengths, rows
-from selm.check.machine import disk, hub, memory, output, packages
+from selm.check.machine import disk, gpu, hub, memory, output, packages
 from selm.check.model import model, rankers, stop_ids, template, tokens
 from selm.check.preflight import Preflight
 from selm.check.training import batch, quick_training, training
@@ -17,6 +17,7 @@ Check = Callable[[Preflight], str]
 
 CHECKS: dict[str, Check] = {
     "packages": packages,
+    "gpu": gpu,
     "output": output,
     "model": model,
     "template": template,
@@ -36,6 +37,7 @@ CHECKS: dict[str, Check] = {
 # may be wrong, so no run is refused because of them.
 QUICK: dict[str, Check] = {
     "packages": packages,
+    "gpu": gpu,
     "output": output,
     "model": model,
     "template": template,

@@ -1,4 +1,4 @@
-"""Checks this machine: packages, the places that a run writes to, disk, memory, access."""
+"""Checks this machine: packages, GPUs, the places that a run writes to, disk, memory, access."""
 
 import fcntl
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from selm.check import gpu as nvidia
 from selm.check.installed import check_packages
 from selm.check.preflight import Preflight
 from selm.cost.devices import CPU_MEMORY_GB
@@ -28,6 +29,45 @@ def packages(preflight: Preflight) -> str:
     check_packages(preflight.recipe)
     check_engine(preflight.recipe.generation)
     return "all packages that this recipe needs are installed"
+
+
+def gpu(preflight: Preflight) -> str:
+    """A GPU that is here can be used, and Triton can compile for it."""
+    if torch.cuda.is_available():
+        problem = nvidia.compiler_problem()
+        if problem is not None:
+            raise UserError(problem)
+        name, count = torch.cuda.get_device_name(0), torch.cuda.device_count()
+        return f"{count} x {name}, CUDA {torch.version.cuda}, driver {nvidia.driver() or 'unknown'}"
+    return _why_none()
+
+
+def _why_none() -> str:
+    """Why torch sees no GPU, where that may be meant; UserError where something is wrong."""
+    driver, cuda = nvidia.driver(), torch.version.cuda
+    if driver is None:
+        return "this machine has no NVIDIA GPU"
+    if cuda is None:
+        return "the CPU stack is installed (for the GPU that is here: STACK=cuda make setup)"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
+        return f"CUDA_VISIBLE_DEVICES={visible} hides the GPUs of this machine"
+    problem = nvidia.driver_problem(driver, cuda)
+    if problem is not None:
+        raise UserError(problem)
+    restricted = "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
+    raise UserError(
+        f"nvidia-smi shows a GPU (driver {driver}{restricted}), but torch cannot use it: "
+        f"{_said_by_torch()}; compare nvidia-smi with .venv/bin/python -m torch.utils.collect_env"
+    )
+
+
+def _said_by_torch() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())
+    return "torch.cuda.is_available() is False"
 
 
 def hub(preflight: Preflight) -> str:
@@ -75,8 +115,8 @@ def memory(preflight: Preflight) -> str:
         here, count = CPU_MEMORY_GB * GB, 1
     elif not torch.cuda.is_available():
         raise UserError(
-            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, but this "
-            "machine has no GPU; run it on a machine with GPUs, or set estimate.device=cpu"
+            f"estimate.device: the recipe is for {num_processes(recipe)} x {wanted}, but "
+            f"{gpu(preflight)}; run it on a machine with GPUs, or set estimate.device=cpu"
         )
     else:
         here = torch.cuda.get_device_properties(0).total_memory
