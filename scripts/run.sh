@@ -28,9 +28,9 @@ for word in "$@"; do
   words+=("$word")
 done
 
-source scripts/cpu_settings.sh
-# Where DeepSpeed is installed and there is no GPU, it warns of that at every import.
 if [[ "$(nvidia-smi -L 2>/dev/null || true)" != *"GPU 0"* ]]; then
+  source scripts/cpu_settings.sh
+  # Where DeepSpeed is installed and there is no GPU, it warns of that at every import.
   export DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}"
 fi
 # Stages end with this process, whatever ends it (src/selm/parents.py).

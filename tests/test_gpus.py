@@ -1,6 +1,7 @@
 """What can be said about machines with GPUs where there is none."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -175,3 +176,26 @@ def test_setup_says_why_it_installs_the_cpu_stack_where_nvidia_smi_fails(
     assert set_up(driver_535 / "copy") == [
         "setup: nvidia-smi finds no GPU, so this is the CPU stack. It says: NVIDIA-SMI has failed"
     ]
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_only_without_a_gpu_a_run_has_the_settings_for_cpus(tmp_path: Path, has_gpu: bool) -> None:
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    commands = tmp_path / "bin"
+    stand_in(commands, "nvidia-smi", "echo GPU 0: NVIDIA A100" if has_gpu else "exit 9")
+    stand_in(commands, "python", 'if [ "$2" = --quick ]; then env; fi')
+    given = {key: value for key, value in os.environ.items() if key in ("HOME", "TMPDIR")}
+    done = subprocess.run(
+        ["bash", "scripts/run.sh", "recipe.yaml"],
+        cwd=tmp_path,
+        env=given | {"PATH": f"{commands}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    settings = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert "SELM_RUN_SH" in settings
+    text = (REPOSITORY / "scripts/cpu_settings.sh").read_text(encoding="utf-8")
+    for_cpus = {*re.findall(r"^export (\w+)=", text, re.MULTILINE), "DS_ACCELERATOR"}
+    assert len(for_cpus) > 5
+    assert settings & for_cpus == (set() if has_gpu else for_cpus)
