@@ -1,13 +1,21 @@
-"""Warm-up: every iteration trains, or the plan says that it does not."""
+"""Warm-up: every iteration trains, or the plan says that it does not. And when it is saved."""
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 
+from selm.data.counting import portion, train_rows
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
-from selm.training.config import training_arguments
-from selm.training.steps import optimizer_steps, untrained, warmup_steps
+from selm.training.config import SELMConfig, training_arguments
+from selm.training.run import NoLastSave
+from selm.training.steps import optimizer_steps, saved_steps, untrained, warmup_steps
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("steps", range(1, 40))
@@ -49,3 +57,66 @@ def test_a_single_step_has_the_whole_learning_rate(tiny_recipe: str, tmp_path: P
     arguments = training_arguments(recipe, 1, tmp_path, 1, [9] * 4)
     for steps in (1, 2, 15, 60):
         assert arguments.get_warmup_steps(steps) == warmup_steps(steps, 0.1)
+
+
+def trainer_saves(arguments: SELMConfig, steps: int, steps_of_epoch: int) -> list[int]:
+    """The steps after which the Trainer saves, by its own callback, its state and ours."""
+    state, control = TrainerState(max_steps=steps), TrainerControl()
+    state.compute_steps(arguments, steps)
+    callbacks = CallbackHandler([DefaultFlowCallback(), NoLastSave()], *[None] * 4)
+    saved = []
+    for state.global_step in range(1, steps + 1):
+        state.epoch = state.global_step / steps_of_epoch
+        control = callbacks.on_step_end(arguments, state, control)
+        if state.global_step % steps_of_epoch == 0:
+            control = callbacks.on_epoch_end(arguments, state, control)
+        if control.should_save:
+            saved.append(state.global_step)
+        control.should_save = False
+    return saved
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"save_steps": 0.25},
+        {"save_steps": 0.5},
+        {"save_steps": 7},
+        {"save_strategy": "epoch"},
+        {"save_strategy": "no"},
+    ],
+)
+def test_the_plan_counts_the_saves_of_the_trainer(settings: dict[str, Any], tmp_path: Path) -> None:
+    arguments = SELMConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
+    for steps in range(1, 201):
+        for steps_of_epoch in {steps, -(-steps // 3)}:
+            expected = trainer_saves(arguments, steps, steps_of_epoch)
+            assert saved_steps(steps, steps_of_epoch, settings) == expected, steps
+
+
+def test_a_training_is_saved_twice_at_most_and_never_at_its_end() -> None:
+    """With the default; and no more than half of the steps are lost if it is killed."""
+    for steps in range(1, 201):
+        saved = saved_steps(steps, steps, {})
+        assert len(saved) <= 2, steps
+        assert steps not in saved
+        longest = max(after - before for before, after in pairwise([0, *saved, steps]))
+        assert longest <= (steps + 1) // 2, steps
+
+
+@pytest.mark.parametrize(
+    ("model", "saves"),
+    [
+        ("zephyr-7b-sft", [21, 42]),
+        ("llama-3-8b-instruct", [55, 110]),
+        ("phi-3-mini-4k-instruct", [55, 110]),
+    ],
+)
+def test_the_papers_recipes_are_saved_twice(model: str, saves: list[int]) -> None:
+    recipe = load_recipe(str(REPOSITORY / "recipes" / model / "selm.yaml"))
+    for t in range(1, len(recipe.iterations) + 1):
+        rows = len(portion(train_rows(recipe), t, len(recipe.iterations)))
+        settings = recipe.training.trl_overrides()
+        steps = optimizer_steps(rows, recipe.training.global_batch_size, settings)
+        assert saved_steps(steps, steps, settings) == saves

@@ -218,6 +218,7 @@ def test_an_optimizer_sharded_by_zero3_goes_on_as_it_was_or_not_at_all(
     trained: dict[str, Path],
 ) -> None:
     saved = next((trained["zero3"] / "shared" / "steps").glob("checkpoint-*"))
+    assert saved.name == "checkpoint-3", "and none after the last step, the fourth"
     check_resumable(saved, "DeepSpeed", 2)
     with pytest.raises(UserError, match="sharded by DeepSpeed over 2 processes"):
         check_resumable(saved, "DeepSpeed", 4)

@@ -29,7 +29,7 @@ from selm.cost.quantities import (
 from selm.model.shape import Shape
 from selm.recipe.schema import Recipe
 from selm.training.batch import accelerate_setting, gradient_accumulation_steps, num_processes
-from selm.training.steps import optimizer_steps
+from selm.training.steps import optimizer_steps, saved_steps
 
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
 HEAD_CHUNK_TOKENS = 512  # whose logits exist at one time (`training/head.py`)
@@ -43,9 +43,10 @@ def cost(recipe: Recipe, t: int) -> Cost:
     shape, rows, explores = model_shape(recipe), portion_rows(recipe, t), recipe.alpha(t) > 0
     batch, settings = recipe.training.global_batch_size, recipe.training.trl_overrides()
     steps = optimizer_steps(rows, batch, settings)
-    epochs = steps / max(optimizer_steps(rows, batch, {}), 1)
+    steps_of_epoch = max(optimizer_steps(rows, batch, {}), 1)
+    epochs = steps / steps_of_epoch
     tokens = rows * tokens_per_row(recipe, explores)
-    saves = _saves(recipe, steps, epochs)
+    saves = len(saved_steps(steps, steps_of_epoch, settings))
     saved_bytes = _trained(recipe, shape) * (14 if _distributed(recipe) == "DEEPSPEED" else 12)
     moved_bytes = 4 * shape.parameters + saves * saved_bytes  # the model's are read and written
     kept = (
@@ -62,18 +63,6 @@ def cost(recipe: Recipe, t: int) -> Cost:
         + _step_seconds(recipe, shape, tokens * epochs, steps)
         + moved_bytes / DISK_BYTES_PER_SECOND,
     )
-
-
-def _saves(recipe: Recipe, steps: int, epochs: float) -> int:
-    """How many resume points are written, including the one at the end of `save_strategy: steps`.
-
-    `save_steps` below 1 is a share of all steps, a quarter by default.
-    """
-    settings = recipe.training.trl_overrides()
-    how, every = settings.get("save_strategy", "steps"), settings.get("save_steps", 0.25)
-    if how == "steps" and steps:
-        return math.ceil(steps / math.ceil(every * steps if every < 1 else every))
-    return math.ceil(epochs) if how == "epoch" else 0
 
 
 def _forward_seconds(recipe: Recipe, shape: Shape, tokens: float) -> float:

@@ -13,7 +13,7 @@ from selm.recipe.roles import ARGUMENT, keys_with
 from selm.recipe.schema import Recipe, Training
 from selm.training.batch import gradient_accumulation_steps, rows_per_process
 from selm.training.order import micro_batches_for
-from selm.training.steps import untrained
+from selm.training.steps import SAVE_STEPS, untrained
 
 
 @dataclass
@@ -49,7 +49,9 @@ class SELMConfig(DPOConfig):
     save_total_limit: int | None = field(
         default=1, metadata={"help": "Checkpoints to resume from."}
     )
-    save_steps: float = field(default=0.25, metadata={"help": "Below 1: a share of all steps."})
+    save_steps: float = field(
+        default=SAVE_STEPS, metadata={"help": "Below 1: a share of all steps."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -101,6 +101,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[TokenRow], output_dir: P
         peft_config=lora_config(recipe.training.lora),
         reference_cache=cache_of(recipe, t),
     )
+    trainer.add_callback(NoLastSave())
     trainer.add_callback(SealSaves())
     trainer.remove_callback(ProgressCallback)
     if not arguments.disable_tqdm:
@@ -155,6 +156,17 @@ class SealSaves(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class NoLastSave(TrainerCallback):
+    """After the last step the Trainer would save once more; the finished checkpoint follows it."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer in every process, after its own callback."""
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+
+    on_epoch_end = on_step_end
 
 
 def save_policy(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> Path:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+SAVE_STEPS = 0.34  # of all steps: two saves that divide an iteration into thirds
+
 # Schedules that begin at the full learning rate, whatever the warm-up.
 WITHOUT_WARMUP = {"constant"}
 
@@ -30,6 +32,24 @@ def warmup_steps(steps: int, warmup: float) -> int:
     if warmup >= 1:
         return int(warmup)
     return min(math.ceil(steps * warmup), steps - 1)
+
+
+def saved_steps(steps: int, steps_of_epoch: int, settings: dict[str, Any]) -> list[int]:
+    """The steps after which a training is saved, so that it can go on from there.
+
+    A share (below 1) is rounded up, as transformers does. The last step is never one of them: the
+    finished checkpoint follows it (`NoLastSave`).
+
+    >>> saved_steps(60, 60, {}), saved_steps(15, 15, {"save_steps": 5})
+    ([21, 42], [5, 10])
+    """
+    how, every = settings.get("save_strategy", "steps"), settings.get("save_steps", SAVE_STEPS)
+    if how == "no" or steps == 0:
+        return []
+    distance = math.ceil(every * steps if every < 1 else every)
+    if how == "epoch":
+        distance = steps_of_epoch
+    return list(range(distance, steps, distance))
 
 
 def untrained(rows: int, global_batch_size: int, settings: dict[str, Any]) -> str | None:
