@@ -13,9 +13,8 @@ import tokenizer_zoo
 import torch
 from transformers import LlamaForCausalLM
 
-from selm.check.checks import CHECKS, results
+from selm.check.checks import CHECKS, QUICK, results
 from selm.check.gpu import compiler_problem, driver_problem
-from selm.check.quick import QUICK
 from selm.recipe.loading import load_recipe
 from selm.run.plan import Run
 
