@@ -40,12 +40,8 @@ def stop_ids(preflight: Preflight) -> str:
     settings, chat = preflight.recipe.model, preflight.chat
     configured = loading.generation_config(settings.name_or_path, settings)
     ids = chat.stop_ids(configured)
-    names = [f"{i} {token}" for i, token in zip(ids, _names(chat, ids), strict=True)]
+    names = [f"{i} {chat.tokenizer.convert_ids_to_tokens(i)}" for i in ids]
     return f"{', '.join(names)}{'' if configured else ' (the model has no generation config)'}"
-
-
-def _names(chat: Chat, ids: list[int]) -> list[str]:
-    return [str(chat.tokenizer.convert_ids_to_tokens(i)) for i in ids]
 
 
 def template(preflight: Preflight) -> str:

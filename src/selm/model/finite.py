@@ -15,12 +15,12 @@ from selm.errors import SharedError
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Looks at this process's part; whole numbers, such as 4-bit weights, are finite."""
     local = (tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors)
-    return all(_is_finite(part) for part in local if part.is_floating_point() and part.numel() > 0)
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Checks minimum and maximum: NaN if any value is. `isfinite` would make two copies."""
-    return all(math.isfinite(extreme) for extreme in torch.aminmax(tensor.detach()))
+    return all(
+        math.isfinite(extreme)
+        for part in local
+        if part.is_floating_point() and part.numel() > 0
+        for extreme in torch.aminmax(part.detach())  # NaN if any value is; `isfinite` copies twice
+    )
 
 
 def in_optimizer(state: Mapping[torch.Tensor, Mapping[str, Any]]) -> Iterable[torch.Tensor]:

@@ -107,7 +107,11 @@ class PairRMRanker(Ranker):
         """
         rows = [rendered(pool) for pool in pools]
         rows = [(well_formed(source), [*map(well_formed, texts)]) for source, texts in rows]
-        keys = {(p, i, j): (rows[p][0], rows[p][1][i], rows[p][1][j]) for p, i, j in _cells(rows)}
+        keys = {
+            (p, i, j): (source, texts[i], texts[j])
+            for p, (source, texts) in enumerate(rows)
+            for i, j in permutations(range(len(texts)), 2)
+        }
         distinct = list(dict.fromkeys(keys.values()))
         logits = dict(zip(distinct, self._compared(self._pairs(distinct)), strict=True))
         matrices = [[[0.0] * len(texts) for _ in texts] for _, texts in rows]
@@ -260,13 +264,6 @@ def cut(ids: list[int], limit: int) -> list[int]:
     [1, 8, 5, 2]
     """
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
-
-
-def _cells(rows: Sequence[tuple[str, list[str]]]) -> Iterable[tuple[int, int, int]]:
-    """(row, i, j) of every comparison: all cells off the diagonal."""
-    for p, (_, texts) in enumerate(rows):
-        for i, j in permutations(range(len(texts)), 2):
-            yield p, i, j
 
 
 def _load(ranking: Ranking, seed: int, verdicts: Path | None) -> PairRMRanker:

@@ -15,11 +15,12 @@ class RandomRanker(Ranker):
     def score(self, pools: Sequence[Pool]) -> list[list[float]]:
         """See `Ranker`."""
         return [
-            [self._number(pool.prompt_id, n) for n in range(len(pool.candidates))] for pool in pools
+            [
+                random.Random(f"{self.seed}/{pool.prompt_id}/{n}").random()
+                for n in range(len(pool.candidates))
+            ]
+            for pool in pools
         ]
-
-    def _number(self, prompt_id: str, n: int) -> float:
-        return random.Random(f"{self.seed}/{prompt_id}/{n}").random()
 
 
 RANDOM = RankerKind(load=lambda ranking, seed, verdicts: RandomRanker(seed), pairwise=False)

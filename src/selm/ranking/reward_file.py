@@ -84,7 +84,11 @@ def load(key: str, name_or_path: str) -> Callable[..., Any]:
     if function is not None:
         hint = f": that is of the type {type(function).__name__}"
     else:
-        own = [name for name, value in vars(module).items() if _is_own(value, module)]
+        own = [
+            name
+            for name, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
         hint = f"; it has {', '.join(own)}" if own else ""
     raise UserError(f"{key}: {file_name} has no function {function_name!r}{hint}")
 
@@ -157,7 +161,3 @@ def _origin(name: str) -> str | None:
     except (ImportError, ValueError):
         return None
     return None if spec is None else spec.origin
-
-
-def _is_own(value: Any, module: ModuleType) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module.__name__

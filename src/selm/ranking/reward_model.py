@@ -85,21 +85,21 @@ class RewardModelRanker(Ranker):
     def _batch(self, texts: Sequence["Encoded"]) -> list[float]:
         """One forward over right-padded texts."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> torch.Tensor:
+            tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+            return pad_sequence(tensors, batch_first=True, padding_value=pad).to(self.device)
 
         ids = [text.ids for text in texts]
-        pad = self._pad_token(ids)
         inputs = {
-            "input_ids": _padded(ids, pad),
-            "attention_mask": _padded([(1,) * len(row) for row in ids], 0),
+            "input_ids": padded(ids, self._pad_token(ids)),
+            "attention_mask": padded([(1,) * len(row) for row in ids]),
         }
         if texts[0].token_types:
-            inputs["token_type_ids"] = torch.tensor(
-                _padded([text.token_types for text in texts], 0)
-            )
+            inputs["token_type_ids"] = padded([text.token_types for text in texts])
         with torch.inference_mode():
-            output = self.model(
-                **{name: torch.tensor(rows).to(self.device) for name, rows in inputs.items()}
-            )
+            output = self.model(**inputs)
         key = self.settings.output_key or "logits"
         if key not in output:
             raise self.settings.error(
@@ -128,11 +128,6 @@ class RewardModelRanker(Ranker):
         pad = next(token for token in range(len(held) + 1) if token not in held)
         self.model.config.get_text_config().pad_token_id = pad
         return pad
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> list[list[int]]:
-    width = max(len(row) for row in rows)
-    return [[*row, *(pad,) * (width - len(row))] for row in rows]
 
 
 def _check(ranking: Ranking) -> None:

@@ -41,13 +41,11 @@ def vllm_keys() -> dict[str, str]:
 
 def _resolved(annotation: str, named: dict[str, str]) -> str:
     """`CacheDType | None` with the name's choices in its place; other text is then not allowed."""
-    parts = [named.get(part.strip(), part.strip()) for part in _split(annotation.strip("'"))]
+    text = annotation.strip("'")
+    parts = [text] if "[" in text else [part.strip() for part in text.split("|")]
+    parts = [named.get(part, part) for part in parts]
     chosen = any(part.startswith("Literal[") for part in parts)
     return " | ".join(part for part in parts if not chosen or part != "str")
-
-
-def _split(annotation: str) -> list[str]:
-    return [annotation] if "[" in annotation else annotation.split("|")
 
 
 def vllm_value(key: str, value: Any) -> Any:

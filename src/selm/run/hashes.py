@@ -47,7 +47,8 @@ class Hashes:
             found = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return {k: v for k, v in found.items() if _is_hash(v)} if isinstance(found, dict) else {}
+        entries = found.items() if isinstance(found, dict) else ()
+        return {key: value for key, value in entries if isinstance(value, str) and len(value) == 64}
 
     def _save(self) -> None:
         """Merge with the entries of other processes and save; a failed write does not matter."""
@@ -71,7 +72,3 @@ def sha256(path: Path) -> str:
 def _key(about: os.stat_result) -> str:
     of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     return "-".join(map(str, of))
-
-
-def _is_hash(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64

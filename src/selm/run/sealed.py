@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet as parquet
 
+from selm.escape import one_line
 from selm.files import rename
 
 _SEAL = b"selm.sha256"
@@ -24,15 +25,23 @@ def save(table: pyarrow.Table, path: Path) -> None:
     rename(temporary, path)
 
 
-def read(path: Path) -> list[dict[str, Any]] | None:
-    """The saved rows; None if the file is missing or has changed."""
+def read(path: Path, otherwise: str) -> list[dict[str, Any]] | None:
+    """The saved rows; None if the file is missing, or has changed since it was written.
+
+    Args:
+        otherwise: what is done without them, for the line that says that they have changed.
+    """
+    if not path.exists():
+        return None
     try:
         table = parquet.read_table(path)
         found = table.to_pylist()
+        if (table.schema.metadata or {}).get(_SEAL) == _hash(table):
+            return found
     except (OSError, ValueError, pyarrow.ArrowException):  # a flipped bit can give any of them
-        return None
-    intact = (table.schema.metadata or {}).get(_SEAL) == _hash(table)
-    return found if intact else None
+        pass
+    print(one_line(f"damaged: {path} has changed since it was written; {otherwise}"))
+    return None
 
 
 def _hash(table: pyarrow.Table) -> bytes:

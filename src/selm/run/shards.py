@@ -14,7 +14,6 @@ from typing import Any
 from tqdm import tqdm
 
 from selm.data.parquet import as_table, with_tools
-from selm.escape import one_line
 from selm.run import sealed
 from selm.run.workers import In, Load, Out, Workers, spread
 
@@ -63,14 +62,7 @@ def run_shards(
 
 def _kept(folder: Path, span: range) -> list[Any] | None:
     """The results of an earlier attempt, if they exist and are intact."""
-    path = _path(folder, span)
-    if not path.exists():
-        return None
-    found = sealed.read(path)
-    if found is None:
-        print(
-            one_line(f"damaged: {path} has changed since it was written; its rows are done again")
-        )
+    found = sealed.read(_path(folder, span), otherwise="its rows are done again")
     return None if found is None else with_tools(found)
 
 

@@ -125,7 +125,9 @@ def listening(main: bool) -> Iterator[None]:
     Ignored signals (nohup) stay ignored.
     """
     before = {number: signal.getsignal(number) for number in _NAMES}
-    _listen(main)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _raise if main else signal.SIG_DFL)
     try:
         yield
     finally:
@@ -137,12 +139,6 @@ def listen_again() -> None:
     """Call this after importing a library that installs its own handler of SIGTERM."""
     if signal.getsignal(signal.SIGINT) is _raise:
         signal.signal(signal.SIGTERM, _raise)
-
-
-def _listen(main: bool) -> None:
-    for number in _NAMES:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _raise if main else signal.SIG_DFL)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

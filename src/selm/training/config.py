@@ -13,7 +13,7 @@ from selm.recipe.roles import ARGUMENT, keys_with
 from selm.recipe.schema import Recipe, Training
 from selm.training.batch import gradient_accumulation_steps, rows_per_process
 from selm.training.order import micro_batches_for
-from selm.training.steps import SAVE_STEPS, untrained
+from selm.training.steps import SAVE_STEPS, untrained, warmup_steps
 
 
 @dataclass
@@ -71,13 +71,8 @@ class SELMConfig(DPOConfig):
         return min(super().n_gpu, 1)
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """As in the parent, but a share of the steps leaves at least one step after the warm-up.
-
-        The first step of a warm-up has a learning rate of 0. If it were the only step, nothing
-        would be trained.
-        """
-        steps = super().get_warmup_steps(num_training_steps)
-        return steps if self.warmup_steps >= 1 else min(steps, num_training_steps - 1)
+        """As in the parent, but a share of the steps leaves at least one step to train."""
+        return warmup_steps(num_training_steps, self.warmup_steps)
 
 
 def training_arguments(

@@ -15,7 +15,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 
-from selm.escape import one_line
 from selm.recipe.schema import Recipe
 from selm.run import artifacts, sealed
 from selm.run.lineage import recipe_part
@@ -37,7 +36,8 @@ class ReferenceCache:
 
     def get(self, rows: Dataset, compute: Callable[[], Columns]) -> Columns:
         """The saved columns of these rows, or those of `compute`; every process calls this."""
-        path = self.folder / f"{self._key(rows)}.parquet"
+        key = hashlib.sha256(json.dumps([self.model, rows[:]]).encode()).hexdigest()[:32]
+        path = self.folder / f"{key}.parquet"
         processes = PartialState()
         found = [_read(path) if processes.is_main_process else None]
         broadcast_object_list(found)  # one decision for all, because all take part in computing
@@ -46,26 +46,16 @@ class ReferenceCache:
             return found[0]
         columns = compute()
         if processes.is_main_process:
-            self._write(path, columns)
+            sealed.save(pyarrow.table(columns), path)
+            for old in self.folder.iterdir():
+                if old != path:
+                    old.unlink()
         return columns
-
-    def _key(self, rows: Dataset) -> str:
-        text = json.dumps([self.model, rows[:]])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def _write(self, path: Path, columns: Columns) -> None:
-        sealed.save(pyarrow.table(columns), path)
-        for old in self.folder.iterdir():
-            if old != path:
-                old.unlink()
 
 
 def _read(path: Path) -> Columns | None:
-    if not path.exists():
-        return None
-    rows = sealed.read(path)
+    rows = sealed.read(path, otherwise="it is computed again")
     if rows is None:
-        print(one_line(f"damaged: {path} has changed since it was written; it is computed again"))
         return None
     return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
 

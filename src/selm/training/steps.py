@@ -24,7 +24,7 @@ def warmup_steps(steps: int, warmup: float) -> int:
     """How many of the steps are warm-up; the first of them has a learning rate of 0.
 
     A share (below 1) is rounded up, as transformers does, but at least one step comes after the
-    warm-up (`SELMConfig.get_warmup_steps`): a single step has no warm-up.
+    warm-up: a single step has none, because with a learning rate of 0 it would train nothing.
 
     >>> [warmup_steps(steps, 0.1) for steps in (1, 2, 15, 60)], warmup_steps(15, 5)
     ([0, 1, 2, 6], 5)

@@ -206,7 +206,8 @@ class SELMTrainer(DPOTrainer):
         """
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if SFT in self.loss_types:
-            counts = torch.stack([_chosen_tokens(batch) for batch in batches]).float()
+            chosen = [each["completion_mask"][: len(each["explored_role"]), 1:] for each in batches]
+            counts = torch.stack([mask.sum() for mask in chosen]).float()
             mean = self.accelerator.gather(counts.to(self.args.device)).mean().cpu()
             for batch, share in zip(batches, (counts.cpu() / mean).tolist(), strict=True):
                 batch["sft_share"] = share
@@ -293,8 +294,3 @@ class SELMTrainer(DPOTrainer):
     def _everywhere(self, finite: bool) -> bool:
         """Whether this holds in all processes, so that all of them continue or all of them end."""
         return bool(self.accelerator.gather(torch.tensor([finite], device=self.args.device)).all())
-
-
-def _chosen_tokens(batch: Batch) -> torch.Tensor:
-    rows = len(batch["explored_role"])
-    return batch["completion_mask"][:rows, 1:].sum()
