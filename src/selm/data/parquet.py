@@ -39,7 +39,10 @@ def read_rows(path: Path) -> list[Any]:
 
 def as_table(rows: Sequence[Row], schema: Any) -> pyarrow.Table:
     """Rows of a type of `schemas`, with a column `tools` if a prompt has any."""
-    have_tools = any(map(_has_tools, rows))
+    have_tools = any(
+        row.get("tools") or any(len(message) > 2 for message in row.get("prompt") or [])
+        for row in rows
+    )
     written = [_tools_as_text(row) for row in rows] if have_tools else list(rows)
     return pyarrow.Table.from_pylist(written, features(schema, have_tools).arrow_schema)
 
@@ -47,10 +50,6 @@ def as_table(rows: Sequence[Row], schema: Any) -> pyarrow.Table:
 def with_tools(rows: list[dict[str, Any]]) -> list[Any]:
     """Rows of a table that `as_table` made, as they were: tools and calls are objects again."""
     return [_text_as_tools(row) for row in rows] if rows and "tools" in rows[0] else rows
-
-
-def _has_tools(row: Row) -> bool:
-    return bool(row.get("tools")) or any(len(message) > 2 for message in row.get("prompt") or [])
 
 
 def _tools_as_text(row: Row) -> Row:

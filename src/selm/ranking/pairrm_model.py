@@ -127,22 +127,20 @@ def _published(name_or_path: str, revision: str) -> Published:
         base = _base(folder, config)
         tokenizer = _tokenizer(_with_tokenizer(folder, base, config))
         encoder = _package_encoder(base, weights, tokenizer.get_vocab_size(), weights_file)
-        keys = ("source_maxlength", "candidate_maxlength")
-        limits = tuple(_limit(folder, config, key) for key in keys)
+        limits = {
+            f"{part}_limit": limit
+            for part in ("source", "candidate")
+            if (limit := _limit(folder, config, f"{part}_maxlength")) is not None
+        }
     else:
         tokenizer = _tokenizer(folder)
         encoder = _transformers_encoder(folder, config, tokenizer)
-        limits = (None, None)
+        limits = {}
     model = _network(encoder, config, folder / "config.json")
     _check_tokenizer(tokenizer, encoder, folder)
     _check_weights(weights, model.state_dict(), weights_file)
     model.load_state_dict(weights)
-    return Published(
-        model.eval(),
-        tokenizer,
-        limits[0] or Published.source_limit,
-        limits[1] or Published.candidate_limit,
-    )
+    return Published(model.eval(), tokenizer, **limits)
 
 
 def _network(encoder: DebertaV2Config, config: Mapping[str, Any], file: Path) -> PairRM:

@@ -145,11 +145,8 @@ def _check_setting(path: str, key: str, value: Any) -> None:
     elif key in _EMPTY_ONLY and plain(value) not in (False, "no", "NO", "", {}, []):
         raise UserError(f"{where}: not supported here; remove it")
     elif key in ("fp16", "dynamo_backend") and plain(value) not in (False, "no", "NO"):
-        raise UserError(
-            f"{where}: not supported here; model.dtype decides"
-            if key == "fp16"
-            else f"{where}: not supported here; remove it"
-        )
+        fix = "model.dtype decides" if key == "fp16" else "remove it"
+        raise UserError(f"{where}: not supported here; {fix}")
     elif key in ("main_process_ip", "main_training_function"):
         typed(where, value, "str")
     elif key in ("deepspeed_config", "fsdp_config") and not isinstance(value, dict):

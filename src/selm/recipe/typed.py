@@ -76,8 +76,9 @@ def _fit(key: str, value: Any, kind: ast.expr) -> Any:
         return plain(value) if isinstance(plain(value), bool) else None
     if name in ("int", "float"):
         return _number(key, value, name)
-    if name == "Literal":
-        return next((choice for choice in _choices(kind) if choice in _readings(value)), None)
+    if name == "Literal":  # a choice may be a word as text or as a value
+        readings = (as_text(value), plain(value))
+        return next((choice for choice in _choices(kind) if choice in readings), None)
     if name == "str":
         return as_text(value) if isinstance(as_text(value), str) else None
     if name == "list" and isinstance(value, list):
@@ -101,11 +102,6 @@ def _choices(kind: ast.expr) -> list[Any]:
     """The constants of `Literal[...]`."""
     inner = kind.slice if isinstance(kind, ast.Subscript) else kind
     return [part.value for part in ast.walk(inner) if isinstance(part, ast.Constant)]
-
-
-def _readings(value: Any) -> list[Any]:
-    """A word as text and as a value, because a choice may be either."""
-    return [reading for reading in (as_text(value), plain(value)) if not isinstance(reading, dict)]
 
 
 def _wanted(kinds: dict[str, ast.expr], value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -36,7 +35,8 @@ class Hashes:
         settled = time.time() - max(about.st_mtime, about.st_ctime) > _SETTLED_SECONDS
         if about.st_size < _WORTH_REMEMBERING or not settled:
             return sha256(file)
-        key = _key(about)
+        of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+        key = "-".join(map(str, of))
         if key not in self._known:
             self._known[key] = sha256(file)
             self._save()
@@ -67,8 +67,3 @@ def hashes_in(folder: Path) -> Hashes:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _key(about: os.stat_result) -> str:
-    of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-    return "-".join(map(str, of))

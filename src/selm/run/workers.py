@@ -14,7 +14,7 @@ import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -212,12 +212,21 @@ def _ray(key: str, count: int) -> Iterator[dict[str, float]]:
             f"{key}: {count} workers need Ray, which is not installed here; "
             f"pip install 'ray>=2.60,<3', or set {key}=1"
         ) from error
-    with _join(address) if address else _start_here(count):
-        yield ray.cluster_resources()
+    # Not in TMPDIR: the names of Ray's sockets have to be short.
+    place = os.environ.get("RAY_TMPDIR", "/tmp")
+    with nullcontext("") if address else temporary.folder(place) as folder:
+        if address:
+            _join(address)
+        else:
+            _start_here(count, folder)
+        stopped.listen_again()
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
 
 
-@contextmanager
-def _join(address: str) -> Iterator[None]:
+def _join(address: str) -> None:
     import ray
 
     host, _, port = address.rpartition(":")
@@ -229,29 +238,16 @@ def _join(address: str) -> Iterator[None]:
             "start one there (ray start --head), or unset it"
         ) from error
     ray.init(logging_level="ERROR", log_to_driver=False)
-    stopped.listen_again()
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
-@contextmanager
-def _start_here(count: int) -> Iterator[None]:
+def _start_here(count: int, folder: str) -> None:
     import ray
 
-    # Not in TMPDIR: the names of Ray's sockets have to be short.
-    with temporary.folder(os.environ.get("RAY_TMPDIR", "/tmp")) as folder:
-        ray.init(
-            num_cpus=max(len(os.sched_getaffinity(0)), count),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level="ERROR",
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
-        stopped.listen_again()
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    ray.init(
+        num_cpus=max(len(os.sched_getaffinity(0)), count),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        logging_level="ERROR",
+        log_to_driver=False,
+        _temp_dir=folder,
+    )

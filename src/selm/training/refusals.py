@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from selm.errors import OutsideError, UserError
@@ -23,6 +24,9 @@ _NEVER_THE_CAUSE = {
     *("accelerate_config", "num_processes"),
     *("global_batch_size", "per_device_train_batch_size"),
 }
+
+# What works with every model.
+_SAFE = {"attn_implementation": "eager", "dtype": "float32"}
 
 
 def in_one_line(recipe: Recipe, attempt: Callable[[Recipe], Any]) -> Any:
@@ -112,33 +116,21 @@ def _chosen_keys(recipe: Recipe) -> list[str]:
 
 
 def _value(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
+    return attrgetter(key)(recipe)
 
 
-def _without(recipe: Recipe, key: str) -> Recipe:
-    """The recipe with one key at its default."""
-    *sections, last = key.split(".")
-    owner = recipe
-    parents = []
-    for name in sections:
-        parents.append(owner)
-        owner = getattr(owner, name)
-    field = type(owner).model_fields.get(last)
-    changed = owner.model_copy()
-    if field is None:
-        changed = owner.model_copy(deep=True)
-        changed.model_extra.pop(last)
-    else:
-        default = field.get_default(call_default_factory=True)
-        default = "eager" if last == "attn_implementation" else default
-        default = "float32" if last == "dtype" else default
-        changed = owner.model_copy(update={last: default})
-    for parent, name in zip(reversed(parents), reversed(sections), strict=True):
-        changed = parent.model_copy(update={name: changed})
-    return changed
+def _without(section: Any, key: str) -> Any:
+    """The recipe, or a section of it, with one key at its default, or at the value that is safe."""
+    name, _, inner = key.partition(".")
+    if inner:
+        return section.model_copy(update={name: _without(getattr(section, name), inner)})
+    field = type(section).model_fields.get(name)
+    if field is None:  # a key of TRL
+        changed = section.model_copy(deep=True)
+        changed.model_extra.pop(name)
+        return changed
+    default = field.get_default(call_default_factory=True)
+    return section.model_copy(update={name: _SAFE.get(name, default)})
 
 
 @contextlib.contextmanager

@@ -71,11 +71,8 @@ def refuse_what_fails(recipe: Recipe, t: int, rows: int) -> None:
 
 def num_tokens(examples: list[TokenRow]) -> int:
     """Tokens of all responses, each counted once together with its prompt."""
-    total = 0
-    for example in examples:
-        responses = [example[key] for key in ("chosen_ids", "rejected_ids", "explored_ids")]
-        total += sum(len(example["prompt_ids"]) + len(ids) for ids in responses if ids)
-    return total
+    keys = ("chosen_ids", "rejected_ids", "explored_ids")
+    return sum(len(e["prompt_ids"]) + len(e[key]) for e in examples for key in keys if e[key])
 
 
 def make_trainer(recipe: Recipe, t: int, examples: list[TokenRow], output_dir: Path) -> SELMTrainer:

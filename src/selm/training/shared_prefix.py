@@ -2,8 +2,7 @@
 the head (`head.py`) only at response tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -119,8 +118,11 @@ def prepare(model: PreTrainedModel) -> None:
 
     def forward(*args: Any, scored: Any = None, targets: Any = None, **kwargs: Any) -> Any:
         if scored is None:
-            with _attention(model, usual_attention):
+            model.config._attn_implementation = usual_attention
+            try:
                 return plain(*args, **kwargs)
+            finally:
+                model.config._attn_implementation = ATTENTION
         hidden = model.base_model(*args, use_cache=False, **kwargs).last_hidden_state[0]
         log_probs = model.get_output_embeddings()(hidden, scored, targets)
         return {"log_probs": log_probs}  # a dict: DDP looks for tensors in it
@@ -128,12 +130,3 @@ def prepare(model: PreTrainedModel) -> None:
     model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
     model.set_attn_implementation(ATTENTION)
     model.forward = forward
-
-
-@contextmanager
-def _attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    model.config._attn_implementation = implementation
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = ATTENTION
