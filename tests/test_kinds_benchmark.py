@@ -96,6 +96,8 @@ def test_the_plan_has_a_command_for_each_policy(tiny_recipe: str, tmp_path: Path
     [
         ("benchmarks.names=[countin]", "benchmarks.names: 'countin' is not one of .*'counting'"),
         ("benchmarks.names=[counting,counting]", "counting stands there twice"),
+        ("benchmarks.judge={ranke: random}", "benchmarks.judge.ranke: unknown key in .*ranker"),
+        ("benchmarks.judge={judge: {bas_url: x}}", "judge.judge.bas_url: unknown .*base_url"),
         ("benchmarks.iterations=[0,9]", "benchmarks.iterations: 9 is not one of 0.."),
         ("benchmarks.data=nowhere", "benchmarks.data: no such file: nowhere"),
         ("benchmarks.judge={ranker: reward_model}", "benchmarks.judge.name_or_path: missing"),

@@ -93,7 +93,7 @@ def parse_answer(doc: str | None) -> tuple[Run, int, str | None]:
     )
     run, t, arguments = _iteration(made, first=0)
     named = arguments.benchmark
-    return run, t, None if named is None else _benchmarks(named)[0]
+    return run, t, None if named is None else _benchmarks(named, run.recipe)[0]
 
 
 def parse_benchmark(doc: str | None) -> tuple[Run, int, list[str]]:
@@ -104,17 +104,18 @@ def parse_benchmark(doc: str | None) -> tuple[Run, int, list[str]]:
     )
     run, t, arguments = _iteration(made, first=0)
     if arguments.benchmark is not None:
-        return run, t, _benchmarks(arguments.benchmark)
+        return run, t, _benchmarks(arguments.benchmark, run.recipe)
     if not run.recipe.benchmarks.names:
         raise UserError(f"benchmarks.names: {run.path} names none; name one: --benchmark NAME")
     return run, t, list(run.recipe.benchmarks.names)
 
 
-def _benchmarks(text: str) -> list[str]:
+def _benchmarks(text: str, recipe: Recipe) -> list[str]:
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in BENCHMARKS:
             raise UserError(not_one_of("--benchmark", name, list(BENCHMARKS)))
+        BENCHMARKS[name].check(recipe)
     return names
 
 

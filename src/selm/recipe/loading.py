@@ -9,17 +9,17 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from selm.errors import UserError
 from selm.recipe import extends, yaml_tree
 from selm.recipe.names import dotted, not_one_of, unknown_key
 from selm.recipe.places import escape, expand, with_paths
 from selm.recipe.rules import check
-from selm.recipe.schema import Generation, Iteration, Lora, Ranking, Recipe, Training
+from selm.recipe.schema import Generation, Recipe, Training
 from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
 from selm.recipe.trl_keys import refuse_key, trl_keys, usable_keys
 from selm.recipe.trl_values import check_together, trl_value
@@ -119,14 +119,18 @@ def _explain(error: ValidationError) -> str:
 
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
+    model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        if part == "iterations":
-            model = Iteration
-        elif isinstance(part, str):
-            optional = {"ranking": Ranking, "rankers": Ranking, "lora": Lora}
-            model = optional.get(part) or model.model_fields[part].annotation
+        if isinstance(part, str):
+            model = _section_of(model.model_fields[part].annotation) or model
     return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section behind a key: its type, or that of the items of a list or of what may be null."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_of, get_args(annotation))), None)
 
 
 def with_foreign_keys(recipe: Recipe) -> Recipe:
