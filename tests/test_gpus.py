@@ -177,6 +177,21 @@ def test_setup_says_why_it_installs_the_cpu_stack_where_nvidia_smi_fails(
     ]
 
 
+def test_bitsandbytes_does_not_warn_of_its_cpu_kernels() -> None:
+    """By this logger, when peft imports it on a CPU with AVX-512 BF16."""
+    warns = "import sys, logging, selm.cli; logging.getLogger(sys.argv[1]).warning(sys.argv[1])"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", warns, f"bitsandbytes.{name}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr.strip()
+        for name in ("backends.cpu.ops", "backends.cuda.ops")
+    ]
+    assert said == ["", "bitsandbytes.backends.cuda.ops"]
+
+
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_only_without_a_gpu_a_run_has_the_settings_for_cpus(tmp_path: Path, has_gpu: bool) -> None:
     shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")

