@@ -43,8 +43,8 @@ class Engine(Protocol):
         seeds: Sequence[int],
         temperatures: Sequence[float] | None = None,
     ) -> list[Response]:
-        """One response per prompt, in order. A prompt's sample depends on its seed, not on the
-        other prompts in the call.
+        """One response per prompt, in order. A prompt's sample depends on its seed, and in fp32 not
+        on the other prompts in the call; bf16 rounds by the batch.
 
         Args:
             temperatures: of each prompt; None: the recipe's for all of them.
