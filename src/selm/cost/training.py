@@ -2,7 +2,8 @@
 
 Memory, in bytes per trained parameter: weights 4, gradients 4, Adam's moments 8, and 2 for the bf16
 copies of autocast; DDP holds the gradients once more. ZeRO-3 and FSDP2 divide by the number
-of processes, and gather a part to compute with (Rajbhandari et al., arXiv 1910.02054, section 3).
+of processes, and gather a part to compute with (Rajbhandari et al., arXiv 1910.02054, section 3);
+ZeRO-3 also keeps the bf16 copies, so it takes 18 bytes.
 LoRA trains only the adapter, above frozen weights. Activations are those of the fullest
 micro-batch: see `layer_bytes`. The reference needs no memory: its log-probs are computed before the
 first step.
@@ -34,6 +35,7 @@ from selm.training.steps import optimizer_steps, saved_steps
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
 HEAD_CHUNK_TOKENS = 512  # whose logits exist at one time (`training/head.py`)
 LOGIT_BYTES = 20  # of each: bf16 and fp32, exponentials, gradients
+MASK_TILE = 128  # positions of a tile of the mask (`training/flex.py`)
 LORA_SLOWDOWN = 1.7  # times a pass without: its many small products, measured at 135M
 MOST_GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one time
 
@@ -152,6 +154,8 @@ def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
     gathers = how == "DEEPSPEED" or shards > 1
     autocasts = recipe.model.dtype != "float32"
     weights = (4 * trained + _frozen_bytes(recipe, shape)) / shards
+    if how == "DEEPSPEED":  # the model's own weights beside the fp32 ones that it steps
+        weights += (2 if autocasts else 4) * trained / shards
     if gathers:
         weights += 2 * min(shape.parameters, MOST_GATHERED)
     elif autocasts and recipe.training.lora is None:
@@ -183,9 +187,23 @@ def _activations(recipe: Recipe, shape: Shape, explores: bool, hidden_bytes: int
     """
     tokens, layer = fullest_batch(recipe, explores), layer_bytes(recipe, shape)
     logits = min(tokens, HEAD_CHUNK_TOKENS) * shape.vocab * LOGIT_BYTES
+    if is_shared(recipe):
+        logits += _shared_bytes(recipe, shape, tokens)
     if not _checkpoints(recipe):
         return tokens * shape.layers * layer + logits
     return tokens * (shape.layers * hidden_bytes * shape.hidden + layer) + logits
+
+
+def _shared_bytes(recipe: Recipe, shape: Shape, tokens: float) -> float:
+    """The mask of `training/flex.py`, and the sum of the head's gradients of `training/head.py`.
+
+    The mask has four numbers of four bytes for each tile, and two of eight for each position. The
+    sum is in fp32, beside the gradient of one chunk; all activations are still there.
+    """
+    mask = 16 * (tokens / MASK_TILE) ** 2 + 16 * tokens
+    if recipe.training.lora is not None:
+        return mask
+    return mask + (8 if recipe.model.dtype == "float32" else 6) * shape.vocab * shape.hidden
 
 
 def layer_bytes(recipe: Recipe, shape: Shape) -> float:

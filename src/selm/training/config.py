@@ -14,6 +14,7 @@ from selm.recipe.schema import Recipe, Training
 from selm.training.batch import gradient_accumulation_steps, rows_per_process
 from selm.training.order import micro_batches_for
 from selm.training.steps import SAVE_STEPS, untrained, warmup_steps
+from selm.training.zero import sum_in_fp32
 
 
 @dataclass
@@ -55,6 +56,8 @@ class SELMConfig(DPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.deepspeed_plugin is not None:
+            sum_in_fp32(self.deepspeed_plugin.deepspeed_config)
         if self.alpha < 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
         if not self.precompute_ref_log_probs:
