@@ -24,6 +24,7 @@ from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Estimate, Ranking, Recipe
 from selm.run.plan import Run, script, warnings
 from selm.run.stages import stages
+from selm.training.flex import block_mask, positions
 from selm.training.layout import lay_out
 from selm.training.shared_prefix import prepare
 
@@ -173,6 +174,20 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None
     assert activations("training.max_length=512") < eight
 
 
+def test_the_mask_and_the_sum_of_the_head_are_counted() -> None:
+    """The bytes of a real mask of 21,608 tokens, and of the weight's gradient in fp32 and bf16."""
+    _, _, layout = lay_out([[1] * 185] * 8, [[[1] * 839] * 3] * 8)
+    mask = block_mask(tuple(layout), torch.device("cpu"))
+    tensors = [part for part in mask.as_tuple() if isinstance(part, torch.Tensor)]
+    held = sum(tensor.nbytes for tensor in {id(t): t for t in tensors}.values())
+    held += sum(ids.nbytes for ids in positions(layout))
+    tokens = mask.seq_lengths[0]
+    adapter = with_strategy("single", "training.lora={r: 16}")
+    assert training.shared_bytes(adapter, ROUND, tokens) == pytest.approx(held, rel=0.02)
+    whole = training.shared_bytes(with_strategy("single"), ROUND, tokens)
+    assert whole - training.shared_bytes(adapter, ROUND, tokens) == 6 * ROUND.vocab * ROUND.hidden
+
+
 @pytest.mark.parametrize("forward", ["shared", "padded"])
 def test_activations_grow_with_the_tokens_of_a_micro_batch_down_to_one_row(forward: str) -> None:
     def activations(*overrides: str) -> float:
@@ -250,7 +265,7 @@ def test_the_longest_of_more_texts_is_longer() -> None:
 def test_a_warning_names_overrides_under_which_the_run_fits() -> None:
     run = Run(zephyr("training.num_processes=1"), ZEPHYR, ("training.num_processes=1",))
     (warning,) = warnings(run)
-    assert warning.startswith("WARNING: train will not fit: about 146 GB where a100 has 80 GB")
+    assert warning.startswith("WARNING: train will not fit: about 162 GB where a100 has 80 GB")
     ways = [shlex.split(way) for way in warning.split("this would fit: ")[1].split(" | ")]
     assert ["training.num_processes=2", "training.per_device_train_batch_size=1"] in ways
     for way in ways:

@@ -188,13 +188,13 @@ def _activations(recipe: Recipe, shape: Shape, explores: bool, hidden_bytes: int
     tokens, layer = fullest_batch(recipe, explores), layer_bytes(recipe, shape)
     logits = min(tokens, HEAD_CHUNK_TOKENS) * shape.vocab * LOGIT_BYTES
     if is_shared(recipe):
-        logits += _shared_bytes(recipe, shape, tokens)
+        logits += shared_bytes(recipe, shape, tokens)
     if not _checkpoints(recipe):
         return tokens * shape.layers * layer + logits
     return tokens * (shape.layers * hidden_bytes * shape.hidden + layer) + logits
 
 
-def _shared_bytes(recipe: Recipe, shape: Shape, tokens: float) -> float:
+def shared_bytes(recipe: Recipe, shape: Shape, tokens: float) -> float:
     """The mask of `training/flex.py`, and the sum of the head's gradients of `training/head.py`.
 
     The mask has four numbers of four bytes for each tile, and two of eight for each position. The
