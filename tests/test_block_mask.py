@@ -1,15 +1,19 @@
 """FlexAttention's mask is made from the layout: the same tiles as from all pairs of positions."""
 
 import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from selm.training.flex import TILE, block_mask, mask_of
+from selm.training.flex import TILE, _compiled, block_mask, mask_of
 from selm.training.layout import Example, lay_out
+from selm.training.shared_prefix import by_blocks
 
 CPU = torch.device("cpu")
 
@@ -114,3 +118,31 @@ def test_the_mask_of_a_long_row_needs_little_memory() -> None:
     block_mask.cache_clear()
     assert mask.seq_lengths[0] > 21_600
     assert allocated.total < 20e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles the CPU's kernel with g++")
+def test_one_compiled_kernel_computes_rows_of_all_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU's kernel skips tiles as the GPU's does. It has no backward."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    graphs = []
+    generator = torch.Generator().manual_seed(0)
+    layouts = [layout for seed in range(60) if _tiles(layout := random_layout(seed)) > 1]
+    for layout in layouts[:20]:
+        length = layout[-1].blocks[-1][1]
+        inputs = [torch.randn(1, n, length, 32, generator=generator) for n in (4, 2, 2)]
+        before = counters["stats"]["unique_graphs"]
+        found = _compiled()(*inputs, block_mask=block_mask(layout, CPU), enable_gqa=True)
+        graphs.append(counters["stats"]["unique_graphs"] - before)
+        wanted = by_blocks(*inputs, layout, None, 0.0)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert graphs == [1] + [0] * 19
+    assert len({layout[-1].blocks[-1][1] for layout in layouts[:20]}) == 20
+
+
+def _tiles(layout: tuple[Example, ...]) -> int:
+    """A row of a single tile has a kernel of its own: torch takes a size of 1 for a constant."""
+    return -(-layout[-1].blocks[-1][1] // TILE)

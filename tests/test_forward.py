@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.attention.flex_attention as flex_attention
 from patience import PATIENCE
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -29,6 +30,7 @@ from trl.trainer.utils import add_fused_lm_head
 from selm.errors import UserError
 from selm.model.loading import check_attention
 from selm.recipe.schema import Model
+from selm.training import shared_prefix
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.flex import flex
@@ -188,13 +190,49 @@ def test_with_every_weight_sharded_by_fsdp2(family: str, by_two_processes: dict[
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("heads", [4, 2])
 def test_flex_attention_is_attention_by_blocks(heads: int) -> None:
-    """The mask alone: on a CPU FlexAttention has neither its kernel nor a backward."""
+    """The mask alone, with more heads of queries than of keys or as many."""
     layout = SELMCollator(0, shared=True)(examples())["layout"]
     generator = torch.Generator().manual_seed(0)
     length = layout[-1].blocks[-1][1]
     inputs = [torch.randn(1, n, length, 8, generator=generator) for n in (4, heads, heads)]
     found = [compute(*inputs, layout, 0.3, 0.0) for compute in (flex, by_blocks)]
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def flex_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shared path takes FlexAttention, as on a GPU, but without its kernel.
+
+    Torch can compute its backward on a CPU, in which T x T scores exist; only a check refuses it.
+    """
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(shared_prefix, "by_blocks", flex)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_is_padded_by_flex_attention(
+    family: str, checkpointing: bool, flex_on_a_cpu: None
+) -> None:
+    padded, shared = padded_and_shared(make(family))
+    if checkpointing:
+        shared.gradient_checkpointing_enable({"use_reentrant": False})
+    assert_same(padded, shared.train())
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_flex_attention_under_autocast_is_as_near_to_fp32_as_the_padded_path(
+    dtype: torch.dtype, flex_on_a_cpu: None
+) -> None:
+    """There query and key arrive in fp32 and the values in half precision."""
+    padded, shared = padded_and_shared(make("llama"))
+    exact = log_probs(padded, False, examples())
+    with torch.autocast("cpu", dtype):
+        found = [log_probs(padded, False, examples()), log_probs(shared, True, examples())]
+    errors = [float((values - exact).detach().norm()) for values in found]
+    assert 0 < errors[1] < 2 * errors[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
