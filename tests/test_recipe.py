@@ -73,6 +73,8 @@ def value_at(recipe: Recipe, key: str) -> Any:
         ("evaluation.limit=", None),
         ("generation.workers=4", 4),
         ("generation.workers=auto", "auto"),
+        ("generation.shard_size=auto", "auto"),
+        ("ranking.shard_size=7", 7),
         ("training.lora.r=4", 4),
         ("training.lora.use_rslora=true", True),
         ("run_name=2024", "2024"),

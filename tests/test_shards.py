@@ -67,15 +67,6 @@ def test_a_half_written_shard_is_not_read(tmp_path: Path) -> None:
     assert results == EXPECTED
 
 
-def test_another_shard_size_does_not_mix_shards(tmp_path: Path) -> None:
-    def work(shard: list[Number]) -> list[Named]:
-        return [text_of(row) for row in shard]
-
-    run_shards(ROWS[:7], lambda: work, Named, tmp_path, 3, "test")
-    for shard_size in (4, 3, 2):
-        assert run_shards(ROWS, lambda: work, Named, tmp_path, shard_size, "test") == EXPECTED
-
-
 def test_a_stage_may_drop_rows_even_all_of_a_shard(tmp_path: Path) -> None:
     def work(shard: list[Number]) -> list[Named]:
         return [text_of(row) for row in shard if row["n"] > 4]

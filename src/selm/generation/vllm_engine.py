@@ -11,7 +11,7 @@ from selm.errors import UserError
 from selm.generation.base import Harness, Response
 from selm.model import loading
 from selm.model.probe import load_chat
-from selm.recipe.schema import Generation, Model, Recipe
+from selm.recipe.schema import MOST_ROWS, Generation, Model, Recipe
 
 # Read when vLLM is imported. In this process it starts in a quarter of the time, and a stage ends
 # with its process anyway. The cache size (GiB) counts on a CPU only: the default takes all memory.
@@ -115,11 +115,11 @@ def load_harness(path: str, recipe: Recipe, longest_text: int | None) -> Harness
         context = EngineArgs(**arguments | own).create_model_config().max_model_len
     if longest_text is not None:
         arguments["max_model_len"] = min(context, longest_text)
-    pretrained, size = arguments.pop("model"), generation.shard_size
+    pretrained = arguments.pop("model")
     with _options_to_blame(generation):
-        # A batch size that is a number takes vLLM's own progress bars away.
+        # A batch is a whole shard. A number, unlike "auto", takes vLLM's own progress bars away.
         policy = _harness_class()(
-            pretrained, batch_size=size, tokenizer_revision=revision, **arguments
+            pretrained, batch_size=MOST_ROWS, tokenizer_revision=revision, **arguments
         )
     return Harness(policy)
 

@@ -69,7 +69,7 @@ class Generation(Section):
     batch_size: Annotated[RowCount, EXECUTION] = 32
     tensor_parallel_size: Annotated[RowCount, EXECUTION] = 1
     workers: Annotated[AutoOrCount, EXECUTION] = "auto"
-    shard_size: Annotated[RowCount, EXECUTION] = 256
+    shard_size: Annotated[AutoOrCount, EXECUTION] = "auto"
     vllm: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -107,7 +107,7 @@ class Ranking(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokens_per_batch: Annotated[AutoOrCount, EXECUTION] = "auto"
     workers: Annotated[AutoOrCount, EXECUTION] = "auto"
-    shard_size: Annotated[RowCount, EXECUTION] = 256
+    shard_size: Annotated[AutoOrCount, EXECUTION] = "auto"
     _section: str = PrivateAttr("ranking")
 
     @property

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -59,8 +59,13 @@ class Workers:
         """The number; "auto" counts the GPUs of the cluster, or of this machine without one."""
         if isinstance(self.wanted, int):
             return self.wanted
-        return max(1, self._gpus_there() // self.gpus)
+        return max(1, self._gpus_there // self.gpus)
 
+    def on_gpus(self) -> bool:
+        """Whether the cluster, or this machine without one, has GPUs for them."""
+        return self._gpus_there > 0
+
+    @cached_property  # to join a cluster takes seconds
     def _gpus_there(self) -> int:
         if os.environ.get("RAY_ADDRESS"):
             with _ray(self.key, 1) as cluster:
