@@ -25,6 +25,10 @@ import vllm
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 
+from selm.generation.vllm_compiled import room, share_compilations
+
+share_compilations()
+
 # At each start vLLM tries its chat template, for which it has no tokenizer, and would print the
 # traceback. Its own options cannot switch this off, and it sets the loggers' levels itself.
 logging.getLogger("vllm.renderers.base").addFilter(
@@ -65,7 +69,7 @@ class VllmEngine:
         # Without it vLLM reserves room for a sequence as long as the context, e.g. 128k tokens.
         if longest_prompt is not None:
             self.max_prompt_tokens = min(self.max_prompt_tokens, longest_prompt)
-            arguments["max_model_len"] = min(context, longest_prompt + generation.max_tokens)
+            arguments["max_model_len"] = room(longest_prompt + generation.max_tokens, context)
         with _options_to_blame(generation):
             self.llm = LLM(**arguments)
 
