@@ -27,8 +27,9 @@ ONE = Workers(1)
 SHARDS_PER_WORKER = 4
 
 # Rows of a shard for `auto`, at least (if there are enough rows) and at most. On a GPU they are 4
-# and 8 batches of vLLM, which decodes 256 sequences at a time. At the end of a shard it waits for
-# the longest answer with ever fewer of them, which costs about as much as a batch.
+# and 8 batches of vLLM, which decodes 256 sequences at a time on an A100, more on larger GPUs. At
+# the end of a shard it waits for the longest answer with ever fewer of them, which costs about as
+# much as a batch.
 ON_GPU, ON_CPU = (1024, 2048), (64, 256)
 
 _NAME = re.compile(r"shard-(\d{8,})-(\d{8,})\.parquet")

@@ -94,6 +94,7 @@ def spread(
         UserError: Ray is missing; too few GPUs; or what a worker raised.
         OutsideError: `ATTEMPTS` workers died of one shard, or while loading.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with _ray(workers.key, count) as cluster:
         reserved = _reserved(workers, count, cluster)
         yield from _Team(load, count, reserved, folder.resolve()).results(shards)
