@@ -31,9 +31,20 @@ atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parents[1]
+GPU_TESTS = REPOSITORY / "tests" / "gpu"
 
 TOPICS = ("the sea", "a red fox", "old maps", "Paris", "rain", "bread", "tall trees", "the moon")
 REQUESTS = ("Write one sentence about", "Name three points about", "Who likes", "Is it true of")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, from stages too, unless only tests for them run: the others test what CI tests.
+
+    Before test modules are imported: a process sees what was visible when it first used CUDA.
+    """
+    asked = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
+    if not all(path.resolve().is_relative_to(GPU_TESTS) for path in asked):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -235,12 +235,6 @@ def test_flex_attention_under_autocast_is_as_near_to_fp32_as_the_padded_path(
     assert 0 < errors[1] < 2 * errors[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_shared_is_padded_on_a_gpu() -> None:
-    """Where attention is FlexAttention's kernel, which wants heads of 16 dimensions at least."""
-    assert_same(*(model.cuda() for model in padded_and_shared(make("qwen3"))))
-
-
 def test_a_response_does_not_see_the_others() -> None:
     """Changing one response of one example changes the log-prob of that one alone."""
     _, model = padded_and_shared(make("llama"))
