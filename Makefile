@@ -1,4 +1,4 @@
-# make setup | test | bench | quickstart | <name>-selm | <name>-dpo
+# make setup | test | bench | audit-cuda | quickstart | <name>-selm | <name>-dpo
 #      {plan,check,push,benchmark,plan-benchmark}-<name>-selm
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 # Every target of a recipe sets the project up first, if that has not been done.
@@ -32,7 +32,7 @@ $(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsub
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench quickstart $(runs) $(plans) $(checks) $(pushes) \
+.PHONY: help setup test bench audit-cuda quickstart $(runs) $(plans) $(checks) $(pushes) \
         $(benchmarks) $(plans_of_benchmarks)
 
 help:
@@ -45,7 +45,9 @@ test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
-	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests --ignore=tests/gpu \
+	    -n 2 --dist loadfile
+	.venv/bin/python -m pytest tests/gpu -rs
 
 # Short versions; wants an idle machine.
 bench: export BASH_ENV := $(CURDIR)/scripts/cpu_settings.sh
@@ -57,6 +59,10 @@ bench: setup
 	.venv/bin/python bench/generate.py --workers 1 2 --rounds 1 --json runs/bench/generate.json
 	.venv/bin/python bench/pairrm.py --json runs/bench/pairrm.json
 	.venv/bin/python bench/tables.py runs/bench docs/results.md
+
+# The CUDA stack on a machine without a GPU: 20 minutes, 11 GB. One part: make audit-cuda ARGS=kernels
+audit-cuda:
+	python3 bench/audit_cuda.py $(ARGS)
 
 quickstart: smollm2-selm
 

@@ -3,6 +3,7 @@
 # make setup VLLM=1     the same, and vLLM for the CPU (the CUDA stack has vLLM already)
 #
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
+#   VENV=folder         instead of .venv, a path inside this folder
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
 #
 # CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: 10 GB on disk.
@@ -11,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PYTHON="${PYTHON:-python3}"
-readonly VENV=.venv
+readonly VENV="${VENV:-.venv}"
 readonly BASE_STAMP="$VENV/.selm-base" VLLM_STAMP="$VENV/.selm-vllm"
 readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 

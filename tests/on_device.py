@@ -168,7 +168,7 @@ def trained(ranked: Project, folder: Path, config: str, *overrides: str) -> list
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     base = AutoModelForCausalLM.from_pretrained(project.recipe.model.name_or_path)
     moved = [
-        float((one.float() - other.float()).abs().max())
+        float((one.float() - other.float()).detach().abs().max())
         for one, other in zip(policy.parameters(), base.parameters(), strict=True)
     ]
     assert all(torch.isfinite(torch.tensor(moved))) and max(moved) > 1e-5, "nothing was learned"

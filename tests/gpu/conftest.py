@@ -29,11 +29,21 @@ def project(tiny_recipe: str, tmp_path: Path) -> Project:
     return Project(tiny_recipe, tmp_path / "runs")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ranked(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny recipe with preferences to train on; trainings take copies of it."""
-    made = Project(tiny_recipe, tmp_path_factory.mktemp("ranked") / "runs")
+    """The tiny recipe, in fp32, with preferences to train on; trainings take copies of it."""
+    return _ranked(Project(tiny_recipe, tmp_path_factory.mktemp("ranked") / "runs"))
+
+
+@pytest.fixture(scope="session")
+def ranked_16(tiny_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same in bf16, from the start: a change of the dtype makes everything stale."""
+    folder = tmp_path_factory.mktemp("ranked-16") / "runs"
+    return _ranked(Project(tiny_recipe, folder).with_overrides("model.dtype=bfloat16"))
+
+
+def _ranked(project: Project) -> Project:
     for script in ("generate", "rank"):
-        done = made.stage(script, 1)
+        done = project.stage(script, 1)
         assert done.returncode == 0, done.stderr
-    return made
+    return project

@@ -20,7 +20,7 @@ LOSS = 1e-3
 LOSS_16 = 5e-2
 
 TWO = "training.num_processes=2"
-QLORA = ("training.lora={r: 4, load_in_4bit: true}", "model.dtype=bfloat16")
+QLORA = "training.lora={r: 4, load_in_4bit: true}"
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +50,31 @@ def test_two_gpus_take_the_same_steps(
     assert trained(ranked, tmp_path / "runs", config, TWO) == pytest.approx(alone, abs=LOSS)
 
 
+@pytest.fixture(scope="module")
+def alone_16(ranked_16: Project, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    folder = tmp_path_factory.mktemp("alone-16") / "runs"
+    return trained(ranked_16, folder, "single", "training.forward=padded")
+
+
 @pytest.mark.gpus(2)
 @pytest.mark.parametrize("config", ["ddp", "zero3", "fsdp2"])
-def test_two_gpus_in_bf16(config: str, ranked: Project, alone: list[float], tmp_path: Path) -> None:
-    found = trained(ranked, tmp_path / "runs", config, TWO, "model.dtype=bfloat16")
-    assert found == pytest.approx(alone, abs=LOSS_16)
+def test_two_gpus_in_bf16(
+    config: str, ranked_16: Project, alone_16: list[float], tmp_path: Path
+) -> None:
+    found = trained(ranked_16, tmp_path / "runs", config, TWO)
+    assert found == pytest.approx(alone_16, abs=LOSS_16)
 
 
-def test_qlora_on_one_gpu(ranked: Project, tmp_path: Path) -> None:
-    found = trained(ranked, tmp_path / "runs", "single", *QLORA)
+def test_qlora_on_one_gpu(ranked_16: Project, tmp_path: Path) -> None:
+    found = trained(ranked_16, tmp_path / "runs", "single", QLORA)
     assert found[0] == pytest.approx(math.log(2), abs=LOSS_16)
     assert all(math.isfinite(loss) for loss in found)
 
 
 @pytest.mark.gpus(2)
-def test_qlora_on_two_gpus(ranked: Project, tmp_path: Path) -> None:
-    one = trained(ranked, tmp_path / "one", "single", *QLORA)
-    two = trained(ranked, tmp_path / "two", "ddp", *QLORA, TWO)
+def test_qlora_on_two_gpus(ranked_16: Project, tmp_path: Path) -> None:
+    one = trained(ranked_16, tmp_path / "one", "single", QLORA)
+    two = trained(ranked_16, tmp_path / "two", "ddp", QLORA, TWO)
     assert two == pytest.approx(one, abs=LOSS_16)
 
 
