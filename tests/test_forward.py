@@ -31,10 +31,11 @@ from selm.errors import UserError
 from selm.model.loading import check_attention
 from selm.recipe.schema import Model
 from selm.training import shared_prefix
+from selm.training.choice import FAMILIES, choose
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES
 from selm.training.flex import flex
-from selm.training.forward import FAMILIES, SELMCollator, choose, forward, pair_part
+from selm.training.forward import SELMCollator, forward, pair_part
 from selm.training.layout import Example, lay_out
 from selm.training.shared_prefix import by_blocks, prepare
 

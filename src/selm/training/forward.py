@@ -2,7 +2,7 @@
 
 A batch of B rows holds 2B + E sequences, E <= B: all chosen, all rejected, and the explored
 responses that are neither. They go through the model in one forward, on one of two paths: `padded`
-is TRL's computation; `shared` computes each prompt once and has no padding.
+is TRL's computation; `shared` computes each prompt once and has no padding. `choice.py` decides.
 """
 
 from collections.abc import Sequence
@@ -11,78 +11,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from selm.errors import UserError
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, TokenRow
-from selm.training.head import ScoringHead
 from selm.training.layout import lay_out
 
 Batch = dict[str, Any]
-
-# Model types whose shared path is tested against the padded one.
-FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
-
-# Whose modules are only layers: weights, norms, 4-bit weights, adapters, our head.
-_LAYERS = ("torch.nn.", "bitsandbytes.", "peft.", ScoringHead.__module__)
 
 # Metrics of TRL that cannot be computed from log-probs.
 METRICS_OF_LOGITS = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy")
 
 # The keys of a batch that TRL reads to compute the loss of the pair.
 PAIR_KEYS = ("input_ids", "attention_mask", "completion_mask")
-
-
-def choose(arguments: SELMConfig, model: PreTrainedModel) -> tuple[bool, str]:
-    """Whether to take the shared path, and why.
-
-    Raises:
-        UserError: the recipe asks for `shared`, but this model cannot take that path.
-    """
-    setting, max_length = arguments.forward, arguments.max_length
-    obstacle = _of_model(model) or _of_window(model, max_length)
-    if obstacle is None and arguments.use_weighting:
-        obstacle = "use_weighting needs more than log-probs"
-    if setting == "shared" and obstacle:
-        raise UserError(f"training.forward: shared does not work: {obstacle}; set it to padded")
-    if setting == "auto" and obstacle is None and model.device.type != "cpu":
-        obstacle = "not measured on a GPU yet"
-    if setting == "padded" or obstacle:
-        return False, obstacle or "as the recipe says"
-    return True, "each prompt once, no padding"
-
-
-def _of_model(model: PreTrainedModel) -> str | None:
-    """Why this model cannot take the shared path, for example because its code was not tested.
-
-    A class from another package may call itself llama and compute its own attention.
-    """
-    config = model.config.get_text_config()
-    foreign = next((type(m) for m in model.modules() if not _is_known(type(m).__module__)), None)
-    if foreign is not None:
-        return f"{foreign.__name__} is not a class of transformers ({foreign.__module__})"
-    if config.model_type not in FAMILIES:
-        return f"not tested with models of type {config.model_type}"
-    dropout = getattr(config, "attention_dropout", 0.0)
-    if dropout:
-        return (
-            f"attention_dropout of {dropout:g} needs its own mask for each response, as in padded"
-        )
-    return None
-
-
-def _is_known(module: str) -> bool:
-    """transformers.models, not transformers_modules, which is code from the Hub."""
-    return module.startswith(("transformers.models.", "transformers.activations", *_LAYERS))
-
-
-def _of_window(model: PreTrainedModel, max_length: int | None) -> str | None:
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if window is not None and (max_length is None or max_length > window):
-        return f"max_length {max_length} exceeds the sliding window of {window}"
-    return None
 
 
 @dataclass

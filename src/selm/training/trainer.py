@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import tqdm
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -26,6 +27,7 @@ from selm.model.finite import (
     require_finite_reference,
 )
 from selm.model.probe import make_chat
+from selm.training.choice import choose, decide
 from selm.training.config import SELMConfig
 from selm.training.examples import length, tokenize
 from selm.training.forward import (
@@ -34,7 +36,6 @@ from selm.training.forward import (
     Batch,
     SELMCollator,
     check_router,
-    choose,
     explored_logps,
     forward,
     pair_part,
@@ -42,6 +43,7 @@ from selm.training.forward import (
 from selm.training.objective import optimism_loss
 from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
+from selm.training.self_check import self_check
 from selm.training.shared_prefix import prepare
 
 SFT = "sft"  # the one loss of TRL that is a mean over tokens
@@ -74,9 +76,10 @@ class SELMTrainer(DPOTrainer):
     ) -> None:
         chat = make_chat(processing_class)
         self.reference_cache = reference_cache
-        self.shared, why = choose(args, model)
         self._loss_of_step = torch.zeros(())
         check_router(args, model.config)
+        train_dataset = self._prepare_dataset(train_dataset, processing_class, args, "train")
+        self.shared, why = self._choose(args, model, train_dataset, chat.tokenizer.pad_token_id)
         if self.shared:
             for each in (model, kwargs.get("ref_model")):
                 if each is not None:
@@ -93,6 +96,24 @@ class SELMTrainer(DPOTrainer):
         self.accelerator.print(f"forward: {path} ({why})")
         self.ref_model = None  # its log-probs are in the dataset now
         self._weights = tuple(self.loss_weights)
+
+    def _choose(
+        self, args: SELMConfig, model: PreTrainedModel, rows: Dataset, pad_token_id: int
+    ) -> tuple[bool, str]:
+        """Whether to take the shared path, which a self-check on this device may refuse, and why.
+
+        Raises:
+            UserError: the recipe asks for `shared`, and it cannot be taken.
+        """
+        shared, why = choose(args, model)
+        if not shared:
+            return shared, why
+        why_not, found = self_check(model, args, rows, pad_token_id)
+        if why_not is None:
+            return shared, f"{why}; self-check: {found}"
+        shared, why = decide(args.forward, f"the self-check of shared failed: {why_not}")
+        PartialState().print(f"WARNING: {why}; training takes the padded path, which is slower")
+        return shared, why
 
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: SELMConfig, dataset_name: str

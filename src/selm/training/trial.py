@@ -32,9 +32,10 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from selm.errors import UserError
 from selm.recipe.schema import Lora, Recipe
+from selm.training.choice import choose
 from selm.training.config import SELMConfig, training_arguments
 from selm.training.examples import ROLES, TokenRow
-from selm.training.forward import check_router, choose
+from selm.training.forward import check_router
 from selm.training.policy import lora_config
 from selm.training.refusals import in_one_line
 from selm.training.steps import optimizer_steps
