@@ -30,6 +30,7 @@ from selm.cost.quantities import (
 from selm.model.shape import Shape
 from selm.recipe.schema import Recipe
 from selm.training.batch import accelerate_setting, gradient_accumulation_steps, num_processes
+from selm.training.choice import Facts, decide, obstacle
 from selm.training.steps import optimizer_steps, saved_steps
 
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
@@ -103,10 +104,28 @@ def _trained(recipe: Recipe, shape: Shape) -> int:
     return shape.parameters if lora is None else shape.adapter_parameters(lora.r)
 
 
+def forward_of(recipe: Recipe) -> tuple[bool, str]:
+    """Whether the trainer will take the shared path, and why; its self-check may still refuse it.
+
+    Raises:
+        UserError: the recipe asks for `shared`, but its model cannot take that path.
+    """
+    shape, training = model_shape(recipe), recipe.training
+    trusted = shape.own_code and recipe.model.trust_remote_code
+    model = Facts(
+        family=shape.family,
+        window=shape.window,
+        dropout=shape.dropout,
+        foreign="its code is on the Hub" if trusted else None,
+    )
+    weighting = bool(training.trl_overrides().get("use_weighting", False))
+    device = "cpu" if recipe.estimate.device == "cpu" else "cuda"
+    return decide(training.forward, obstacle(model, training.max_length, weighting, device))
+
+
 def is_shared(recipe: Recipe) -> bool:
-    """Whether the forward computes each prompt once (`training/forward.py`); `auto`: on a CPU."""
-    forward = recipe.training.forward
-    return forward == "shared" or (forward == "auto" and recipe.estimate.device == "cpu")
+    """Whether the forward computes each prompt once."""
+    return forward_of(recipe)[0]
 
 
 def tokens_per_row(recipe: Recipe, explores: bool) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ from selm.recipe.places import is_local_path
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder with gated MLPs, as `config.json` has it."""
+    """A decoder with gated MLPs, as `config.json` has it.
+
+    The fields after `tied` are no sizes: they say how the model may be computed.
+    family: its `model_type`. own_code: whether the Hub has code for it, which transformers runs if
+        it is trusted.
+    """
 
     layers: int
     hidden: int
@@ -24,6 +29,10 @@ class Shape:
     head_dim: int
     vocab: int
     tied: bool = False
+    family: str = field(default="", compare=False)
+    window: int | None = field(default=None, compare=False)
+    dropout: float = field(default=0.0, compare=False)
+    own_code: bool = field(default=False, compare=False)
 
     @property
     def linears(self) -> list[tuple[int, int]]:
@@ -98,6 +107,10 @@ def _shape(config: dict[str, Any]) -> Shape | None:
             head_dim=config.get("head_dim") or hidden // heads,
             vocab=config["vocab_size"],
             tied=config.get("tie_word_embeddings", False),
+            family=config.get("model_type", ""),
+            window=config.get("sliding_window") if config.get("use_sliding_window", True) else None,
+            dropout=config.get("attention_dropout") or 0.0,
+            own_code="auto_map" in config,
         )
     except KeyError:
         return None

@@ -13,9 +13,11 @@ from selm.cost.estimate import (
     run_cost,
     stage_cost,
     unknown,
+    unknown_size,
 )
 from selm.cost.quantities import GB
 from selm.cost.remedies import remedies
+from selm.cost.training import forward_of
 from selm.data.counting import portion, train_rows
 from selm.recipe import extends
 from selm.recipe.schema import Recipe
@@ -118,7 +120,16 @@ def _batch_comment(recipe: Recipe) -> str:
     return (
         f"global batch {batch_arithmetic(recipe)}; "
         f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
+        f"{_forward(recipe)}"
     )
+
+
+def _forward(recipe: Recipe) -> str:
+    """`, forward shared`; nothing if the model is unknown, since it decides."""
+    if unknown_size(recipe) is not None:
+        return ""
+    shared, why = forward_of(recipe)
+    return ", forward shared" if shared else f", forward padded ({why})"
 
 
 def estimate(recipe: Recipe) -> str:

@@ -215,6 +215,7 @@ def _stand_in() -> LlamaForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        head_dim=16,  # the least that FlexAttention's kernel takes
         max_position_embeddings=64,
         bos_token_id=None,
         eos_token_id=1,
