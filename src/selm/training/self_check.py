@@ -15,8 +15,8 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
-from trl.trainer.utils import add_fused_lm_head
 
 from selm.escape import one_line
 from selm.training.config import SELMConfig
@@ -49,7 +49,6 @@ def self_check(
     start = time.perf_counter()
     model = small_model(policy, arguments.device)
     chosen, autocast = pick(rows), autocast_of(arguments)
-    add_fused_lm_head(model)  # as TRL's trainer does
     padded = outcome(model, batch_of(chosen, pad_token_id, False, arguments.device), autocast)
     why_not, said = None, ""
     try:
@@ -106,13 +105,29 @@ def autocast_of(arguments: SELMConfig) -> torch.dtype | None:
 def outcome(model: PreTrainedModel, batch: Batch, autocast: torch.dtype | None) -> Outcome:
     """One forward, and a backward through the head and the last layer."""
     device, dtype = model.device.type, autocast or torch.bfloat16
+    responses = batch["completion_mask"][:, 1:] == 1
     with torch.autocast(device, dtype, enabled=autocast is not None):
-        found = forward(model, batch).log_probs
-    log_probs = found[batch["completion_mask"][:, 1:] == 1].float()
+        if "layout" in batch:
+            log_probs = forward(model, batch).log_probs[responses]
+        else:
+            log_probs = _padded_log_probs(model, batch, responses)
     weights = torch.linspace(-1, 1, len(log_probs), device=log_probs.device)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad((log_probs * weights).mean(), trained)
     return log_probs.detach(), torch.cat([each.float().flatten() for each in gradients])
+
+
+def _padded_log_probs(
+    model: PreTrainedModel, batch: Batch, responses: torch.Tensor
+) -> torch.Tensor:
+    """Those of the response tokens, (N,), as transformers computes sequences with padding.
+
+    TRL's fused head would want weights that ZeRO-3 has sharded.
+    """
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+    logits = model.get_output_embeddings()(hidden[:, :-1][responses]).float()
+    return -cross_entropy(logits, ids[:, 1:][responses], reduction="none")
 
 
 def small_model(policy: PreTrainedModel, device: torch.device) -> PreTrainedModel:
