@@ -358,11 +358,12 @@ def test_global_batch_is_kept_on_any_number_of_processes(world_size: int) -> Non
 
 
 def test_batch_that_does_not_divide_lists_the_sizes_that_do() -> None:
-    message = refusal("training.per_device_train_batch_size=5")
+    by_rows = "training.tokens_per_micro_batch=null"
+    message = refusal(by_rows, "training.per_device_train_batch_size=5")
     assert "256 is not 8 processes x 5 rows" in message
     assert message.endswith("valid training.per_device_train_batch_size: 1, 2, 4, 8, 16, 32")
     for size in (1, 2, 4, 8, 16, 32):
-        load(f"training.per_device_train_batch_size={size}")
+        load(by_rows, f"training.per_device_train_batch_size={size}")
 
 
 def test_tokens_of_a_micro_batch_replace_its_rows(tmp_path: Path) -> None:
