@@ -85,8 +85,9 @@ def mask_of(examples: Sequence[Example], device: torch.device) -> tuple[Callable
 def tiles_of(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """The tiles of TILE x TILE positions that the kernel masks, and those it takes without a mask.
 
-    The positions of one block that lie in one row of tiles are a run. The last of them sees all
-    that any of them sees, the first only what all of them see; this decides a tile.
+    The positions of one block that lie in one row of tiles are a run. All of a run see what its
+    first position sees; the others see only more of the tile in which the run lies. So the first
+    decides which tiles are visible and which are wholly so.
 
     Returns:
         Two (N, N), N tiles in the row: in part visible, and wholly visible. All others are skipped.
@@ -94,16 +95,14 @@ def tiles_of(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     runs = torch.tensor(list(_runs(examples)))
     length = int(runs[-1, 1])
     count = -(-length // TILE)
-    row_of_tiles = runs[:, 0] // TILE
-    first, last = (_visible_keys(runs, at, count) for at in (runs[:, 0], runs[:, 1] - 1))
-    touched = torch.zeros(count, count, dtype=torch.long)
-    touched.index_add_(0, row_of_tiles, (last > 0).long())
-    not_whole = torch.zeros(count, count, dtype=torch.long)
-    not_whole.index_add_(0, row_of_tiles, (first < TILE).long())
-    whole = not_whole == 0
+    visible = _visible_keys(runs, count)
+    some, missing = (torch.zeros(count, count, dtype=torch.long) for _ in range(2))
+    some.index_add_(0, runs[:, 0] // TILE, (visible > 0).long())
+    missing.index_add_(0, runs[:, 0] // TILE, (visible < TILE).long())
+    whole = missing == 0
     if length % TILE:
         whole[-1] = False  # it also holds positions behind the row's end
-    return (touched > 0) & ~whole, whole
+    return (some > 0) & ~whole, whole
 
 
 def _runs(examples: Sequence[Example]) -> Iterator[tuple[int, int, int, int, int]]:
@@ -122,20 +121,17 @@ def _runs(examples: Sequence[Example]) -> Iterator[tuple[int, int, int, int, int
                 at = stop
 
 
-def _visible_keys(runs: torch.Tensor, at: torch.Tensor, count: int) -> torch.Tensor:
-    """How many positions of each tile the position `at` of each run sees.
+def _visible_keys(runs: torch.Tensor, count: int) -> torch.Tensor:
+    """How many positions of each tile the first position of each run sees; (R, count).
 
     Args:
-        runs: (R, 5), of `_runs`; at: (R,).
-
-    Returns:
-        (R, count).
+        runs: (R, 5), of `_runs`.
     """
+    at, _, block, *prompt = runs.unbind(1)
     tiles = torch.arange(count) * TILE
-    own, prompt = (runs[:, 2], at + 1), (runs[:, 3], runs[:, 4])
     return sum(
         (torch.minimum(end[:, None], tiles + TILE) - torch.maximum(start[:, None], tiles)).clamp(0)
-        for start, end in (own, prompt)
+        for start, end in ((block, at + 1), prompt)
     )
 
 
