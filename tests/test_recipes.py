@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from selm.cost.devices import device_of
-from selm.cost.estimate import fits, stage_cost
+from selm.cost.estimate import fits, run_cost, stage_cost
 from selm.cost.training import fullest_batch
 from selm.data.counting import portion
 from selm.recipe.loading import as_yaml, load_recipe
@@ -399,6 +399,19 @@ def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     assert all(line.startswith("#") for line in header.splitlines())
     assert re.search(r"make (quickstart|\w+-(selm|dpo|random))\b", header)
     assert "README.md" in header
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if "135m" not in path])
+def test_header_has_the_plans_estimate(path: str) -> None:
+    header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
+    recipe = load_recipe(path)
+    cost = run_cost(recipe, stages(recipe))
+    (hours,) = re.findall(r"About ([\d.]+) hours", header)
+    (disk_gb,) = re.findall(r"(\d+) GB of disk", header)
+    assert float(hours) == pytest.approx(cost.seconds / 3600, abs=0.051)
+    assert int(disk_gb) == round((cost.disk_bytes + cost.scratch_bytes) / 1e9)
+    for memory_gb in re.findall(r"training takes (\d+) GB", header):
+        assert int(memory_gb) == round(cost.memory.total / 1e9)
 
 
 @pytest.mark.parametrize("model", [*PAPER, "qwen3-1.7b", "smollm2-135m-instruct"])

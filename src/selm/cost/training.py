@@ -170,12 +170,11 @@ def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
     """Peak of one training process; see the top of this file."""
     trained, how = _trained(recipe, shape), _distributed(recipe)
     shards = num_processes(recipe) if how in ("FSDP", "DEEPSPEED") else 1
-    gathers = how == "DEEPSPEED" or shards > 1
     autocasts = recipe.model.dtype != "float32"
     weights = (4 * trained + _frozen_bytes(recipe, shape)) / shards
     if how == "DEEPSPEED":  # the model's own weights beside the fp32 ones that it steps
         weights += (2 if autocasts else 4) * trained / shards
-    if gathers:
+    if _gathers(recipe):
         weights += 2 * min(shape.parameters, MOST_GATHERED)
     elif autocasts and recipe.training.lora is None:
         weights += 2 * shape.multiplied
@@ -183,7 +182,7 @@ def memory(recipe: Recipe, shape: Shape, explores: bool) -> Memory:
         weights=weights,
         gradients=(8 if how == "MULTI_GPU" else 4) * trained / shards,
         optimizer=8 * trained / shards,
-        activations=_activations(recipe, shape, explores, 2 if gathers and autocasts else 4),
+        activations=_activations(recipe, shape, fullest_batch(recipe, explores)),
     )
 
 
@@ -199,18 +198,22 @@ def _frozen_bytes(recipe: Recipe, shape: Shape) -> float:
     return 0.52 * in_layers + each * (shape.parameters - in_layers)
 
 
-def _activations(recipe: Recipe, shape: Shape, explores: bool, hidden_bytes: int) -> float:
+def _activations(recipe: Recipe, shape: Shape, tokens: float) -> float:
     """Kept for the backward of one micro-batch: its layers, or what goes between them, and logits.
 
-    hidden_bytes: bytes of each number that is passed from layer to layer.
+    Beside them the backward of one MLP has three gradients at one time: of the two tensors that
+    are multiplied there, and of what is passed from layer to layer.
     """
-    tokens, layer = fullest_batch(recipe, explores), layer_bytes(recipe, shape)
+    layer, each = layer_bytes(recipe, shape), 4 if recipe.model.dtype == "float32" else 2
+    between = (2 if _computes_in_bf16(recipe) else 4) * shape.hidden
+    gradients = between + 2 * each * shape.intermediate
     logits = min(tokens, HEAD_CHUNK_TOKENS) * shape.vocab * LOGIT_BYTES
     if is_shared(recipe):
         logits += shared_bytes(recipe, shape, tokens)
-    if not _checkpoints(recipe):
-        return tokens * shape.layers * layer + logits
-    return tokens * (shape.layers * hidden_bytes * shape.hidden + layer) + logits
+    kept = shape.layers * layer
+    if _checkpoints(recipe):
+        kept = shape.layers * between + layer
+    return tokens * (kept + gradients) + logits
 
 
 def shared_bytes(recipe: Recipe, shape: Shape, tokens: float) -> float:
@@ -226,13 +229,45 @@ def shared_bytes(recipe: Recipe, shape: Shape, tokens: float) -> float:
 
 
 def layer_bytes(recipe: Recipe, shape: Shape) -> float:
-    """Bytes per token that one layer keeps for its backward; a test counts PyTorch's.
+    """Bytes per token that one layer keeps for its backward; tests count PyTorch's.
 
-    Under bf16: the two norms keep inputs and results in fp32 (16 per hidden unit), the five
-    matrices behind them a bf16 copy each (10); attention its queries, keys, values and result,
-    some of them twice; the MLP four tensors. In fp32 the copies are the norms' results.
+    Of each of the two norms: its input and the normalised input, in fp32 (8 per hidden unit), or
+    where the weights are in 16 bits the second of them in 16 bits (6). Behind the norms the result:
+    2 of each, where both weights and result have 16 bits (together 16); under autocast over fp32
+    weights a 16-bit copy for each of five matrices (26); in fp32 one for all (24).
+    The MLP keeps four tensors: two results, the activation, and the product.
     """
-    hidden, queries = shape.hidden, shape.heads * shape.head_dim
+    hidden, inner = shape.hidden, shape.intermediate
     if recipe.model.dtype == "float32":
-        return 24 * hidden + 26 * queries + 16 * shape.intermediate
-    return 26 * hidden + 11 * queries + 8 * shape.intermediate
+        return 24 * hidden + 16 * inner + _attention_bytes(recipe, shape)
+    of_norms = 16 if _computes_in_bf16(recipe) else 26
+    return of_norms * hidden + 8 * inner + _attention_bytes(recipe, shape)
+
+
+def _attention_bytes(recipe: Recipe, shape: Shape) -> float:
+    """The part of `layer_bytes` that depends on the kernel.
+
+    On a GPU FlexAttention keeps queries, keys, values and result; under autocast the result goes
+    through fp32, and its bf16 copy is kept too. The padded path repeats keys and values for each
+    head of the queries. On a CPU attention is computed in fp32.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    in_fp32 = recipe.model.dtype == "float32"
+    each = 4 if in_fp32 else 2
+    if recipe.estimate.device == "cpu":
+        return (26 if in_fp32 else 11) * queries
+    if not is_shared(recipe):
+        return each * 4 * queries
+    copy = 0 if in_fp32 or _computes_in_bf16(recipe) else 2 * queries
+    return each * (2 * queries + 2 * keys) + copy
+
+
+def _computes_in_bf16(recipe: Recipe) -> bool:
+    """Whether the weights that a layer computes with are in 16 bits: ZeRO-3 and FSDP2 gather so."""
+    return _gathers(recipe) and recipe.model.dtype != "float32"
+
+
+def _gathers(recipe: Recipe) -> bool:
+    """Whether weights are sharded over processes, and gathered to compute with."""
+    how = _distributed(recipe)
+    return how == "DEEPSPEED" or (how == "FSDP" and num_processes(recipe) > 1)
