@@ -1,13 +1,15 @@
 """A resumed stage keeps finished rows, whatever shards and workers it had before."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
 
 from selm.run.shards import ON_CPU, ON_GPU, num_shards, run_shards
-from selm.run.workers import Load, Work, Workers
+from selm.run.workers import Load, Work
 
 
 class Number(TypedDict):
@@ -60,6 +62,16 @@ def test_no_row_is_asked_for_twice(tmp_path: Path, sizes: tuple) -> None:
     assert kept[0] in spans(shards)
 
 
+# In a process of its own: Ray reads its settings when it is imported, which vLLM does, too.
+TWO_GO_ON = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from test_shards_resumed import *\n"
+    "from selm.run.workers import Workers\n"
+    "more, shards = map(Path, sys.argv[2:])\n"
+    "found = run_shards(ROWS, worker(more), Number, shards, 'auto', 'test', Workers(2))\n"
+    "assert found == EXPECTED"
+)
+
+
 @pytest.mark.slow
 def test_two_workers_go_on_where_one_was(tmp_path: Path) -> None:
     """The one has left a gap in the middle, and one of its shards is damaged."""
@@ -69,8 +81,14 @@ def test_two_workers_go_on_where_one_was(tmp_path: Path) -> None:
     (shards / "shard-00000025-00000050.parquet").unlink()
     damaged = shards / "shard-00000075-00000100.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    found = run_shards(ROWS, worker(more), Number, shards, "auto", "test", Workers(2))
-    assert found == EXPECTED
+    arguments = [Path(__file__).parent, more, shards]
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_GO_ON, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     assert sorted(asked(more)) == [*range(25, 50), *range(75, 200)]
     there = spans(shards)
     assert {(0, 25), (50, 75)} <= set(there)
