@@ -349,7 +349,10 @@ def test_a_micro_batch_of_a_paper_recipe_never_takes_more_than_its_budget(
     assert fullest_batch(recipe, explores=True) == recipe.training.tokens_per_micro_batch
     assert stage_cost(recipe, "checkpoint", last).memory.total < 72e9
     padded = load_recipe(f"recipes/{model}/{kind}.yaml", ["training.forward=padded"])
-    assert fits(padded, "checkpoint", last), "where the self-check may lead"
+    memory = stage_cost(padded, "checkpoint", last).memory
+    assert memory.total < 72e9, "where the self-check may lead"
+    on_four = load_recipe(f"recipes/{model}/{kind}.yaml", ["training.num_processes=4"])
+    assert fits(on_four, "checkpoint", last), "as its README says"
 
 
 def test_the_plan_of_zephyr_takes_the_hours_and_memory_that_the_docs_say() -> None:
