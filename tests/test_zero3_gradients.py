@@ -46,6 +46,7 @@ def test_a_step_has_the_exact_sum_of_its_gradients(tmp_path: Path) -> None:
     by_accelerate(tmp_path / "found.pt")
     found = torch.load(tmp_path / "found.pt")
     ours, plain, exact = found["ours"], found["plain"], found["exact"]
+    assert found["trainer"] == {"sum": torch.float32, "reduce": torch.float32}
     assert (ours["sum"], ours["reduce"]) == (torch.float32, torch.float32)
     assert (plain["sum"], plain["reduce"]) == (torch.bfloat16, torch.bfloat16)
     assert error(ours["gradients"], exact["bfloat16"]) < 1e-6

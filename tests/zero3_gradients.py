@@ -14,6 +14,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from datasets import Dataset
 from deepspeed.utils import safe_get_full_grad
 from torch import distributed
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -22,6 +23,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from selm.training.config import SELMConfig
 from selm.training.forward import SELMCollator, forward
 from selm.training.shared_prefix import prepare
+from selm.training.trainer import SELMTrainer
+from selm.training.trial import _tokenizer
 
 MICRO_BATCHES = 32
 SHAPE = LlamaConfig(
@@ -35,6 +38,7 @@ SHAPE = LlamaConfig(
     initializer_range=0.1,
     pad_token_id=0,
 )
+PAIR = {"prompt_ids": [5, 6], "chosen_ids": [7, 8], "rejected_ids": [9], "explored_role": 0}
 OURS = ("data_types", "communication_data_type")
 
 
@@ -44,13 +48,17 @@ def main(out: Path) -> None:
         output_dir=str(out.parent / "steps"),
         bf16=True,
         use_cpu=True,
-        gradient_accumulation_steps=MICRO_BATCHES,
+        max_steps=1,
+        report_to="none",
+        save_strategy="no",
+        gradient_accumulation_steps=4,
+        per_device_train_batch_size=1,
     )
+    found = {"trainer": of_the_trainer(arguments)}
     ours = copy.deepcopy(arguments.deepspeed_plugin.deepspeed_config)
     unset_hf_deepspeed_config()  # or the models were made sharded
     plain = {key: value for key, value in ours.items() if key not in OURS}
-    deepspeed.init_distributed("gloo")
-    found = {name: sums(config) for name, config in (("ours", ours), ("plain", plain))}
+    found |= {name: sums(config) for name, config in (("ours", ours), ("plain", plain))}
     found["exact"] = exact()
     if distributed.get_rank() == 0:
         torch.save(found, out)
@@ -98,9 +106,26 @@ def sums(config: dict[str, Any]) -> dict[str, Any]:
         if number < MICRO_BATCHES - 1:
             engine.step()
     gradients = {name: safe_get_full_grad(p).float() for name, p in policy.named_parameters()}
-    dtypes = {"sum": engine.get_data_types()[1], "reduce": engine.communication_data_type}
+    of_sums = dtypes(engine)
     engine.destroy()
-    return {"gradients": gradients, **dtypes}
+    return {"gradients": gradients, **of_sums}
+
+
+def dtypes(engine: Any) -> dict[str, torch.dtype]:
+    """Of the sum over micro-batches and of the one over processes."""
+    return {"sum": engine.get_data_types()[1], "reduce": engine.communication_data_type}
+
+
+def of_the_trainer(arguments: SELMConfig) -> dict[str, torch.dtype]:
+    """After a step of `SELMTrainer`, which hands DeepSpeed's config through three libraries."""
+    trainer = SELMTrainer(
+        model=LlamaForCausalLM(SHAPE).bfloat16(),
+        args=arguments,
+        train_dataset=Dataset.from_list([PAIR | {"explored_ids": []}] * 8),
+        processing_class=_tokenizer(),
+    )
+    trainer.train()
+    return dtypes(trainer.model_wrapped)
 
 
 def exact() -> dict[str, dict[str, torch.Tensor]]:
