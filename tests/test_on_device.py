@@ -17,6 +17,10 @@ from on_device import (
 )
 from transformers import AutoModelForCausalLM
 
+from selm.data.portions import training_portion
+from selm.generation.kinds import load_engine
+from selm.recipe.loading import load_recipe
+
 DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -60,9 +64,20 @@ def test_a_token_that_is_not_the_best_is_seen(tiny_model: str) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
 )
-def test_vllm_and_an_actor_on_a_cpu(tiny_recipe: str, tiny_model: str, tmp_path: Path) -> None:
+def test_tokens_of_vllm_on_a_cpu(tiny_recipe: str, tiny_model: str) -> None:
     words = [tiny_recipe, "generation.engine=vllm", "data.limit=8"]
     prompts, ids, texts = in_own_process(greedy, words)
     policy = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     assert max(behind_the_best(policy, prompts, ids)) < 1e-3
+    assert len(set(texts)) > 1
+
+
+@pytest.mark.slow
+def test_an_actor_on_a_cpu(tiny_recipe: str, tmp_path: Path) -> None:
+    words = [tiny_recipe, "data.limit=8"]
+    recipe = load_recipe(words[0], words[1:])
+    engine = load_engine(recipe.model.name_or_path, recipe.model, recipe.generation)
+    rows, _ = training_portion(recipe, 1)
+    prompts = [engine.chat.prompt_ids(row["prompt"]) for row in rows]
+    texts = [response.text for response in engine.generate(prompts, [0] * len(prompts))]
     assert in_own_process(by_an_actor, words, tmp_path) == texts
