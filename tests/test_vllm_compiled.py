@@ -1,18 +1,12 @@
 """What vLLM compiles is shared by the policies of a run; asked of vLLM's own configuration."""
 
-import importlib.util
 import pickle
 import shutil
 from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
-    ),
-]
+pytestmark = pytest.mark.vllm
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The scripts with other rankers than chance: killed judges, models, functions that fail."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -315,9 +314,6 @@ def check_benchmarks(project, url: str, data: Path, real: bool) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
-)
 def test_a_real_vllm_server_judges(project_copy, tiny_model: str, tmp_path: Path) -> None:
     """The evaluation stage, judged by SmolLM2 if it is here, else by the tiny model.
 

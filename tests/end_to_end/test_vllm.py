@@ -1,6 +1,5 @@
 """The generate stage with the real vLLM engine, on a CPU after `make setup VLLM=1`."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -17,9 +16,6 @@ from selm.run import artifacts
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None, reason="needs vLLM: make setup VLLM=1"
-    ),
 ]
 
 
