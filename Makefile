@@ -60,7 +60,7 @@ bench: setup
 	.venv/bin/python bench/pairrm.py --json runs/bench/pairrm.json
 	.venv/bin/python bench/tables.py runs/bench docs/results.md
 
-# The CUDA stack on a machine without a GPU: 20 minutes, 11 GB. One part: make audit-cuda ARGS=kernels
+# The CUDA stack on a machine without a GPU: 11 minutes, 11 GB. One part: make audit-cuda ARGS=kernels
 audit-cuda:
 	python3 bench/audit_cuda.py $(ARGS)
 

@@ -2,7 +2,7 @@
 
     python bench/audit_cuda.py [--folder runs/audit-cuda] [PART ...]
 
-Parts, in this order; without a name all of them, about 20 minutes on two idle cores, 11 GB:
+Parts, in this order; without a name all of them, about 11 minutes on two idle cores, 11 GB:
 
     setup        an environment from requirements/cuda.lock, by scripts/setup.sh
     pip          `pip check`, less what docs/dependencies.md lists
