@@ -1,6 +1,7 @@
 """A benchmark is one description: with that alone the plan, the stages and the checks know it."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import answer as answer_script
 import benchmark as benchmark_script
 
+from selm.cost.benchmarks import cost, start_seconds
 from selm.data.parquet import read_rows
 from selm.errors import UserError
 from selm.evaluation.kinds import BENCHMARKS
@@ -89,6 +91,19 @@ def test_the_plan_has_a_command_for_each_policy(tiny_recipe: str, tmp_path: Path
     tokens = 2 * (9 + run.recipe.generation.max_tokens)
     said = f"# counting: 2 questions, {tokens} tokens; "
     assert sum(line.startswith(said) for line in lines) == 1
+
+
+def test_benchmarks_of_one_process_load_the_policy_once() -> None:
+    path = "recipes/zephyr-7b-sft/selm.yaml"
+    tasks = ["arc_challenge", "openbookqa"]
+    recipe = load_recipe(
+        path, [f"benchmarks.names=[{','.join(tasks)}]", "benchmarks.iterations=[0]"]
+    )
+    alone = sum(cost(recipe, name).seconds for name in tasks)
+    (minutes,) = re.findall(
+        r"# estimate: (\d+) min,", benchmark_plan.script(Run(recipe, path))
+    )
+    assert int(minutes) == round((alone - start_seconds(recipe)) / 60)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ def cost(recipe: Recipe, name: str) -> Cost:
     return Cost(load.questions, asked.tokens, asked.memory, seconds=asked.seconds + judged.seconds)
 
 
+def start_seconds(recipe: Recipe) -> float:
+    """To start and to load the policy, which benchmarks in one process do once."""
+    read_seconds = 2 * model_shape(recipe).parameters / DISK_BYTES_PER_SECOND
+    return device_of(recipe).start_seconds + read_seconds
+
+
 def _writing_cost(recipe: Recipe, load: Workload) -> Cost:
     lengths = {
         "prompt_tokens": round(load.text_tokens),
@@ -50,7 +56,7 @@ def _writing_cost(recipe: Recipe, load: Workload) -> Cost:
 def _reading_cost(recipe: Recipe, load: Workload) -> Cost:
     device, shape, tokens = device_of(recipe), model_shape(recipe), load.texts * load.text_tokens
     workers = 1 if recipe.estimate.device == "cpu" else num_processes(recipe)
-    start = device.start_seconds + 2 * shape.parameters / DISK_BYTES_PER_SECOND
     seconds = device.seconds(tokens * 2 * shape.multiplied) / workers
+    seconds += start_seconds(recipe) if load.texts else 0
     memory = device.memory(weights=2 * shape.parameters)
-    return Cost(load.questions, tokens, memory, seconds=(start if load.texts else 0) + seconds)
+    return Cost(load.questions, tokens, memory, seconds=seconds)

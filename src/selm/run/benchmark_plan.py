@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selm.cost.benchmarks import cost, workload
+from selm.cost.benchmarks import cost, start_seconds, workload
 from selm.cost.devices import device_of
 from selm.cost.estimate import unknown_size
 from selm.errors import UserError
@@ -92,12 +92,15 @@ def _estimate(recipe: Recipe) -> str:
     policies = len(benchmarked_iterations(recipe))
     loads = [workload(recipe, name) for name in recipe.benchmarks.names]
     takes = [cost(recipe, name) for name in recipe.benchmarks.names]
+    # By itself each loads the policy; those of a group load it once.
+    once = sum(len(group) - 1 for group in groups(recipe.benchmarks.names)) * start_seconds(recipe)
+    seconds = policies * (sum(each.seconds for each in takes) - once)
     requests = policies * sum(load.requests for load in loads)
     asked = policies * sum(load.requests * load.request_tokens for load in loads)
     judged = f", without {requests:,} requests to the judge ({count_text(asked)} tokens)"
     hardware = device_of(recipe)
     return (
-        f"estimate: {time_text(policies * sum(each.seconds for each in takes))}, "
+        f"estimate: {time_text(seconds)}, "
         f"{count_text(policies * sum(each.tokens for each in takes))} tokens"
         f"{judged if requests else ''}; on {devices(recipe)} of {hardware.tflops:.3g} TFLOPS at "
         f"{hardware.mfu:.0%}, with responses of {recipe.estimate.response_tokens} tokens "
