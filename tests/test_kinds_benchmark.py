@@ -100,9 +100,7 @@ def test_benchmarks_of_one_process_load_the_policy_once() -> None:
         path, [f"benchmarks.names=[{','.join(tasks)}]", "benchmarks.iterations=[0]"]
     )
     alone = sum(cost(recipe, name).seconds for name in tasks)
-    (minutes,) = re.findall(
-        r"# estimate: (\d+) min,", benchmark_plan.script(Run(recipe, path))
-    )
+    (minutes,) = re.findall(r"# estimate: (\d+) min,", benchmark_plan.script(Run(recipe, path)))
     assert int(minutes) == round((alone - start_seconds(recipe)) / 60)
 
 
