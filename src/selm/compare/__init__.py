@@ -1,0 +1,1 @@
+"""Compares finished runs: settings and their seeds, with intervals that include both."""
