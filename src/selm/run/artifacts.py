@@ -97,7 +97,10 @@ class Look:
         return inputs(self.recipe, stage, t) + [e for e in done if self.state(*e).current]
 
     def _on_disk(self, stage: str, t: int | None) -> State:
-        root = folder(self.recipe, stage, t)
+        return self.state_of(folder(self.recipe, stage, t), stage, t)
+
+    def state_of(self, root: Path, stage: str, t: int | None) -> State:
+        """Whether this folder, of this run or of another, holds what the recipe asks for."""
         if not (root / manifest.NAME).is_file():
             return State(False, "missing")
         try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from contextlib import suppress
 from functools import lru_cache
@@ -35,12 +36,18 @@ class Hashes:
         settled = time.time() - max(about.st_mtime, about.st_ctime) > _SETTLED_SECONDS
         if about.st_size < _WORTH_REMEMBERING or not settled:
             return sha256(file)
-        of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-        key = "-".join(map(str, of))
+        key = _key(about)
         if key not in self._known:
             self._known[key] = sha256(file)
             self._save()
         return self._known[key]
+
+    def remember(self, file: Path, digest: str) -> None:
+        """Keep the hash of a file whose time stamps have changed, but not its content."""
+        about = file.stat()
+        if about.st_size >= _WORTH_REMEMBERING:
+            self._known[_key(about)] = digest
+            self._save()
 
     def _read(self) -> dict[str, str]:
         try:
@@ -56,6 +63,11 @@ class Hashes:
         newest = dict(list(self._known.items())[-_MOST_ENTRIES:])
         with suppress(OSError):
             write_text(self._path, json.dumps(newest, indent=0) + "\n")
+
+
+def _key(about: os.stat_result) -> str:
+    of = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    return "-".join(map(str, of))
 
 
 @lru_cache
