@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pairrm_weights as small
 import pytest
-import yaml
 from damages import DAMAGES
+from written_runs import REWARD, runs_in, write, write_all
 
 from selm.errors import UserError
-from selm.recipe.loading import load_recipe
 from selm.run import artifacts, fingerprint, hashes, lineage, manifest, plan
 from selm.run.artifacts import folder, partial_folder, require_inputs, state
 from selm.run.hashes import sha256
@@ -23,36 +22,10 @@ from selm.run.plan import Run
 from selm.run.stages import name, stages
 from selm.run.writing import writing
 
-REWARD = "def reward(prompt, candidates):\n    return [len(text) for text in candidates]\n"
-
 
 @pytest.fixture
 def run_with(tiny_recipe: str, tiny_data: str, tmp_path: Path):
-    """Overrides in, a run in a folder of its own out: offline DPO, then SELM, own reward."""
-    shutil.copytree(tiny_data, tmp_path / "data")
-    (tmp_path / "reward.py").write_text(REWARD, encoding="utf-8")
-    tree = yaml.safe_load(Path(tiny_recipe).read_text(encoding="utf-8"))
-    tree["data"]["name_or_path"] = str(tmp_path / "data")
-    tree["ranking"] |= {"ranker": "function", "name_or_path": f"{tmp_path}/reward.py:reward"}
-    tree["output_dir"] = str(tmp_path / "runs")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-
-    def make(*overrides: str) -> Run:
-        return Run(load_recipe(path, overrides), str(path), overrides)
-
-    return make
-
-
-def write(run: Run, kind: str, t: int | None, text: str = "content") -> None:
-    with writing(run, kind, t) as record:
-        (record.folder / "file.txt").write_text(text, encoding="utf-8")
-        record.rows, record.dropped = 3, {"tie": 1}
-
-
-def write_all(run: Run) -> None:
-    for kind, t in stages(run.recipe):
-        write(run, kind, t)
+    return runs_in(tmp_path, tiny_recipe, tiny_data)
 
 
 def stale(run: Run) -> set[str]:
