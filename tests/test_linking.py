@@ -28,10 +28,9 @@ def same(one: Run, other: Run) -> set[str]:
     return {name(*entry) for entry, (a, b) in keys.items() if a == b}
 
 
-BEFORE_TRAINING = {"iter-0/answers", "iter-0/evaluation", "iter-1/responses", "iter-1/preferences"}
-DPO_FIRST = (
-    "iterations=[{objective: dpo, learning_rate: 1e-3}, {objective: selm, learning_rate: 1e-3}]"
-)
+# In the order of the plan.
+BEFORE_TRAINING = ["iter-0/answers", "iter-0/evaluation", "iter-1/responses", "iter-1/preferences"]
+DPO_FIRST = "iterations.0.objective=dpo"
 AFTER_DPO = {
     *("iter-0/answers", "iter-0/evaluation", "iter-1/checkpoint", "iter-1/answers"),
     *("iter-1/evaluation", "iter-2/responses", "iter-2/preferences"),
