@@ -71,6 +71,9 @@ TABLE = {
     "training.global_batch_size=8": AFTER_CHECKPOINT_1,
     "training.warmup_steps=0.1": AFTER_CHECKPOINT_1,
     "training.reference=initial": AFTER_CHECKPOINT_1,
+    "training.optimism=selm": set(),
+    "training.optimism=geb": AFTER_CHECKPOINT_1,
+    "training.optimism=none": AFTER_CHECKPOINT_1,
     "training.lora={target_modules: [q_proj, v_proj]}": AFTER_CHECKPOINT_1,
     "training.per_device_train_batch_size=1": set(),
     "training.tokens_per_micro_batch=100": set(),
@@ -141,6 +144,52 @@ def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:
     write_all(run_with())
     assert {change: stale(run_with(change)) for change in TABLE} == TABLE
     assert stale(run_with()) == set()
+
+
+@pytest.mark.parametrize("objective", ["dpo", "online_dpo"])
+@pytest.mark.parametrize("override", ["alpha=0.5", "optimism=geb", "optimism=vpo", "optimism=none"])
+def test_no_optimism_setting_decides_an_iteration_without_optimism(
+    run_with, objective: str, override: str
+) -> None:
+    plain = [f"iterations.{i}.objective={objective}" for i in range(2)]
+    write_all(run_with(*plain))
+    assert stale(run_with(*plain, f"training.{override}")) == set()
+
+
+def test_no_term_is_a_term_of_no_weight(run_with) -> None:
+    write_all(run_with("training.alpha=0"))
+    for term in ("none", "xpo", "geb", "vpo"):
+        assert stale(run_with("training.alpha=0", f"training.optimism={term}")) == set()
+    assert stale(run_with("training.optimism=none")) == set()
+
+
+XPO = ("training.optimism=xpo", "training.reference=initial")
+
+
+def test_the_initial_policy_explores_after_the_first_iteration(run_with) -> None:
+    """Its responses depend on the base model and on no checkpoint, nor on the number of samples."""
+    write_all(run_with())
+    assert stale(run_with(*XPO)) == AFTER_CHECKPOINT_1 | {"iter-2/initial_responses"}
+    write_all(run_with(*XPO))
+    assert stale(run_with(*XPO)) == set()
+    inputs = artifacts.read_manifest(run_with(*XPO).recipe, "preferences", 2)["inputs"]
+    assert list(inputs) == ["iter-2/responses", "iter-2/initial_responses"]
+    initial = "iter-2/initial_responses"
+    assert initial in stale(run_with(*XPO, "generation.max_tokens=9"))
+    assert initial in stale(run_with(*XPO, "data.limit=10"))
+    more = run_with(*XPO, "generation.num_samples=2", "generation.temperature=0.5")
+    same = run_with(*XPO, "generation.temperature=0.5")
+    assert recipe_part(more.recipe, "initial_responses", 2) == (
+        recipe_part(same.recipe, "initial_responses", 2)
+    )
+    assert initial not in stale(run_with(*XPO, "training.alpha=0.5"))
+
+
+def test_the_command_of_the_initial_responses_names_the_policy(run_with) -> None:
+    run = run_with(*XPO)
+    line = plan.command(run, "initial_responses", 2)
+    assert line.endswith(f"--iteration 2 --policy initial {' '.join(XPO)}")
+    assert line in plan.script(run).splitlines()
 
 
 def test_alpha_is_nothing_to_an_iteration_without_optimism(run_with) -> None:

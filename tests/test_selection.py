@@ -56,10 +56,10 @@ def test_distinct_keeps_the_first_of_each_text() -> None:
 
 
 def test_roles() -> None:
-    assert [role(Pair(chosen=2, rejected=0), i) for i in range(3)] == [
-        "rejected",
-        "neither",
-        "chosen",
+    """By the text, since a response that was not ranked may still be equal to one that was."""
+    texts = [candidate.text for candidate in POOL]
+    assert [role(Pair(chosen=2, rejected=0), texts, each) for each in (*texts, "other")] == [
+        *("rejected", "neither", "chosen", "neither"),
     ]
 
 

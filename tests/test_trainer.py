@@ -1,6 +1,7 @@
 """SELMTrainer against TRL's DPOTrainer and against the formula written out by hand, in fp32."""
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from selm.recipe.loading import load_recipe
 from selm.run import artifacts
 from selm.training.config import SELMConfig
 from selm.training.examples import ROLES, length, tokenize
-from selm.training.objective import optimism_loss
+from selm.training.objective import TERMS
 from selm.training.reference import ReferenceCache
 from selm.training.resume import last_complete_checkpoint, seal
 from selm.training.run import reference_path
@@ -185,9 +186,15 @@ def selm_by_hand(policy: Any, reference: Any, chat: Chat, alpha: float) -> list[
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"loss_type": ["ipo"]}, {"loss_type": ["sigmoid", "sft"]}]
+    ("settings", "optimism"),
+    [
+        *(({}, term) for term in TERMS),
+        ({"loss_type": ["ipo"]}, "selm"),
+        ({"loss_type": ["sigmoid", "sft"]}, "selm"),
+    ],
 )
 def test_without_optimism_it_is_trls_dpo(
+    optimism: str,
     settings: dict[str, Any],
     make_trainer: Any,
     policy: Any,
@@ -200,6 +207,7 @@ def test_without_optimism_it_is_trls_dpo(
     trls = trl_trainer(
         twin, LlamaForCausalLM.from_pretrained(tiny_model), chat, tmp_path, **settings
     )
+    ours.args.optimism = optimism
     losses = [
         trainer.compute_loss(trainer.model, batch_of(trainer, 12)) for trainer in (ours, trls)
     ]
@@ -257,13 +265,59 @@ def test_gradients_with_optimism_are_those_of_the_formula(
     torch.testing.assert_close(gradients(policy), gradients(twin), **CLOSE_GRADIENTS)
 
 
-def test_optimism_lowers_what_the_reference_answers() -> None:
-    """The sign: gradient descent on the term makes the explored response less likely."""
-    logps = torch.tensor([-3.0, -5.0], requires_grad=True)
-    term = optimism_loss(logps, torch.tensor([-4.0, -4.0]), alpha=0.5, beta=0.1)
-    torch.testing.assert_close(term, torch.tensor([0.05, -0.05]))
-    term.sum().backward()
-    torch.testing.assert_close(logps.grad, torch.tensor([0.05, 0.05]))
+@pytest.mark.parametrize("optimism", ["xpo", "geb", "vpo"])
+def test_other_terms_are_dpo_and_their_formula(
+    optimism: str, make_trainer: Any, policy: Any, reference: Any, chat: Chat
+) -> None:
+    """Loss and gradients; a term that reads the rejected response computes no third one."""
+    twin = copy.deepcopy(policy)
+    trainer = make_trainer(policy, optimism=optimism)
+    wanted = torch.stack(selm_by_hand(twin, reference, chat, 0.0))
+    wanted = wanted + torch.stack(term_by_hand(optimism, twin, reference, chat))
+    loss = trainer.compute_loss(trainer.model, batch_of(trainer, 12))
+    torch.testing.assert_close(loss, wanted.mean(), **CLOSE)
+    loss.backward()
+    wanted.mean().backward()
+    torch.testing.assert_close(gradients(policy), gradients(twin), **CLOSE_GRADIENTS)
+    logged = {key for key in trainer._metrics["train"] if key.endswith(("/explored", "/optimism"))}
+    explored = {"rewards/explored", "logps/explored"} if optimism == "xpo" else set()
+    assert logged == {"loss/optimism"} | explored
+
+
+def term_by_hand(optimism: str, policy: Any, reference: Any, chat: Chat) -> list[torch.Tensor]:
+    """The term alone per row, from the definitions."""
+    terms = []
+    for row in preferences():
+        text = row["explored"] if optimism == "xpo" else as_text(row["rejected"])
+        logp = by_hand(policy, chat, row["prompt"], text)
+        with torch.no_grad():
+            ref = by_hand(reference, chat, row["prompt"], text)
+        terms.append(
+            {
+                "xpo": ALPHA * logp,
+                # arctanh(1 - pi) for a pi below fp32's smallest: its limit, log(2 / pi) / 2
+                "geb": -ALPHA * (math.log(2.0) - logp) / 2,
+                "vpo": ALPHA * BETA * (logp - ref),
+            }[optimism]
+        )
+    return terms
+
+
+@pytest.mark.parametrize("optimism", ["geb", "vpo"])
+def test_terms_of_the_rejected_response_need_no_third_sequence(
+    optimism: str, chat: Chat, policy: Any, reference: Any, tmp_path: Path
+) -> None:
+    trainer = SELMTrainer(
+        model=policy,
+        ref_model=reference,
+        args=SELMConfig(
+            output_dir=str(tmp_path),
+            **_arguments() | {"alpha": ALPHA, "max_length": 256, "optimism": optimism},
+        ),
+        train_dataset=Dataset.from_list(preferences()),
+        processing_class=chat.tokenizer,
+    )
+    assert len(batch_of(trainer, 12)["completion_mask"]) == 24
 
 
 @pytest.mark.parametrize("alpha", [0.0, ALPHA])

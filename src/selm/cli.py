@@ -29,7 +29,7 @@ from selm.recipe.secrets import hide
 from selm.run import artifacts, parents, stopped, temporary, writing
 from selm.run.alone import lock
 from selm.run.plan import Run, command
-from selm.run.stages import benchmark_of, describe
+from selm.run.stages import benchmark_of, describe, stages
 
 # Telemetry of the libraries is off, so that a run without hub.push sends no requests.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -87,6 +87,22 @@ def parse_iteration(doc: str | None, first: int = 1) -> tuple[Run, int]:
     """Arguments of a stage of one iteration; `first` is 0 if the base model counts too."""
     run, t, _ = _iteration(parser(doc), first)
     return run, t
+
+
+def parse_generate(doc: str | None) -> tuple[Run, int, str]:
+    """Arguments of the responses: the run, the iteration, and the stage that --policy means."""
+    made = parser(doc)
+    made.add_argument(
+        "--policy", choices=["current", "initial"], default="current", help="who answers"
+    )
+    run, t, arguments = _iteration(made, first=1)
+    stage = "initial_responses" if arguments.policy == "initial" else "responses"
+    if stage == "initial_responses" and (stage, t) not in stages(run.recipe):
+        raise UserError(
+            f"--policy initial: iteration {t} does not read them; training.optimism=xpo does in "
+            "selm's iterations after the first"
+        )
+    return run, t, stage
 
 
 def parse_answer(doc: str | None) -> tuple[Run, int, str | None]:
@@ -324,8 +340,8 @@ def _label(stage: str, t: int | None) -> str:
     """The name of a stage's log and lock: `iter-2-generate`, `iter-2-benchmark-gsm8k`."""
     of_iteration = [] if t is None else [f"iter-{t}"]
     benchmark = benchmark_of(stage)
-    of_benchmark = [] if benchmark is None else [benchmark]
-    return "-".join([*of_iteration, describe(stage).script, *of_benchmark])
+    special = [each for each in (benchmark, describe(stage).policy) if each is not None]
+    return "-".join([*of_iteration, describe(stage).script, *special])
 
 
 def check_access(recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from selm.training.batch import num_processes
 
 ESTIMATES = {
     "responses": generation.cost,
+    "initial_responses": generation.initial_cost,
     "preferences": ranking.cost,
     "checkpoint": training.cost,
     "answers": evaluation.answering_cost,

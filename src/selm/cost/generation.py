@@ -18,6 +18,11 @@ def cost(recipe: Recipe, t: int) -> Cost:
     return answers_cost(recipe, portion_rows(recipe, t), recipe.generation.num_samples)
 
 
+def initial_cost(recipe: Recipe, t: int) -> Cost:
+    """The estimate of `scripts/generate.py --policy initial`: one response to each prompt."""
+    return answers_cost(recipe, portion_rows(recipe, t), 1)
+
+
 def answers_cost(recipe: Recipe, rows: int, samples: int) -> Cost:
     """The estimate for this many answers to each of this many prompts."""
     device, shape, answers = device_of(recipe), model_shape(recipe), rows * samples

@@ -27,6 +27,7 @@ REMEDIES = {
         ((_LORA,), (_LORA, _CHECKPOINTING), (_LORA, _CHECKPOINTING, *_ONE_ROW)),
     ),
     "responses": _GENERATION,
+    "initial_responses": _GENERATION,
     "answers": _GENERATION,
 }
 

@@ -31,6 +31,7 @@ from selm.model.shape import Shape
 from selm.recipe.schema import Recipe
 from selm.training.batch import accelerate_setting, gradient_accumulation_steps, num_processes
 from selm.training.choice import Facts, decide, obstacle
+from selm.training.objective import reads_explored
 from selm.training.steps import optimizer_steps, saved_steps
 
 THIRD_RESPONSES = 0.5  # explored responses that are neither chosen nor rejected
@@ -43,7 +44,7 @@ MOST_GATHERED = 1e9  # parameters that ZeRO-3 and FSDP2 hold gathered at one tim
 
 def cost(recipe: Recipe, t: int) -> Cost:
     """The estimate of `scripts/train.py`."""
-    shape, rows, explores = model_shape(recipe), portion_rows(recipe, t), recipe.alpha(t) > 0
+    shape, rows, explores = model_shape(recipe), portion_rows(recipe, t), reads_explored(recipe, t)
     batch, settings = recipe.training.global_batch_size, recipe.training.trl_overrides()
     steps = optimizer_steps(rows, batch, settings)
     steps_of_epoch = max(optimizer_steps(rows, batch, {}), 1)

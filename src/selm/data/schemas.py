@@ -86,7 +86,9 @@ class PairRow(Prompted):
 class PreferenceRow(PairRow):
     """A pair that was ranked, and what SELM needs to know of the explored answer."""
 
-    explored: Annotated[str, "the policy's own answer, that of the optimism term"]
+    explored: Annotated[
+        str, "that of the optimism term: the policy's first, with xpo the base model's"
+    ]
     explored_role: Annotated[Role, "what became of it: chosen, rejected or neither"]
     chosen_finish_reason: Annotated[
         FinishReason, "stop, or length for an answer that was truncated"
@@ -132,6 +134,7 @@ class BenchmarkRow(TypedDict):
 # The rows of a stage by its name's last word: the answers to a benchmark are answers, too.
 ARTIFACTS = {
     "responses": ResponseRow,
+    "initial_responses": ResponseRow,
     "preferences": PreferenceRow,
     "answers": ResponseRow,
     "evaluation": EvaluationRow,

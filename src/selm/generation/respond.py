@@ -40,6 +40,12 @@ def respond(
     return answered_rows(answered, _dropped(rows, answered, policy, recipe), policy, recipe)
 
 
+def with_one_sample(recipe: Recipe) -> Recipe:
+    """The recipe with one response to each prompt, however many the policy's are."""
+    one = recipe.generation.model_copy(update={"num_samples": 1})
+    return recipe.model_copy(update={"generation": one})
+
+
 def _dropped(
     rows: Sequence[DatasetRow], answered: Sequence[ResponseRow], policy: str, recipe: Recipe
 ) -> Drops:

@@ -96,6 +96,8 @@ def how_made(
     """What the template of a dataset says of one artifact."""
     held_out = describe(stage).split == "test"
     policy = t if held_out else t - 1
+    if describe(stage).policy == "initial":
+        policy = 0
     settings = _settings(manifest)
     texts = "answers" if held_out else "responses"
     made_from = sources.get(name(str(PurePosixPath(stage).with_name(texts)), t))

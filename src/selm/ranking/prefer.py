@@ -31,25 +31,37 @@ class Preferences:
     summary: dict[str, Any]
 
 
+NO_INITIAL = "no_initial_response"  # a reason of dropped rows
+
+
 def prefer(
-    rows: Sequence[ResponseRow], recipe: Recipe, folder: Path, verdicts: Path | None = None
+    rows: Sequence[ResponseRow],
+    recipe: Recipe,
+    folder: Path,
+    verdicts: Path | None = None,
+    initial: Sequence[ResponseRow] | None = None,
 ) -> Preferences:
     """Rank each row's pool {y_w, y_l, y, ...} and select a pair; ties are dropped and counted.
 
     Args:
         folder: where finished shards are kept; the ranker is only loaded if one is missing.
         verdicts: see `load_ranker`; by default in `folder`.
+        initial: rows whose first response is the explored one, in place of the policy's; they do
+            not take part in the ranking.
     """
     verdicts = verdicts or folder / "verdicts"
     choosable = _choosable(rows, recipe.ranking)
     ranked = _rank(choosable, recipe, folder, verdicts)
+    explored = {row["prompt_id"]: row for row in (rows if initial is None else initial)}
     dropped, preferred = Drops(), []
     for row, one in zip(choosable, ranked, strict=True):
         pair = REASON if one is None else _select(one, recipe.ranking)
         if one is None or isinstance(pair, str):
             dropped.add(str(pair), row_name(row))
+        elif row["prompt_id"] not in explored:
+            dropped.add(NO_INITIAL, row_name(row))
         else:
-            preferred.append(_preference(one, pair))
+            preferred.append(_preference(one, pair, explored[row["prompt_id"]]))
     kept = {row["prompt_id"] for row in choosable}
     for row in rows:
         if row["prompt_id"] not in kept:
@@ -104,9 +116,9 @@ def _select(ranked: Ranked, ranking: Ranking) -> Pair | str:
     return "margin_too_small" if wanted is not None and margin < wanted else pair
 
 
-def _preference(ranked: Ranked, pair: Pair) -> PreferenceRow:
-    """The explored response is the policy's first sample."""
-    row = ranked.row
+def _preference(ranked: Ranked, pair: Pair, explored: ResponseRow) -> PreferenceRow:
+    """The explored response is the first one of a row, which may be in the pool or not."""
+    row, text = ranked.row, explored["responses"][0]
     chosen, rejected = (ranked.pool.candidates[i] for i in (pair.chosen, pair.rejected))
     return {
         "prompt_id": row["prompt_id"],
@@ -114,10 +126,10 @@ def _preference(ranked: Ranked, pair: Pair) -> PreferenceRow:
         "tools": row.get("tools"),
         "chosen": as_messages(chosen.text),
         "rejected": as_messages(rejected.text),
-        "explored": row["responses"][0],
-        "explored_role": role(pair, ranked.explored),
+        "explored": text,
+        "explored_role": role(pair, ranked.pool.texts, text),
         "chosen_finish_reason": chosen.finish_reason,
         "rejected_finish_reason": rejected.finish_reason,
-        "explored_finish_reason": row["finish_reasons"][0],
+        "explored_finish_reason": explored["finish_reasons"][0],
         "scores": ranked.scores,
     }

@@ -86,12 +86,14 @@ UPDATE_RULES: dict[str, Callable[[Sequence[Candidate], Sequence[float]], Pair | 
 }
 
 
-def role(pair: Pair, index: int) -> Literal["chosen", "rejected", "neither"]:
-    """What the candidate at `index` became.
+def role(
+    pair: Pair, texts: Sequence[str], explored: str
+) -> Literal["chosen", "rejected", "neither"]:
+    """What a response became; it may be none of the pool's distinct texts.
 
-    >>> role(Pair(chosen=2, rejected=0), 1)
+    >>> role(Pair(chosen=2, rejected=0), ["l", "w", "y"], "w")
     'neither'
     """
-    if index == pair.chosen:
+    if explored == texts[pair.chosen]:
         return "chosen"
-    return "rejected" if index == pair.rejected else "neither"
+    return "rejected" if explored == texts[pair.rejected] else "neither"

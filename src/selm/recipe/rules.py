@@ -15,6 +15,7 @@ from selm.training.batch import (
     num_processes,
     rows_per_process,
 )
+from selm.training.objective import initial_explores
 from selm.training.steps import untrained
 
 
@@ -82,6 +83,7 @@ def _check_sense(recipe: Recipe) -> None:
     _check_steps(recipe)
     _check_kernels(recipe.model)
     _check_lora(recipe.training)
+    _check_optimism(recipe)
     generation = recipe.generation
     if generation.num_samples > 1 and generation.temperature == 0:
         raise UserError(
@@ -100,6 +102,16 @@ def _check_sense(recipe: Recipe) -> None:
         )
     if recipe.ranking.pool == "samples":
         _check_pool_of_samples(recipe)
+
+
+def _check_optimism(recipe: Recipe) -> None:
+    last, training = len(recipe.iterations), recipe.training
+    later = any(initial_explores(recipe, t) for t in range(1, last + 1))
+    if later and training.reference != "initial":
+        raise UserError(
+            f"training.optimism: {training.optimism} with several iterations explores with the "
+            "initial policy, which must be the reference too; set training.reference=initial"
+        )
 
 
 def _check_steps(recipe: Recipe) -> None:

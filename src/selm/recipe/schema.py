@@ -15,6 +15,8 @@ SELECTION_KEYS = {"pool", "update_rule", "min_margin"}
 
 Objective = Literal["dpo", "selm", "online_dpo"]
 
+Optimism = Literal["selm", "xpo", "geb", "vpo", "none"]  # the terms of `training/objective.py`
+
 # Larger counts are typing mistakes, and computing with them would take forever.
 MOST, MOST_ROWS = 10**9, 10**6
 
@@ -180,6 +182,7 @@ class Training(Section):
     per_device_train_batch_size: Annotated[RowCount, EXECUTION] = 8
     tokens_per_micro_batch: Annotated[Count | None, EXECUTION] = None
     alpha: float = Field(default=0.001, ge=0, le=1e6)
+    optimism: Annotated[Optimism, ARGUMENT] = "selm"
     beta: Annotated[float, ARGUMENT] = Field(default=0.01, ge=1e-9, le=1e6)
     max_length: Annotated[int, ARGUMENT] = Field(default=1024, ge=2, le=MOST)
     reference: Literal["previous", "initial"] = "previous"
@@ -268,8 +271,9 @@ class Recipe(Section):
         return self.iterations[t - 1]
 
     def alpha(self, t: int) -> float:
-        """The optimism coefficient of iteration t: 0 for dpo and online_dpo."""
-        return self.training.alpha if self.iteration(t).objective == "selm" else 0.0
+        """The optimism coefficient of iteration t: 0 for dpo and online_dpo, or with no term."""
+        has_term = self.iteration(t).objective == "selm" and self.training.optimism != "none"
+        return self.training.alpha if has_term else 0.0
 
     def held_out_ranking(self) -> Ranking:
         """The section that scores held-out responses."""

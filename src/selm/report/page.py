@@ -91,10 +91,11 @@ def _ranking_sections(results: Results) -> list[str]:
         return []
     return [
         "## Ranking",
-        "The explored response is the policy's own. Its role in its preference pair:",
+        "The explored response is the policy's own; with XPO's optimism it is the base model's. "
+        "Its role in its preference pair:",
         _role_table(results.roles),
-        "How often the ranker put it above the dataset's responses (ties count one half), and the "
-        "correlation of score with length in characters, within prompts:",
+        "How often the ranker put the policy's own above the dataset's responses (ties count one "
+        "half), and the correlation of score with length in characters, within prompts:",
         _explored_table(summaries),
         _picture("distribution of the ranker's scores", "scores.png"),
         *_agreement_section(summaries),

@@ -13,6 +13,7 @@ from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
 from selm.recipe.trl_keys import is_execution
 from selm.run import fingerprint
 from selm.run.stages import benchmark_of, stages
+from selm.training.objective import initial_explores
 
 # Raise a stage's when the content of its artifacts changes meaning: all older ones become stale.
 FORMAT, FORMATS = 3, {"evaluation": 4}
@@ -28,6 +29,7 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
         return _inputs_of_benchmark(recipe, name, stage, t)
     if stage == "preferences":
         read.append(("responses", t))
+        read += [("initial_responses", t)] if initial_explores(recipe, t) else []
     if stage == "checkpoint" and recipe.iteration(t).objective != "dpo":
         read.append(("preferences", t))
     if stage in ("responses", "checkpoint") and t > 1:
@@ -58,12 +60,15 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     if benchmark is not None:
         return part | _benchmark(recipe, benchmark, stage)
     part["model"] = _model(recipe)
-    reads_portion = stage == "responses" or recipe.iterations[max(t, 1) - 1].objective == "dpo"
-    if stage in ("responses", "checkpoint") and reads_portion:
+    generates = stage in ("responses", "initial_responses")
+    offline = stage == "checkpoint" and recipe.iteration(t).objective == "dpo"
+    if generates or offline:
         part["data"] = _data(recipe, "train") | {"limit": recipe.data.limit}
         part["data"] |= {"split": recipe.data.train_split, "portions": len(recipe.iterations)}
-    if stage == "responses":
+    if generates:
         part["generation"] = _generation(recipe.generation)
+    if stage == "initial_responses":
+        del part["generation"]["num_samples"]  # always one
     if stage == "preferences":
         part["ranking"] = _ranking(recipe.ranking)
     if stage == "checkpoint":
@@ -118,7 +123,10 @@ def _scoring(ranking: Ranking) -> dict[str, Any]:
 
 
 def _training(recipe: Recipe, t: int) -> dict[str, Any]:
+    """The settings of training; a term that is not there, or is SELM's, is left out."""
     settings = deciding(recipe.training) | {"alpha": recipe.alpha(t)}
+    if recipe.alpha(t) == 0 or settings["optimism"] == "selm":
+        del settings["optimism"]
     of_trl = recipe.training.trl_overrides()
     return {k: v for k, v in settings.items() if not (k in of_trl and is_execution(k))}
 

@@ -1,7 +1,7 @@
 """The second place of artifacts, the Hub: their names and how they are found.
 
-    responses, preferences,              a dataset each, `<namespace>/<run_name>-<stage>`, with a
-    answers, evaluation                  folder `iter-<t>` and a split `iter_<t>` per iteration
+    responses, initial_responses,        a dataset each, `<namespace>/<run_name>-<stage>`, with a
+    preferences, answers, evaluation     folder `iter-<t>` and a split `iter_<t>` per iteration
     checkpoint                           a model per iteration, `<namespace>/<run_name>-iter-<t>`
     benchmarks/<name>/answers, results   one dataset for all, `<namespace>/<run_name>-benchmarks`,
                                          with a folder `iter-<t>/<name>/<answers or results>` each

@@ -20,7 +20,7 @@ from selm.cost.remedies import remedies
 from selm.cost.training import forward_of
 from selm.data.counting import portion, train_rows
 from selm.recipe import extends
-from selm.recipe.schema import Recipe
+from selm.recipe.schema import Recipe, Training
 from selm.run.stages import Entry, benchmark_of, describe, stages
 from selm.training.batch import batch_arithmetic, num_processes
 
@@ -50,6 +50,8 @@ def command(run: Run, stage: str, t: int | None) -> str:
     benchmark = benchmark_of(stage)
     if benchmark is not None:
         words += ["--benchmark", benchmark]
+    if describe(stage).policy is not None:
+        words += ["--policy", str(describe(stage).policy)]
     return shlex.join([*words, *run.overrides])
 
 
@@ -119,9 +121,15 @@ def _batch_comment(recipe: Recipe) -> str:
     training = recipe.training
     return (
         f"global batch {batch_arithmetic(recipe)}; "
-        f"alpha {training.alpha:g}, beta {training.beta:g}, reference {training.reference}"
+        f"{_optimism(training)}, beta {training.beta:g}, reference {training.reference}"
         f"{_forward(recipe)}"
     )
+
+
+def _optimism(training: Training) -> str:
+    """`alpha 0.001`, with the name of the term if it is not SELM's."""
+    alpha = f"alpha {training.alpha:g}"
+    return alpha if training.optimism == "selm" else f"optimism {training.optimism}, {alpha}"
 
 
 def _forward(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selm.recipe.schema import Recipe
+from selm.training.objective import initial_explores
 
 # A stage of an iteration as (name, t): ("responses", 2). The report has none: ("report", None).
 Entry = tuple[str, int | None]
@@ -18,18 +19,21 @@ class Description:
         keeps: which unfinished work a stopped stage keeps.
         launched: run by `accelerate launch`, in several processes.
         split: the dataset's split behind its rows, which names its file of rows.
+        policy: whose responses it writes, if the script's option `--policy` says so.
     """
 
     script: str
     keeps: Literal["shards", "saves", "nothing"]
     launched: bool = False
     split: Literal["train", "test"] = "train"
+    policy: Literal["initial"] | None = None
 
 
 BENCHMARKS = "benchmarks"  # the folder, and the first word of the names of benchmarks' stages
 
 STAGES = {
     "responses": Description("generate", keeps="shards"),
+    "initial_responses": Description("generate", keeps="shards", policy="initial"),
     "preferences": Description("rank", keeps="shards"),
     "checkpoint": Description("train", keeps="saves", launched=True),
     "answers": Description("answer", keeps="shards", split="test"),
@@ -81,12 +85,15 @@ def stages(recipe: Recipe) -> list[Entry]:
     [("answers", 0), ("evaluation", 0), ("checkpoint", 1), ("answers", 1), ("evaluation", 1),
      ("responses", 2), ("preferences", 2), ("checkpoint", 2), ("answers", 2), ("evaluation", 2),
      ("report", None)]
+
+    With XPO's optimism, iterations after the first have ("initial_responses", t), too.
     """
     evaluated = evaluated_iterations(recipe)
     order: list[Entry] = [("answers", 0), ("evaluation", 0)]
     for t, iteration in enumerate(recipe.iterations, start=1):
         if iteration.objective != "dpo":
-            order += [("responses", t), ("preferences", t)]
+            initial = [("initial_responses", t)] if initial_explores(recipe, t) else []
+            order += [("responses", t), *initial, ("preferences", t)]
         order.append(("checkpoint", t))
         if t in evaluated:
             order += [("answers", t), ("evaluation", t)]

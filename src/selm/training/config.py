@@ -12,6 +12,7 @@ from selm.errors import UserError
 from selm.recipe.roles import ARGUMENT, keys_with
 from selm.recipe.schema import Recipe, Training
 from selm.training.batch import gradient_accumulation_steps, rows_per_process
+from selm.training.objective import TERMS, Term
 from selm.training.order import micro_batches_for
 from selm.training.steps import SAVE_STEPS, untrained, warmup_steps
 from selm.training.zero import sum_in_fp32
@@ -21,15 +22,19 @@ from selm.training.zero import sum_in_fp32
 class SELMConfig(DPOConfig):
     """Arguments of `SELMTrainer`; the defaults are the paper's.
 
-    alpha: weight of the optimism term, `alpha * beta * (log pi(y|x) - log ref(y|x))`. 0 is plain
-        DPO. This is SELM's alpha: XPO's is alpha * beta.
+    alpha: weight of the optimism term; 0 is plain DPO. What it multiplies depends on the term:
+        SELM's alpha times beta is XPO's.
+    optimism: the term, one of `selm.training.objective.TERMS`, or `none`, which is alpha = 0.
     forward: how log-probs are computed; `shared` is fast, `padded` is TRL's way, `auto` chooses.
     rows_per_step: rows of a step on one process. They are split into `gradient_accumulation_steps`
         micro-batches of similar numbers of tokens. None: each micro-batch has
         `per_device_train_batch_size` rows.
     """
 
-    alpha: float = field(default=0.001, metadata={"help": "Weight of SELM's optimism term."})
+    alpha: float = field(default=0.001, metadata={"help": "Weight of the optimism term."})
+    optimism: str = field(
+        default="selm", metadata={"help": "The optimism term: selm, xpo, geb, vpo or none."}
+    )
     forward: str = field(default="auto", metadata={"help": "auto, shared or padded."})
     rows_per_step: int | None = field(
         default=None, metadata={"help": "Rows of a step that is split by numbers of tokens."}
@@ -60,10 +65,25 @@ class SELMConfig(DPOConfig):
             sum_in_fp32(self.deepspeed_plugin.deepspeed_config)
         if self.alpha < 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
+        if self.optimism == "none":
+            self.alpha = 0.0
+        elif self.optimism not in TERMS:
+            names = ", ".join(TERMS)
+            raise ValueError(f"optimism must be {names} or none, got {self.optimism}")
         if not self.precompute_ref_log_probs:
             raise ValueError("SELM precomputes reference log-probs: precompute_ref_log_probs=True")
         if self.ld_alpha is not None:
             raise ValueError("ld_alpha compares two lengths; SELM scores three responses: unset it")
+
+    @property
+    def term(self) -> Term | None:
+        """The optimism term; None if its weight is 0."""
+        return TERMS[self.optimism] if self.alpha > 0 else None
+
+    @property
+    def reads_explored(self) -> bool:
+        """Whether a row needs the log-probs of its explored response."""
+        return self.term is not None and self.term.reads == "explored"
 
     @property
     def n_gpu(self) -> int:

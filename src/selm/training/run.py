@@ -25,6 +25,7 @@ from selm.recipe.schema import Recipe
 from selm.run import artifacts
 from selm.training.config import training_arguments
 from selm.training.examples import TokenRow, as_pair, length, tokenize
+from selm.training.objective import reads_explored
 from selm.training.policy import check_can_quantise, load_policy, lora_config, merge
 from selm.training.reference import cache_of
 from selm.training.resume import check_resumable, last_complete_checkpoint, seal
@@ -42,7 +43,7 @@ def load_examples(recipe: Recipe, t: int) -> tuple[list[TokenRow], Drops]:
         rows = read_rows(artifacts.folder(recipe, "preferences", t) / "train.parquet")
     chat = load_chat(artifacts.policy_path(recipe, t - 1), recipe.model)
     max_length = recipe.training.max_length
-    examples, cut = tokenize(rows, chat, max_length, with_explored=recipe.alpha(t) > 0)
+    examples, cut = tokenize(rows, chat, max_length, reads_explored(recipe, t))
     if not examples:
         reasons = in_words(dropped + cut)
         raise UserError(

@@ -29,7 +29,7 @@ from selm.model.finite import (
 from selm.model.probe import make_chat
 from selm.training.choice import choose, decide
 from selm.training.config import SELMConfig
-from selm.training.examples import length, tokenize
+from selm.training.examples import ROLES, length, tokenize
 from selm.training.forward import (
     METRICS_OF_LOGITS,
     PAIR_KEYS,
@@ -40,7 +40,7 @@ from selm.training.forward import (
     forward,
     pair_part,
 )
-from selm.training.objective import optimism_loss
+from selm.training.objective import Term
 from selm.training.order import MicroBatches
 from selm.training.reference import Columns, ReferenceCache
 from selm.training.self_check import self_check
@@ -51,7 +51,8 @@ REF_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps", "ref_explored_logps")
 
 
 class SELMTrainer(DPOTrainer):
-    """Minimises L_DPO + alpha * beta * (log pi(y|x) - log ref(y|x)), eq. 3.2 of arXiv 2405.19332.
+    """Minimises L_DPO + alpha * beta * (log pi(y|x) - log ref(y|x)), eq. 3.2 of arXiv 2405.19332,
+    or another term of `selm.training.objective` in place of the second.
 
     Args:
         model: the policy; its present weights are the reference, unless `ref_model` is given.
@@ -60,7 +61,8 @@ class SELMTrainer(DPOTrainer):
         processing_class: a tokenizer with a chat template.
         reference_cache: where the reference's log-probs are saved for a repeated training.
 
-    Logged beside DPO's metrics: `loss/dpo`, `loss/optimism`, `rewards/explored`, `logps/explored`.
+    Logged beside DPO's metrics: `loss/dpo` and `loss/optimism`, and if the term reads the explored
+    response, `rewards/explored` and `logps/explored`.
     """
 
     args: SELMConfig
@@ -122,7 +124,7 @@ class SELMTrainer(DPOTrainer):
         if "prompt_ids" in dataset.column_names:
             return dataset
         rows, _ = tokenize(
-            dataset, make_chat(processing_class), args.max_length, with_explored=args.alpha > 0
+            dataset, make_chat(processing_class), args.max_length, args.reads_explored
         )
         if not rows:
             raise ValueError(f"{dataset_name}: no row fits into max_length={args.max_length}")
@@ -206,7 +208,7 @@ class SELMTrainer(DPOTrainer):
         return logps[:rows], logps[rows : 2 * rows], explored_logps(logps, role)
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
-        """The parent's loss on the pair, plus the optimism term on the explored response."""
+        """The parent's loss on the pair, plus the optimism term on the response that it reads."""
         output = forward(model, inputs, self.aux_loss_enabled)
         self.loss_weights = self._weights_of(inputs)
         pair_inputs, pair_output = pair_part(inputs, output)
@@ -214,8 +216,9 @@ class SELMTrainer(DPOTrainer):
         if self.shared:
             for key in METRICS_OF_LOGITS:
                 self._metrics["train" if self.model.training else "eval"].pop(key)
-        if self.args.alpha > 0:
-            loss = loss + self._optimism(loss.detach(), output.log_probs.sum(dim=1), inputs)
+        term = self.args.term
+        if term is not None:
+            loss = loss + self._optimism(term, loss.detach(), output.log_probs.sum(dim=1), inputs)
         if self.args.rows_per_step is not None and self.model.training:
             loss = loss * self._weigh(len(inputs["explored_role"]))
         return (loss, pair_output) if return_outputs else loss
@@ -262,18 +265,19 @@ class SELMTrainer(DPOTrainer):
                 values[-1] *= weight
         return weight
 
-    def _optimism(self, dpo_loss: torch.Tensor, logps: torch.Tensor, inputs: Batch) -> torch.Tensor:
+    def _optimism(
+        self, term: Term, dpo_loss: torch.Tensor, logps: torch.Tensor, inputs: Batch
+    ) -> torch.Tensor:
         """The batch's mean optimism term; its parts go to the metrics."""
-        explored = explored_logps(logps, inputs["explored_role"])
-        reference = inputs["ref_explored_logps"]
-        optimism = optimism_loss(explored, reference, self.args.alpha, self.beta).mean()
-        rewards = self.beta * (explored.detach() - reference)
-        parts = {
-            "loss/dpo": dpo_loss,
-            "loss/optimism": optimism.detach(),
-            "rewards/explored": rewards,
-            "logps/explored": explored.detach(),
-        }
+        role = inputs["explored_role"]
+        if term.reads != "explored":
+            role = torch.full_like(role, ROLES[term.reads])
+        read, reference = explored_logps(logps, role), inputs[f"ref_{term.reads}_logps"]
+        optimism = term.loss(read, reference, self.args.alpha, self.beta).mean()
+        parts = {"loss/dpo": dpo_loss, "loss/optimism": optimism.detach()}
+        if term.reads == "explored":  # TRL logs these of the chosen and the rejected ones
+            parts["rewards/explored"] = self.beta * (read.detach() - reference)
+            parts["logps/explored"] = read.detach()
         mode = "train" if self.model.training else "eval"
         for key, value in parts.items():
             self._metrics[mode][key].append(self.accelerator.gather(value).mean().item())
