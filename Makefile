@@ -14,7 +14,8 @@ folder_qwen3   := recipes/qwen3-1.7b
 folder_smollm2 := recipes/smollm2-135m-instruct
 
 names := zephyr llama3 phi3 qwen3 smollm2
-runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo) smollm2-random
+runs  := $(foreach name,$(names),$(name)-selm $(name)-dpo)
+runs  += $(addprefix smollm2-,random xpo geb vpo)
 plans := $(addprefix plan-,$(runs))
 checks := $(addprefix check-,$(runs))
 pushes := $(addprefix push-,$(runs))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from selm.cost.devices import device_of
 from selm.cost.estimate import fits, run_cost, stage_cost
@@ -23,6 +24,7 @@ from selm.recipe.schema import Recipe
 from selm.run.plan import Run, script
 from selm.run.stages import stages
 from selm.training.batch import gradient_accumulation_steps
+from selm.training.objective import TERMS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = REPOSITORY.glob("recipes/*/*.yaml")
@@ -79,6 +81,8 @@ PAPER = {
         steps=160,
     ),
 }
+OTHER_TERMS = ("xpo", "geb", "vpo")
+
 PAPER_RECIPES = [(model, kind) for model in PAPER for kind in ("selm", "dpo")]
 OBJECTIVE = {"selm": "selm", "dpo": "online_dpo"}
 
@@ -110,7 +114,8 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_recipes_of_the_make_targets_are_there() -> None:
     wanted = {f"recipes/{model}/{kind}.yaml" for model, kind in PAPER_RECIPES}
     wanted |= {f"recipes/qwen3-1.7b/{kind}.yaml" for kind in ("selm", "dpo")}
-    wanted |= {f"recipes/smollm2-135m-instruct/{kind}.yaml" for kind in ("selm", "dpo", "random")}
+    kinds = ("selm", "dpo", "random", *OTHER_TERMS)
+    wanted |= {f"recipes/smollm2-135m-instruct/{kind}.yaml" for kind in kinds}
     assert wanted <= set(ALL)
 
 
@@ -303,6 +308,24 @@ def test_every_recipe_fits_the_hardware_that_it_names(path: str) -> None:
     assert "WARNING" not in text
 
 
+@pytest.mark.parametrize("kind", OTHER_TERMS)
+def test_other_terms_differ_in_nothing_else_and_are_as_strong(kind: str) -> None:
+    selm, other = (load("smollm2-135m-instruct", each) for each in ("selm", kind))
+    assert selm.model_dump(exclude={"run_name", "training"}) == (
+        other.model_dump(exclude={"run_name", "training"})
+    )
+    changing = {"alpha", "optimism"} | ({"reference"} if kind == "xpo" else set())
+    assert selm.training.model_dump(exclude=changing) == other.training.model_dump(exclude=changing)
+    assert other.training.optimism == kind
+    gradients = []
+    for training in (selm.training, other.training):
+        logps = torch.tensor([-80.0], requires_grad=True)  # of a text
+        term = TERMS[training.optimism].loss(logps, torch.zeros(1), training.alpha, training.beta)
+        term.sum().backward()
+        gradients.append(logps.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=0)
+
+
 def test_random_control_differs_only_in_who_ranks_the_training_pairs() -> None:
     selm, control = (load("smollm2-135m-instruct", kind) for kind in ("selm", "random"))
     changing = {"run_name", "ranking", "evaluation"}
@@ -400,7 +423,7 @@ def test_run_sh_says_how_it_is_used(words: list[str], code: int) -> None:
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert re.search(r"make (quickstart|\w+-(selm|dpo|random))\b", header)
+    assert re.search(r"make (quickstart|\w+-(selm|dpo|random|xpo|geb|vpo))\b", header)
     assert "README.md" in header
 
 

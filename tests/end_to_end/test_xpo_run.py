@@ -51,7 +51,7 @@ def test_the_base_model_explores_in_both_iterations(project) -> None:
 
 def test_only_iterations_that_read_them_have_initial_responses(project) -> None:
     run = project.with_overrides(*XPO)
-    command = run.command("generate", 1) + ["--policy", "initial"]
+    command = [*run.command("generate", 1), "--policy", "initial"]
     failed = run._finished(command)
     assert failed.returncode == 2
     assert "--policy initial: iteration 1 does not read them" in failed.stderr
