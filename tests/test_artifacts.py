@@ -146,6 +146,7 @@ def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:
     assert stale(run_with()) == set()
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("objective", ["dpo", "online_dpo"])
 @pytest.mark.parametrize("override", ["alpha=0.5", "optimism=geb", "optimism=vpo", "optimism=none"])
 def test_no_optimism_setting_decides_an_iteration_without_optimism(
@@ -190,6 +191,32 @@ def test_the_command_of_the_initial_responses_names_the_policy(run_with) -> None
     line = plan.command(run, "initial_responses", 2)
     assert line.endswith(f"--iteration 2 --policy initial {' '.join(XPO)}")
     assert line in plan.script(run).splitlines()
+=======
+def test_log_probs_depend_on_the_policy_and_the_held_out_pairs_alone(run_with) -> None:
+    """Beta and the seed reach them by the checkpoint only, so the base model's stay current."""
+    run = run_with()
+    write_all(run)
+    for t in (0, 1, 2):
+        write(run, "logps", t)
+    assert ("logps", 0) not in stages(run.recipe)
+
+    def why(*overrides: str) -> list[str]:
+        recipe = run_with(*overrides).recipe
+        return [state(recipe, "logps", t).why for t in (0, 1, 2)]
+
+    assert why() == ["", "", ""]
+    assert why("generation.temperature=0.5", "iterations.1.learning_rate=0.5")[:1] == [""]
+    for change in ("training.beta=0.5", "training.alpha=0.5", "seed=2"):
+        base, *others = why(change)
+        assert base == ""
+        assert all("its input" in each and "checkpoint is not current" in each for each in others)
+    for key in ("training.max_length=60", "evaluation.limit=3", "model.dtype=bfloat16"):
+        assert all(key.partition("=")[0] in each for each in why(key)), key
+    for change in ("training.tokens_per_micro_batch=99", "generation.workers=2", "hub.private=0"):
+        assert why(change) == ["", "", ""], change
+    write(run, "checkpoint", 2, "another policy")
+    assert why() == ["", "", "its input iter-2/checkpoint was written again"]
+>>>>>>> 008da08 (Log-probs of held-out pairs are a stage, and implicit rewards are made of them)
 
 
 def test_alpha_is_nothing_to_an_iteration_without_optimism(run_with) -> None:

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value, load_dataset
 from selm.data.forms import normalise
 from selm.data.parquet import features, read_rows, save_rows
 from selm.data.portions import held_out_portion, training_portion
-from selm.data.schemas import EvaluationRow, PreferenceRow, ResponseRow, ScoreRow
+from selm.data.schemas import EvaluationRow, LogpsRow, PreferenceRow, ResponseRow, ScoreRow
 from selm.errors import UserError
 from selm.recipe.loading import load_recipe
 from selm.recipe.schema import Recipe
@@ -280,6 +280,13 @@ FEATURES = {
         "reward": Value("float64"),
         "reward_of_base": Value("float64"),
     },
+    LogpsRow: {
+        "prompt_id": STRING,
+        "chosen_logps": Value("float64"),
+        "rejected_logps": Value("float64"),
+        "chosen_tokens": Value("int64"),
+        "rejected_tokens": Value("int64"),
+    },
 }
 
 SAVED = {
@@ -321,6 +328,16 @@ SAVED = {
             "num_tokens": 2,
             "reward": 0.5,
             "reward_of_base": 0.25,
+        },
+    ),
+    "logps": (
+        LogpsRow,
+        {
+            "prompt_id": "a",
+            "chosen_logps": -301.25,
+            "rejected_logps": -2.5,
+            "chosen_tokens": 99,
+            "rejected_tokens": 1,
         },
     ),
 }

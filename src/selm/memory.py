@@ -26,6 +26,7 @@ LOWER = {
     "generate": _ENGINE,
     "rank": _RANKER,
     "answer": _ENGINE,
+    "logps": "set training.tokens_per_micro_batch to less than 16384 (if it is null, to 4096)",
     "evaluate": _RANKER,
 }
 

@@ -101,6 +101,28 @@ def test_evaluate(project_copy, counting_ranker: Path) -> None:
         assert row["reward_of_base"] == len(of_base["responses"][0])
 
 
+def test_logps(project) -> None:
+    """Eight pairs in four shards, two of them kept: the numbers are those of an undisturbed call."""
+    slow = project.with_overrides("generation.shard_size=2")
+    slow.killed_at("shard", 2, "logps", 0)
+    partial = slow.folder / "iter-0" / ".logps.partial"
+    kept = {path.name: path.read_bytes() for path in partial.glob("shard-*.parquet")}
+    assert len(kept) == 2 and not (slow.folder / "iter-0" / "logps").exists()
+    again = slow.stage("logps", 0)
+    assert again.returncode == 0, again.stderr
+    assert "resumed" in again.stderr, again.stdout
+    assert "iter-0/logps: written, 8 rows" in again.stdout.splitlines()[-1]
+    undisturbed = project.with_overrides("run_name=undisturbed")
+    assert undisturbed.stage("logps", 0).returncode == 0
+    found, wanted = (
+        read_rows(artifacts.folder(each.recipe, "logps", 0) / "test.parquet")
+        for each in (slow, undisturbed)
+    )
+    for row, other in zip(found, wanted, strict=True):
+        assert row["prompt_id"] == other["prompt_id"]
+        assert row["chosen_logps"] == pytest.approx(other["chosen_logps"], abs=1e-3)
+
+
 def test_train(project_copy, finished) -> None:
     """Killed after a saved step, it goes on from there and ends at the same weights."""
     slow = project_copy.with_overrides("training.save_steps=1")

@@ -122,6 +122,16 @@ class EvaluationRow(Prompted):
     reward_of_base: Annotated[float, "of the base model's answer to the same prompt"]
 
 
+class LogpsRow(TypedDict):
+    """How likely a policy finds the two answers that the dataset has to a held-out prompt."""
+
+    prompt_id: Annotated[str, "the same in every stage; rows are joined by it"]
+    chosen_logps: Annotated[float, "log-prob of the preferred answer, the sum over its tokens"]
+    rejected_logps: Annotated[float, "log-prob of the other answer, the sum over its tokens"]
+    chosen_tokens: Annotated[int, "of the preferred answer, as training truncates it"]
+    rejected_tokens: Annotated[int, "of the other answer, as training truncates it"]
+
+
 class BenchmarkRow(TypedDict):
     """The score of one question of a benchmark."""
 
@@ -138,6 +148,7 @@ ARTIFACTS = {
     "preferences": PreferenceRow,
     "answers": ResponseRow,
     "evaluation": EvaluationRow,
+    "logps": LogpsRow,
     "results": BenchmarkRow,
 }
 

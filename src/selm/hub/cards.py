@@ -54,7 +54,7 @@ def dataset_card(
     iterations: Mapping[int, tuple[Manifest, Sources]],
     has_report: bool,
 ) -> str:
-    """The card of the responses, preferences, answers or evaluations of a run.
+    """The card of the responses, preferences, answers, evaluations or log-probs of a run.
 
     Args:
         iterations: t -> manifest and sources of each iteration that the dataset holds.
@@ -118,7 +118,7 @@ def how_made(
 
 def _settings(manifest: Manifest) -> dict[str, Any]:
     """The part of the recipe that decided the rows, without what the card says elsewhere."""
-    shown = ("seed", "data", "generation", "ranking", "evaluation", "benchmarks")
+    shown = ("seed", "data", "generation", "ranking", "training", "evaluation", "benchmarks")
     return {key: value for key, value in manifest["recipe"].items() if key in shown}
 
 

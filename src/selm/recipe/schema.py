@@ -275,6 +275,11 @@ class Recipe(Section):
         has_term = self.iteration(t).objective == "selm" and self.training.optimism != "none"
         return self.training.alpha if has_term else 0.0
 
+    def trained_dtype(self) -> str:
+        """The dtype of a policy's weights under autocast: fp32, or the model's own below an
+        adapter, where they are not updated and lose nothing."""
+        return "float32" if self.training.lora is None else self.model.dtype
+
     def held_out_ranking(self) -> Ranking:
         """The section that scores held-out responses."""
         return self.evaluation.ranking or self.ranking

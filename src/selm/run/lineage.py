@@ -34,7 +34,7 @@ def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
         read.append(("preferences", t))
     if stage in ("responses", "checkpoint") and t > 1:
         read.append(("checkpoint", t - 1))
-    if stage == "answers" and t > 0:
+    if stage in ("answers", "logps") and t > 0:
         read.append(("checkpoint", t))
     if stage == "evaluation":
         read += [("answers", i) for i in dict.fromkeys((t, 0))]
@@ -53,6 +53,8 @@ def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     part: dict[str, Any] = {"format": FORMATS.get(stage, FORMAT)}
     if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}
+    if stage == "logps":
+        return part | _logps(recipe)
     part["seed"] = recipe.seed
     if stage == "evaluation":
         return part | {"ranking": _scoring(recipe.held_out_ranking())}
@@ -109,12 +111,21 @@ def _greedy(generation: Generation) -> dict[str, Any]:
 
 def _answers(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide the held-out prompts and their greedy answers."""
+    return _held_out(recipe) | {"generation": _greedy(recipe.generation)}
+
+
+def _logps(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide the log-probs of the held-out pairs; nothing is drawn: no seed."""
+    training = {"max_length": recipe.training.max_length, "weights": recipe.trained_dtype()}
+    return _held_out(recipe) | {"model": _model(recipe), "training": training}
+
+
+def _held_out(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide the held-out rows."""
     data = _data(recipe, "test") | {"split": recipe.data.test_split}
     if "[" in recipe.data.train_split:  # the tenth that is held out may be a tenth of it
         data["train_split"] = recipe.data.train_split
-    generation = _greedy(recipe.generation)
-    evaluation = {"limit": recipe.evaluation.limit}
-    return {"data": data, "generation": generation, "evaluation": evaluation}
+    return {"data": data, "evaluation": {"limit": recipe.evaluation.limit}}
 
 
 def _scoring(ranking: Ranking) -> dict[str, Any]:

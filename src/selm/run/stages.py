@@ -38,6 +38,7 @@ STAGES = {
     "checkpoint": Description("train", keeps="saves", launched=True),
     "answers": Description("answer", keeps="shards", split="test"),
     "evaluation": Description("evaluate", keeps="shards", split="test"),
+    "logps": Description("logps", keeps="shards", split="test"),  # beside the run, see `stages`
     "report": Description("report", keeps="nothing"),
 }
 
@@ -79,7 +80,7 @@ def entry_of(name: str) -> tuple[str, int]:
 
 
 def stages(recipe: Recipe) -> list[Entry]:
-    """All stages in order.
+    """All stages of the plan in order; `logps` and benchmarks are made beside it, where asked for.
 
     >>> stages(a recipe with iterations [dpo, selm])
     [("answers", 0), ("evaluation", 0), ("checkpoint", 1), ("answers", 1), ("evaluation", 1),

@@ -31,7 +31,7 @@ def load_policy(recipe: Recipe, path: str, sharded: bool) -> PreTrainedModel:
     model = loading.load(
         path,
         recipe.model,
-        dtype=own_dtype if sharded or lora is not None else torch.float32,
+        dtype=own_dtype if sharded else getattr(torch, recipe.trained_dtype()),
         quantization_config=quantization,
     )
     if sharded:

@@ -1,0 +1,139 @@
+"""Implicit rewards of finished runs on held-out pairs, and how those of two runs differ.
+
+The implicit reward of an answer after iteration t is beta * (log pi_t - log pi_0), where pi_0 is
+the base model (Fig. 4 of arXiv 2405.19332). A run's folder has its recipe, and the log-probs that
+`scripts/logps.py` writes. Imports no torch.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import selm
+from selm.data.parquet import read_rows
+from selm.data.schemas import LogpsRow
+from selm.errors import UserError
+from selm.recipe.loading import load_recipe
+from selm.recipe.places import escape
+from selm.run import artifacts
+from selm.run.child import run_to_end
+from selm.run.lineage import differing_keys, recipe_part
+from selm.run.plan import Run, command
+
+SCRIPT = Path(selm.__file__).parents[2] / "scripts" / "logps.py"
+
+
+@dataclass(frozen=True)
+class ImplicitRewards:
+    """Implicit rewards of one policy on the chosen and on the rejected answers of P prompts."""
+
+    prompts: tuple[str, ...]
+    chosen_P: np.ndarray
+    rejected_P: np.ndarray
+
+
+@dataclass(frozen=True)
+class SortedDifferences:
+    """Rewards of one policy minus those of another, by rising difference, (P,) each.
+
+    Each array is sorted by itself, as in the paper's figure: a place in one is not the same prompt
+    as that place in the other.
+    """
+
+    chosen_P: np.ndarray
+    rejected_P: np.ndarray
+
+
+def ensure(run_folder: Path, t: int) -> None:
+    """Make the log-probs of the base model and of iteration t of a run, unless they are current.
+
+    Each is made by `scripts/logps.py` in a process of its own. If that fails, its message is on
+    stderr already, and this process exits with its code.
+    """
+    run = run_of(run_folder)
+    for i in dict.fromkeys((0, t)):
+        if not artifacts.state(run.recipe, "logps", i).current:
+            run_to_end([str(SCRIPT), run.path, "--iteration", str(i), *run.overrides])
+
+
+def run_of(run_folder: Path) -> Run:
+    """The run of a folder by its saved recipe, also where the folder was moved to another place."""
+    path = run_folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{run_folder}: it has no recipe.yaml, so it is not the folder of a run")
+    recipe, there = load_recipe(path), run_folder.resolve()
+    overrides = []
+    if Path(recipe.output_dir).resolve() != there.parent:
+        overrides.append(f"output_dir={json.dumps(escape(str(there.parent)))}")
+    if recipe.run_name != there.name:
+        overrides.append(f"run_name={json.dumps(there.name)}")
+    return Run(load_recipe(path, overrides), str(path), tuple(overrides))
+
+
+def implicit_rewards(run_folder: Path, t: int) -> ImplicitRewards:
+    """The rewards after iteration t, for the prompts with log-probs under both policies.
+
+    Raises:
+        UserError: log-probs are missing or not current; see `ensure`.
+    """
+    run = run_of(run_folder)
+    base, policy = (_log_probs(run, i) for i in (0, t))
+    prompts = tuple(prompt for prompt in base if prompt in policy)
+    beta = run.recipe.training.beta
+    chosen_P, rejected_P = (
+        beta * np.array([policy[prompt][key] - base[prompt][key] for prompt in prompts])
+        for key in ("chosen_logps", "rejected_logps")
+    )
+    return ImplicitRewards(prompts, chosen_P, rejected_P)
+
+
+def sorted_differences(run_folder: Path, other: Path, t: int) -> SortedDifferences:
+    """Implicit rewards of the first run minus those of the other one, both after iteration t.
+
+    Each run's rewards have its own beta.
+
+    Raises:
+        UserError: the runs differ in the base model or the held-out pairs; or see
+            `implicit_rewards`.
+    """
+    check_comparable(run_folder, other)
+    first, second = (implicit_rewards(folder, t) for folder in (run_folder, other))
+    place = {prompt: i for i, prompt in enumerate(second.prompts)}
+    shared = [(i, place[p]) for i, p in enumerate(first.prompts) if p in place]
+    if not shared:
+        raise UserError(f"{run_folder} and {other}: they share no held-out prompt")
+    of_first, of_second = map(list, zip(*shared, strict=True))
+    return SortedDifferences(
+        np.sort(first.chosen_P[of_first] - second.chosen_P[of_second]),
+        np.sort(first.rejected_P[of_first] - second.rejected_P[of_second]),
+    )
+
+
+def check_comparable(run_folder: Path, other: Path) -> None:
+    """UserError if the runs' log-probs are not of the same answers, relative to the same base.
+
+    Adapters may be compared with full weights, although bf16 rounds these weights otherwise.
+    """
+    parts = []
+    for folder in (run_folder, other):
+        part = recipe_part(run_of(folder).recipe, "logps", 0)
+        parts.append(part | {"training": {"max_length": part["training"]["max_length"]}})
+    changed = differing_keys(*parts)
+    if changed:
+        raise UserError(
+            f"{run_folder} and {other}: implicit rewards compare only with the same base model and "
+            f"held-out pairs, but the runs differ in {', '.join(changed)}; choose other runs"
+        )
+
+
+def _log_probs(run: Run, t: int) -> Mapping[str, LogpsRow]:
+    """prompt_id -> row of a current artifact."""
+    found = artifacts.state(run.recipe, "logps", t)
+    if not found.current:
+        where = artifacts.folder(run.recipe, "logps", t)
+        raise UserError(f"{where}: {found.why}; run: {command(run, 'logps', t)}")
+    path = artifacts.file(run.recipe, "logps", t, "test.parquet")
+    return {row["prompt_id"]: row for row in read_rows(path)}
