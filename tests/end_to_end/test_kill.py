@@ -102,7 +102,7 @@ def test_evaluate(project_copy, counting_ranker: Path) -> None:
 
 
 def test_logps(project) -> None:
-    """Eight pairs in four shards, two of them kept: the numbers are those of an undisturbed call."""
+    """Eight pairs in four shards, two are kept: the numbers are those of an undisturbed call."""
     slow = project.with_overrides("generation.shard_size=2")
     slow.killed_at("shard", 2, "logps", 0)
     partial = slow.folder / "iter-0" / ".logps.partial"
