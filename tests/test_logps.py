@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_a_trainings_reference(tiny_recipe: str, tmp_pa
     rounded = load_recipe(tiny_recipe, ["model.dtype=bfloat16"])
     found = numbers(scored(rounded, tmp_path / "bf16").rows)
     assert abs(found - exact).max() > 1e-2, "nothing was rounded"
-    np.testing.assert_allclose(found, of_a_training(rounded, tmp_path), rtol=2e-3)
+    np.testing.assert_allclose(found, of_a_training(rounded, tmp_path), rtol=1e-3)
 
 
 def test_a_truncated_pair_has_the_numbers_and_drops_of_a_training(
