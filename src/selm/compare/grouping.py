@@ -110,7 +110,7 @@ def _name(keys: Keys, short: Mapping[str, str]) -> str:
         objectives = keys.get("iterations.objective", ["selm"])
         if key == "iterations.objective":
             parts.insert(0, _listed(value))
-        elif key not in _OF_OPTIMISM or "selm" in objectives:
+        elif key not in _OF_OPTIMISM or ("selm" in objectives and value is not None):
             parts.append(f"{short[key]} {_listed(value)}")
     return ", ".join(parts) if len(parts) <= MOST_PARTS else ""
 

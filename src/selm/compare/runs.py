@@ -6,12 +6,13 @@ datasets and files that a recipe names may be gone: a run can be compared on ano
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selm.compare.grouping import group
 from selm.compare.places import Damaged, Place, place_of
-from selm.compare.settings import Comparison, FinishedRun
+from selm.compare.settings import Comparison, FinishedRun, Setting
 from selm.data.schemas import EvaluationRow
 from selm.errors import UserError
 from selm.escape import one_line
@@ -31,16 +32,11 @@ def load(paths: Sequence[str]) -> Comparison:
         UserError: one of them is no run, is damaged, or they cannot be compared.
     """
     every = [_run(place) for place in _every(paths)]
-    runs = [run for run in every if run.evaluations]
-    empty = [
-        f"{run.folder} has no evaluation: {'; '.join(run.missing)}"
-        for run in every
-        if not run.evaluations
-    ]
+    _check_rankers([run for run in every if run.evaluations])
+    settings, without = _finished(group(every))
+    runs = [run for setting in settings for run in setting.runs]
     if not runs:
-        raise UserError(one_line(f"nothing to compare: {empty[0]}"))
-    _check_rankers(runs)
-    settings = group(runs)
+        raise UserError(one_line(f"nothing to compare: {without[0]}"))
     prompts, left_out = _common_prompts(runs)
     ranker = runs[0].recipe.held_out_ranking()
     return Comparison(
@@ -49,8 +45,27 @@ def load(paths: Sequence[str]) -> Comparison:
         label(ranker),
         pairwise=kind_of(ranker).pairwise,
         left_out=left_out,
-        without=tuple(empty),
+        without=tuple(without),
     )
+
+
+def _finished(settings: Sequence[Setting]) -> tuple[tuple[Setting, ...], list[str]]:
+    """The settings with the runs that have their last iteration, and a line for each other run.
+
+    Of a setting whose runs all lack the last iteration, those with the most are kept.
+    """
+    kept, without = [], []
+    for setting in settings:
+        last = max(max(run.evaluations, default=-1) for run in setting.runs)
+        runs = tuple(run for run in setting.runs if last in run.evaluations)
+        without += [
+            f"{run.folder} is left out: {'; '.join(run.missing)}"
+            for run in setting.runs
+            if last not in run.evaluations
+        ]
+        if runs:
+            kept.append(replace(setting, runs=runs))
+    return tuple(kept), without
 
 
 def _every(paths: Sequence[str]) -> list[Place]:
@@ -128,8 +143,8 @@ def _changed(recipe: Recipe, stage: str, t: int, part: dict[str, Any]) -> list[s
 
 def _check_rankers(runs: Sequence[FinishedRun]) -> None:
     """UserError unless the same ranker gave all rewards."""
-    first = next(iter(runs[0].manifests.values()))["recipe"]["ranking"]
     for run in runs:
+        first = next(iter(runs[0].manifests.values()))["recipe"]["ranking"]
         for manifest in run.manifests.values():
             other = manifest["recipe"]["ranking"]
             differing = differing_keys(_by_content(first), _by_content(other), "ranking")

@@ -63,7 +63,7 @@ class Comparison:
         ranker: its label, for captions.
         pairwise: rewards are scores against the base model's answer to the same prompt.
         left_out: prompts that some evaluation has no reward for.
-        without: runs that are not in it because they have no evaluation, a line each.
+        without: runs that are not in it because they are not finished, a line each.
     """
 
     settings: tuple[Setting, ...]
@@ -78,23 +78,18 @@ class Comparison:
         return [run for setting in self.settings for run in setting.runs]
 
     def iterations(self, setting: Setting) -> list[int]:
-        """The iterations that some run of the setting has evaluated; 0 is the base model."""
-        return sorted(set().union(*(run.evaluations for run in setting.runs)))
-
-    def seeds(self, setting: Setting, t: int) -> list[int]:
-        """The seeds whose runs have evaluated iteration t: all, unless a run is not finished."""
-        return [run.seed for run in setting.runs if t in run.evaluations]
+        """The iterations that all runs of the setting evaluated; 0 is the base model."""
+        common = set.intersection(*(set(run.evaluations) for run in setting.runs))
+        return sorted(common)
 
     def rewards(self, setting: Setting, t: int) -> np.ndarray:
-        """Rewards after iteration t; shape (`seeds(setting, t)`, `prompts`)."""
+        """Rewards after iteration t, shape (seeds, prompts), in the order of `prompts`."""
         return self.values(setting, t, "reward")
 
     def values(self, setting: Setting, t: int, column: str) -> np.ndarray:
         """A numeric column of the evaluations, shape (seeds, prompts)."""
         found = []
         for run in setting.runs:
-            if t not in run.evaluations:
-                continue
             of_prompt = {row["prompt_id"]: row[column] for row in run.evaluations[t]}
             found.append([float(of_prompt[prompt]) for prompt in self.prompts])
         return np.array(found)
