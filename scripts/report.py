@@ -3,12 +3,13 @@
     python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 
 Reads every artifact of runs/<run_name>, and the benchmarks that are finished. Writes
-runs/<run_name>/report: report.md, metrics.json and the figures.
+runs/<run_name>/report: report.md, metrics.json, recipe.yaml and the figures.
 """
 
 import json
 
 from selm.cli import Stage, parse_run, run_main
+from selm.recipe.loading import as_yaml
 
 
 def main() -> None:
@@ -41,6 +42,7 @@ def write(stage: Stage) -> None:
         draw(found, results, record.folder)
         text = {
             "metrics.json": json.dumps(found, indent=1) + "\n",
+            "recipe.yaml": as_yaml(stage.recipe),  # by it compare.py knows a run on the Hub
             "report.md": page(stage.recipe, found, results, paper.beside(stage.run.path)),
         }
         for name, content in text.items():

@@ -111,8 +111,10 @@ def conclusion(metrics: Metrics) -> str:
     near = [name for name, (_, interval) in gaps if _is_noise(interval)]
     if not gaps:
         return said
+    one_seed = any(len(each["seeds"]) == 1 for each in metrics["settings"])
     if not near:
-        return f"{said}, distinguishable from every other setting"
+        only = " on these prompts; the seeds' variance is unknown" if one_seed else ""
+        return f"{said}, distinguishable from every other setting{only}"
     rest = f" and {len(near) - 3} more" if len(near) > 3 else ""
     return f"{said}, not distinguishable from {', '.join(near[:3])}{rest}"
 
