@@ -237,8 +237,11 @@ def test_plan_of_the_others_explores_in_every_iteration(path: str) -> None:
         f"python scripts/evaluate.py {path} --iteration 0",
     ]
     for t in range(1, len(recipe.iterations) + 1):
+        generate = f"python scripts/generate.py {path} --iteration {t}"
+        initial = [f"{generate} --policy initial"] if "xpo" in path and t > 1 else []
         expected += [
-            f"python scripts/generate.py {path} --iteration {t}",
+            generate,
+            *initial,
             f"python scripts/rank.py {path} --iteration {t}",
             f"{launch} scripts/train.py {path} --iteration {t}",
             f"python scripts/answer.py {path} --iteration {t}",
