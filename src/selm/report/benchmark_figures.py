@@ -1,6 +1,6 @@
 """The figures of benchmarks: headlines over iterations, and the matrix of win rates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,16 +87,16 @@ def _panel_title(axes: Axes, name: str, measure: str, judge: str) -> None:
     lines = [measure, f"by {judge}"] if judge else [measure]
     at = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     plain = {**at, "parse_math": False}
-    axes.annotate(_short(name, 22), (0, 1), (0, 8 + 10 * len(lines)), fontsize=11, **plain)
+    axes.annotate(short(name, 22), (0, 1), (0, 8 + 10 * len(lines)), fontsize=11, **plain)
     for k, line in enumerate(reversed(lines)):
         small = {"fontsize": 8, "color": NOTE, **plain}
-        axes.annotate(_short(line, 34), (0, 1), (0, 6 + 10 * k), **small)
+        axes.annotate(short(line, 34), (0, 1), (0, 6 + 10 * k), **small)
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
     """The text on one line of at most `most` characters; one that was cut ends with an ellipsis.
 
-    >>> _short("a judge with a long name", 12)
+    >>> short("a judge with a long name", 12)
     'a judge wit…'
     """
     line = one_line(text)
@@ -115,7 +115,7 @@ def matrices(found: Matrices, run_name: str) -> Any:
         _matrix(axes, cells, found.iterations)
         axes.set_title(kind, pad=10)
     judges = ", ".join(found.judges)
-    by = f", according to {_short(judges, 32 * count)}" if judges else ""
+    by = f", according to {short(judges, 32 * count)}" if judges else ""
     titled(figure, run_name, f"win rates in percent, of the row against the column{by}")
     return figure
 
@@ -125,13 +125,21 @@ def _matrix(axes: Axes, cells: Cells, iterations: tuple[int, ...]) -> None:
     rates = np.full((size, size), np.nan)
     for (row, column), (value, _) in cells.items():
         rates[iterations.index(row), iterations.index(column)] = value
+    matrix(axes, rates, [named(t) for t in iterations])
+
+
+def matrix(
+    axes: Axes, rates: np.ndarray, labels: Sequence[str], digits: int = 1, fontsize: float = 10
+) -> None:
+    """Win rates in percent as coloured squares, with their numbers; NaN is an empty square."""
+    size = len(labels)
     palette = LinearSegmentedColormap.from_list("wins", [LOSES, EVEN, WINS])
     axes.imshow(rates, cmap=palette, vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(rates):
         if not np.isnan(value):
             colour = "white" if abs(value - 50) > STRONG else INK
-            axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=10)
-    labels = [named(t) for t in iterations]
+            number = {"color": colour, "fontsize": fontsize, "ha": "center", "va": "center"}
+            axes.text(j, i, f"{value:.{digits}f}", **number)
     axes.set_xticks(range(size), labels, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), labels)
     axes.grid(False)

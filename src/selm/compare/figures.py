@@ -1,0 +1,151 @@
+"""The figures of a comparison: rewards over iterations, differences, and the paper's 2 to 5."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from selm.compare.looks import Setting, looks
+from selm.compare.over_iterations import rewards
+from selm.compare.paper_figures import (
+    against_alpha,
+    by_alpha,
+    distributions,
+    implicit_rewards,
+    win_rates,
+)
+from selm.compare.rows import differences, grid
+from selm.compare.settings import Comparison
+from selm.escape import one_line
+from selm.report.style import STYLE, colours
+
+GRID = {"axes.grid": True, "axes.grid.axis": "y", "axes.spines.left": False}
+CAPTIONS = {
+    "rewards.png": "Held-out reward over iterations",
+    "differences.png": "Paired difference of each setting to the first one",
+    "win_rates.png": "Win rates of every policy against every other (the paper's Fig. 2)",
+    "alpha.png": "Held-out reward against alpha (the paper's Fig. 3, left)",
+    "rewards_by_setting.png": "Distribution of rewards by setting (the paper's Fig. 3, middle)",
+    "rewards_by_iteration.png": "Distribution of rewards by iteration (the paper's Fig. 3, right)",
+    "implicit_rewards.png": "Sorted differences of implicit rewards (the paper's Fig. 4)",
+    "grid.png": "Held-out reward after the last iteration (the paper's Fig. 5)",
+}
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """Implicit rewards of one policy minus those of another on the same held-out pairs.
+
+    Attributes:
+        names: of both policies.
+        chosen_N, rejected_N: differences of beta (log pi - log ref) for the two responses.
+    """
+
+    names: tuple[str, str]
+    chosen_N: np.ndarray
+    rejected_N: np.ndarray
+
+
+def draw(
+    comparison: Comparison,
+    metrics: Mapping[str, Any],
+    folder: Path,
+    implicit: Implicit | None = None,
+) -> list[tuple[str, str]]:
+    """Write the figures that the runs have numbers for; returns their files and captions.
+
+    Args:
+        metrics: what compare.json holds.
+        implicit: for the paper's Fig. 4, where the runs have scored the held-out pairs.
+    """
+    with plt.rc_context(STYLE | GRID):
+        found = figures(comparison, metrics, implicit)
+        for file, (figure, _) in found.items():
+            path = folder / file
+            figure.savefig(path, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+            plt.close(figure)
+    return [(file, caption) for file, (_, caption) in found.items()]
+
+
+def figures(
+    comparison: Comparison, metrics: Mapping[str, Any], implicit: Implicit | None = None
+) -> dict[str, tuple[Any, str]]:
+    """File name -> figure and caption, in the order of the report."""
+    settings, which = metrics["settings"], about(comparison)
+    drawn = {
+        "rewards.png": rewards(settings, means_of_seeds(comparison), which),
+        "differences.png": differences(metrics["differences"], settings, which),
+        "win_rates.png": _win_rates(metrics, which),
+        "alpha.png": against_alpha(settings, which),
+        "rewards_by_setting.png": _of_settings(comparison, settings, which),
+        "rewards_by_iteration.png": _of_iterations(comparison, settings, which),
+        "implicit_rewards.png": _implicit(implicit),
+        "grid.png": grid(settings, which) if len(settings) > 1 else None,
+    }
+    return {file: (found, CAPTIONS[file]) for file, found in drawn.items() if found is not None}
+
+
+def about(comparison: Comparison) -> str:
+    """What the rewards are of, for the second line of each figure."""
+    return f"{len(comparison.prompts)} held-out prompts, {one_line(comparison.ranker, 40)}"
+
+
+def means_of_seeds(comparison: Comparison) -> dict[str, dict[int, np.ndarray]]:
+    """Setting -> iteration -> mean reward of each seed, shape (seeds,)."""
+    return {
+        setting.name: {
+            t: comparison.rewards(setting, t).mean(axis=1) for t in comparison.iterations(setting)
+        }
+        for setting in comparison.settings
+    }
+
+
+def _win_rates(metrics: Mapping[str, Any], which: str) -> Any | None:
+    found = metrics.get("win_rates")
+    return win_rates(found["labels"], found["matrix"], which) if found else None
+
+
+def _implicit(found: Implicit | None) -> Any | None:
+    if found is None:
+        return None
+    which = f"{len(found.chosen_N)} held-out pairs; policies with one reference"
+    return implicit_rewards(found.chosen_N, found.rejected_N, found.names, which)
+
+
+def _of_settings(comparison: Comparison, settings: Sequence[Setting], which: str) -> Any | None:
+    """Rewards after the last iteration that all settings have, in the order of alpha."""
+    common = set.intersection(*(set(comparison.iterations(s)) for s in comparison.settings))
+    t = max(common, default=0)
+    if t == 0:
+        return None
+    groups = by_alpha(settings)
+    order = [setting["name"] for setting in (groups[0] if groups else settings)]
+    found = {s.name: comparison.rewards(s, t).ravel() for s in comparison.settings}
+    values = {name: found[name] for name in order}
+    base = comparison.rewards(comparison.settings[0], 0).ravel() if 0 in common else None
+    if groups:
+        depth = colours(range(1, len(order) + 1))
+        shades = {name: depth[k] for k, name in enumerate(order, 1)}
+    else:
+        styles = looks([setting["name"] for setting in settings])
+        shades = {name: styles[name].colour for name in order}
+    subtitle = f"{which}; share of answers; outline: base model; dashes: mean"
+    return distributions(values, base, f"Rewards after iteration {t}", subtitle, shades)
+
+
+def _of_iterations(comparison: Comparison, settings: Sequence[Setting], which: str) -> Any:
+    """Rewards after each iteration of the setting with the best mean at its end."""
+    best = max(range(len(settings)), key=lambda k: settings[k]["iterations"][-1]["reward_mean"])
+    setting = comparison.settings[best]
+    iterations = comparison.iterations(setting)
+    values = {
+        "base" if t == 0 else f"iteration {t}": comparison.rewards(setting, t).ravel()
+        for t in iterations
+    }
+    shades = dict(zip(values, colours(iterations).values(), strict=False))
+    title = f"Rewards of {one_line(setting.name, 50)}"
+    subtitle = f"{which}; share of answers; outline: base model; dashes: mean"
+    return distributions(values, values.get("base"), title, subtitle, shades)
