@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from selm.compare.looks import Setting, looks
+from selm.compare.looks import Setting, label, looks
 from selm.compare.over_iterations import rewards
 from selm.compare.paper_figures import (
     against_alpha,
     by_alpha,
     distributions,
     implicit_rewards,
+    shown_in_matrix,
     win_rates,
 )
 from selm.compare.rows import differences, grid
@@ -41,12 +42,13 @@ class Implicit:
 
     Attributes:
         names: of both policies.
-        chosen_N, rejected_N: differences of beta (log pi - log ref) for the two responses.
+        chosen_SN, rejected_SN: differences of beta (log pi - log ref) for the two responses, of
+            each pair of seeds; shape (seeds, pairs).
     """
 
     names: tuple[str, str]
-    chosen_N: np.ndarray
-    rejected_N: np.ndarray
+    chosen_SN: np.ndarray
+    rejected_SN: np.ndarray
 
 
 def draw(
@@ -105,14 +107,23 @@ def means_of_seeds(comparison: Comparison) -> dict[str, dict[int, np.ndarray]]:
 
 def _win_rates(metrics: Mapping[str, Any], which: str) -> Any | None:
     found = metrics.get("win_rates")
-    return win_rates(found["labels"], found["matrix"], which) if found else None
+    if not found:
+        return None
+    labels, rates = found["labels"], found["matrix"]
+    shown = shown_in_matrix(len(labels), metrics["settings"])
+    if len(shown) < len(labels):
+        which += "; last iterations"
+    rates = [[rates[i][j] for j in shown] for i in shown]
+    return win_rates([labels[k] for k in shown], rates, which)
 
 
 def _implicit(found: Implicit | None) -> Any | None:
     if found is None:
         return None
-    which = f"{len(found.chosen_N)} held-out pairs; policies with one reference"
-    return implicit_rewards(found.chosen_N, found.rejected_N, found.names, which)
+    seeds, pairs = found.chosen_SN.shape
+    which = f"{pairs} held-out pairs, relative to the base model"
+    which += "; a line for each seed" if seeds > 1 else ""
+    return implicit_rewards(found.chosen_SN, found.rejected_SN, found.names, which)
 
 
 def _of_settings(comparison: Comparison, settings: Sequence[Setting], which: str) -> Any | None:
@@ -122,7 +133,8 @@ def _of_settings(comparison: Comparison, settings: Sequence[Setting], which: str
     if t == 0:
         return None
     groups = by_alpha(settings)
-    order = [setting["name"] for setting in (groups[0] if groups else settings)]
+    best = max(groups, key=lambda group: max(map(_last_mean, group)), default=settings)
+    order = [setting["name"] for setting in best]
     found = {s.name: comparison.rewards(s, t).ravel() for s in comparison.settings}
     values = {name: found[name] for name in order}
     base = comparison.rewards(comparison.settings[0], 0).ravel() if 0 in common else None
@@ -136,9 +148,13 @@ def _of_settings(comparison: Comparison, settings: Sequence[Setting], which: str
     return distributions(values, base, f"Rewards after iteration {t}", subtitle, shades)
 
 
+def _last_mean(setting: Setting) -> float:
+    return float(setting["iterations"][-1]["reward_mean"])
+
+
 def _of_iterations(comparison: Comparison, settings: Sequence[Setting], which: str) -> Any:
     """Rewards after each iteration of the setting with the best mean at its end."""
-    best = max(range(len(settings)), key=lambda k: settings[k]["iterations"][-1]["reward_mean"])
+    best = max(range(len(settings)), key=lambda k: _last_mean(settings[k]))
     setting = comparison.settings[best]
     iterations = comparison.iterations(setting)
     values = {
@@ -146,6 +162,6 @@ def _of_iterations(comparison: Comparison, settings: Sequence[Setting], which: s
         for t in iterations
     }
     shades = dict(zip(values, colours(iterations).values(), strict=False))
-    title = f"Rewards of {one_line(setting.name, 50)}"
+    title = f"Rewards of {label(setting.name, 50, lines=1)}"
     subtitle = f"{which}; share of answers; outline: base model; dashes: mean"
     return distributions(values, values.get("base"), title, subtitle, shades)

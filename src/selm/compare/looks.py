@@ -84,7 +84,7 @@ def ends(entry: Mapping[str, Any], value: str, interval: str) -> tuple[float, fl
 
 def rows_of(axes: Axes, names: Sequence[str], values: Sequence[str]) -> None:
     """Rows from the top down: the name to the left, the numbers to the right."""
-    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_yticks(range(len(names)), [label(name, lines=3) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     for text in axes.get_yticklabels():
         text.set(fontsize=SMALL, parse_math=False)
@@ -100,4 +100,5 @@ def rows_of(axes: Axes, names: Sequence[str], values: Sequence[str]) -> None:
 
 def height_of_rows(names: Sequence[str]) -> float:
     """Inches: of the rows, and of title and axis."""
-    return 0.42 * len(names) + 1.5
+    lines = max(label(name, lines=3).count("\n") + 1 for name in names)
+    return max(0.42, 0.17 * lines + 0.06) * len(names) + 1.5

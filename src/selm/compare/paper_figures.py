@@ -12,12 +12,12 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from selm.compare.looks import SMALL, Setting, ends, label, looks, spread
-from selm.escape import one_line
 from selm.report.benchmark_figures import matrix
 from selm.report.style import INK, NOTE, titled
 
 ALPHA = "training.alpha"
 FEW = 8  # labels that can stand below a matrix; more are numbered
+MOST_LABELS = 20  # beyond which a page cannot show them
 LARGE = 14  # labels beyond which win rates are shown without decimals
 BINS = 30
 
@@ -31,7 +31,7 @@ def win_rates(labels: Sequence[str], matrix_NN: Sequence[Sequence[Any]], which: 
     side = max(2.6, cell * size)
     figure, axes = plt.subplots(figsize=(side + 3.4, side + 1.9))
     digits, fontsize = (1, SMALL) if size <= LARGE else (0, 8.0)
-    names = [label(name, 34, lines=1) for name in labels]
+    names = [label(name, 40) for name in labels]
     if size > FEW:
         names = [f"{name}  {k}" for k, name in enumerate(names, 1)]
     matrix(axes, rates, names, digits, fontsize)
@@ -41,6 +41,17 @@ def win_rates(labels: Sequence[str], matrix_NN: Sequence[Sequence[Any]], which: 
         text.set(parse_math=False, fontsize=SMALL if size <= LARGE else 8.0)
     titled(figure, "Win rates", f"{which}; percent, the row against the column")
     return figure
+
+
+def shown_in_matrix(size: int, settings: Sequence[Setting]) -> list[int]:
+    """The rows that are drawn: all, or the base model and each setting's end if all are too many.
+
+    Rows are the base model and then the iterations of one setting after the other.
+    """
+    later = [sum(step["iteration"] > 0 for step in each["iterations"]) for each in settings]
+    if size <= MOST_LABELS or size != 1 + sum(later):
+        return list(range(size))
+    return sorted({0, *np.cumsum(later).tolist()})
 
 
 def by_alpha(settings: Sequence[Setting]) -> list[list[Setting]]:
@@ -183,26 +194,29 @@ def distributions(
 
 
 def implicit_rewards(
-    chosen_N: np.ndarray, rejected_N: np.ndarray, names: tuple[str, str], which: str
+    chosen_SN: np.ndarray, rejected_SN: np.ndarray, names: tuple[str, str], which: str
 ) -> Any:
     """Fig. 4: the difference of two policies' implicit rewards, sorted, for both responses.
 
     Args:
-        chosen_N, rejected_N: reward of the first policy minus that of the second, one a prompt.
+        chosen_SN, rejected_SN: reward of the first policy minus that of the second, for each pair
+            of seeds and each held-out pair.
         names: of the two policies.
     """
     figure, axes = plt.subplots(figsize=(8.0, 4.2))
     axes.axhline(0, color=INK, linewidth=1, label="_zero")
     heights, texts = [], []
-    for values, role, colour in (
-        (chosen_N, "chosen", "#0072b2"), (rejected_N, "rejected", "#d55e00"),
+    for values_SN, role, colour in (
+        (chosen_SN, "chosen", "#0072b2"), (rejected_SN, "rejected", "#d55e00"),
     ):  # fmt: skip
-        ordered = np.sort(np.asarray(values, dtype=float))
-        at = 100 * (np.arange(ordered.size) + 0.5) / ordered.size
-        axes.plot(at, ordered, color=colour, linewidth=2, label=role)
-        above = 100 * float((ordered > 0).mean())
-        heights.append(float(ordered[-1]))
-        texts.append((f"{role}\nmean {ordered.mean():+.3g}\n{above:.0f}% above 0", colour))
+        ordered_SN = np.sort(values_SN, axis=1)
+        seeds, size = ordered_SN.shape
+        at = 100 * (np.arange(size) + 0.5) / size
+        width = 2.0 if seeds == 1 else 1.0
+        axes.plot(at, ordered_SN.T, color=colour, linewidth=width, label=role)
+        above = 100 * float((ordered_SN > 0).mean())
+        heights.append(float(ordered_SN[:, -1].mean()))
+        texts.append((f"{role}\nmean {ordered_SN.mean():+.3g}\n{above:.0f}% above 0", colour))
     low, high = axes.get_ylim()
     for (text, colour), height in zip(texts, spread(heights, 0.22 * (high - low)), strict=True):
         axes.annotate(
@@ -213,6 +227,6 @@ def implicit_rewards(
     axes.xaxis.set_major_formatter("{x:.0f}%")
     axes.set_xlabel("held-out responses, sorted by the difference")
     axes.set_ylabel("difference of implicit rewards")
-    first, second = (one_line(name, 30) for name in names)
+    first, second = (label(name, 24, lines=1) for name in names)
     titled(figure, f"Implicit reward: {first} minus {second}", which)
     return figure

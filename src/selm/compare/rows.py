@@ -5,8 +5,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from selm.compare.looks import Setting, ends, height_of_rows, looks, rows_of
-from selm.escape import one_line
+from selm.compare.looks import Setting, ends, height_of_rows, label, looks, rows_of
 from selm.report.measures import named
 from selm.report.style import BASE, INK, NOTE, titled
 
@@ -26,7 +25,7 @@ def grid(settings: Sequence[Setting], which: str) -> Any:
         value = lasts[name]["reward_mean"]
         axes.barh(row, value - start, left=start, height=0.56, color=styles[name].colour, alpha=0.8)
         bar = ends(lasts[name], "reward_mean", "reward_ci95")
-        axes.plot(bar, [row, row], color="white", linewidth=4, label="_halo")
+        axes.plot(bar, [row, row], color="white", linewidth=3.4, label="_halo")
         axes.plot(bar, [row, row], color=INK, linewidth=1.6, label="_interval")
     axes.axvline(start, color=BASE, linewidth=1)
     line = lasts[first]["reward_mean"]
@@ -37,7 +36,7 @@ def grid(settings: Sequence[Setting], which: str) -> Any:
     axes.margins(x=0.06)
     axes.set_xlabel("mean held-out reward")
     from_base = "bars start at the base model's mean" if base["iteration"] == 0 else which
-    subtitle = f"{which}; {from_base}; dashes: {one_line(first, 30)}"
+    subtitle = f"{which}; {from_base}; dashes: {label(first, 30, lines=1)}"
     titled(figure, "Held-out reward after the last iteration", subtitle)
     return figure
 
@@ -90,7 +89,7 @@ def differences(
     axes.set_xlabel("difference of the mean held-out reward")
     t = {iteration for iteration, _, _ in rows.values()}
     after = f"after {named(t.pop())}" if len(t) == 1 else "after the last common iteration"
-    title = f"Difference to {one_line(settings[0]['name'], 40)}"
+    title = f"Difference to {label(settings[0]['name'], 40, lines=1)}"
     titled(figure, title, f"{which}, {after}; 95% interval; hollow: contains zero")
     return figure
 
