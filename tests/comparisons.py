@@ -33,10 +33,9 @@ def comparison_of(
         runs = []
         for seed in seeds:
             noise = np.random.default_rng([k, seed])
-            gains = {
-                t: noise.normal(0.05 * t + 0.01 * k * t, 0.1, prompts) for t in range(last + 1)
-            }
-            rewards = {t: base + (gain if t else 0) for t, gain in gains.items()}
+            rewards = {0: base}
+            for t in range(1, last + 1):
+                rewards[t] = base + noise.normal(0.05 * t + 0.01 * k * t, 0.1, prompts)
             rows = {t: rows_of(ids, values) for t, values in rewards.items()}
             runs.append(FinishedRun(f"{name}-{seed}", Path(name), recipes[seed], rows))
         made.append(Setting(name, differs, tuple(runs)))
@@ -78,9 +77,7 @@ def metrics_of(comparison: Comparison) -> dict[str, Any]:
                     "ci95": _interval(gain),
                 }
             )
-    matrix = [
-        [100 * float((a > b).mean() + 0.5 * (a == b).mean()) for b in policies] for a in policies
-    ]
+    matrix = [[_wins(row, column) for column in policies] for row in policies]
     win_rates = {"labels": labels, "matrix": matrix}
     return {"settings": entries, "differences": differences, "win_rates": win_rates}
 
@@ -88,3 +85,7 @@ def metrics_of(comparison: Comparison) -> dict[str, Any]:
 def _interval(values_SP: np.ndarray) -> list[float]:
     half = 1.96 * float(values_SP.std() / np.sqrt(values_SP.size))
     return [float(values_SP.mean()) - half, float(values_SP.mean()) + half]
+
+
+def _wins(a_P: np.ndarray, b_P: np.ndarray) -> float:
+    return 100 * float((a_P > b_P).mean() + 0.5 * (a_P == b_P).mean())

@@ -89,8 +89,9 @@ def differences(
     axes.set_xlabel("difference of the mean held-out reward")
     t = {iteration for iteration, _, _ in rows.values()}
     after = f"after {named(t.pop())}" if len(t) == 1 else "after the last common iteration"
-    title = f"Difference to {label(settings[0]['name'], 40, lines=1)}"
-    titled(figure, title, f"{which}, {after}; 95% interval; hollow: contains zero")
+    first = label(settings[0]["name"], 40, lines=1)
+    subtitle = f"{which}, {after}; 95% interval; hollow: contains zero"
+    titled(figure, f"Difference to {first}", subtitle)
     return figure
 
 
