@@ -21,6 +21,7 @@ from selm.compare.paper_figures import (
 from selm.compare.rows import differences, grid
 from selm.compare.settings import Comparison
 from selm.escape import one_line
+from selm.report.measures import named
 from selm.report.style import STYLE, colours
 
 GRID = {"axes.grid": True, "axes.grid.axis": "y", "axes.spines.left": False}
@@ -157,11 +158,8 @@ def _of_iterations(comparison: Comparison, settings: Sequence[Setting], which: s
     best = max(range(len(settings)), key=lambda k: _last_mean(settings[k]))
     setting = comparison.settings[best]
     iterations = comparison.iterations(setting)
-    values = {
-        "base" if t == 0 else f"iteration {t}": comparison.rewards(setting, t).ravel()
-        for t in iterations
-    }
-    shades = dict(zip(values, colours(iterations).values(), strict=False))
+    values = {named(t): comparison.rewards(setting, t).ravel() for t in iterations}
+    shades = {named(t): shade for t, shade in colours(iterations).items()}
     title = f"Rewards of {label(setting.name, 50, lines=1)}"
     subtitle = f"{which}; share of answers; outline: base model; dashes: mean"
     return distributions(values, values.get("base"), title, subtitle, shades)

@@ -1,6 +1,7 @@
 """Figures with a row for each setting: the bars of a grid, and differences to the first setting."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import pyplot as plt
@@ -45,22 +46,37 @@ def _number(entry: Mapping[str, Any], which: bool) -> str:
     return f"{entry['reward_mean']:.3f}" + (f"  {named(entry['iteration'])}" if which else "")
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A setting's mean reward minus that of the first one; `ci95` is None where it is unknown."""
+
+    mean: float
+    ci95: list[float] | None
+    iterations: frozenset[int]
+
+    @property
+    def shown(self) -> bool:
+        """Whether the data show that there is one."""
+        return self.ci95 is not None and (self.ci95[0] > 0 or self.ci95[1] < 0)
+
+
 def to_the_first(
     found: Sequence[Mapping[str, Any]], settings: Sequence[Setting]
-) -> dict[str, tuple[int, float, list[float]]]:
-    """Setting -> iteration, mean and interval of setting minus the first one.
+) -> dict[str, Difference]:
+    """Setting -> its difference to the first one, in the order of the settings.
 
-    Of several iterations the last counts. A difference that was taken the other way is turned.
+    Of several iterations the last counts, and a difference that was taken the other way is turned.
     """
     first = settings[0]["name"]
-    result: dict[str, tuple[int, float, list[float]]] = {}
+    result: dict[str, Difference] = {}
     for entry in sorted(found, key=lambda entry: entry["iteration"]):
-        interval = entry["ci95"] or [entry["mean"]] * 2
+        ends = frozenset({entry["iteration"], entry.get("iteration_of_b", entry["iteration"])})
+        mean, ci95 = entry["mean"], entry["ci95"]
         if entry["b"] == first:
-            result[entry["a"]] = (entry["iteration"], entry["mean"], list(interval))
+            result[entry["a"]] = Difference(mean, ci95, ends)
         elif entry["a"] == first:
-            turned = [-bound for bound in reversed(interval)]
-            result[entry["b"]] = (entry["iteration"], -entry["mean"], turned)
+            turned = None if ci95 is None else [-ci95[1], -ci95[0]]
+            result[entry["b"]] = Difference(-mean, turned, ends)
     names = [setting["name"] for setting in settings]
     return {name: result[name] for name in names if name in result}
 
@@ -75,25 +91,25 @@ def differences(
     styles = looks([setting["name"] for setting in settings])
     figure, axes = plt.subplots(figsize=(8.4, height_of_rows(list(rows))))
     axes.axvline(0, color=INK, linewidth=1.2, zorder=1, label="zero")
-    for row, (name, (_, mean, interval)) in enumerate(rows.items()):
-        shows = interval[0] > 0 or interval[1] < 0
-        colour = styles[name].colour if shows else NOTE
-        axes.plot(interval, [row, row], color=colour, linewidth=2.2, label="_interval")
+    for row, (name, each) in enumerate(rows.items()):
+        colour = styles[name].colour if each.shown else NOTE
+        if each.ci95 is not None:
+            axes.plot(each.ci95, [row, row], color=colour, linewidth=2.2, label="_interval")
         axes.plot(
-            mean, row, "o", markersize=8, color=colour if shows else "white",
+            each.mean, row, "o", markersize=8, color=colour if each.shown else "white",
             markeredgecolor=colour, markeredgewidth=1.8, label=name,
         )  # fmt: skip
-    rows_of(axes, list(rows), [_signed(mean, interval) for _, mean, interval in rows.values()])
-    reach = max(abs(x) for _, mean, interval in rows.values() for x in (mean, *interval)) or 1.0
+    rows_of(axes, list(rows), [_signed(each) for each in rows.values()])
+    reach = max(abs(x) for each in rows.values() for x in (each.mean, *(each.ci95 or ()))) or 1.0
     axes.set_xlim(-1.1 * reach, 1.1 * reach)
     axes.set_xlabel("difference of the mean held-out reward")
-    t = {iteration for iteration, _, _ in rows.values()}
-    after = f"after {named(t.pop())}" if len(t) == 1 else "after the last common iteration"
-    first = label(settings[0]["name"], 40, lines=1)
-    subtitle = f"{which}, {after}; 95% interval; hollow: contains zero"
-    titled(figure, f"Difference to {first}", subtitle)
+    iterations = frozenset.union(*(each.iterations for each in rows.values()))
+    after = named(max(iterations)) if len(iterations) == 1 else "the last iterations"
+    subtitle = f"{which}, after {after}; 95% interval; hollow: not shown to differ"
+    titled(figure, f"Difference to {label(settings[0]['name'], 40, lines=1)}", subtitle)
     return figure
 
 
-def _signed(mean: float, interval: Sequence[float]) -> str:
-    return f"{mean:+.3f}  [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+def _signed(each: Difference) -> str:
+    bounds = "" if each.ci95 is None else f"  [{each.ci95[0]:+.3f}, {each.ci95[1]:+.3f}]"
+    return f"{each.mean:+.3f}{bounds}"
