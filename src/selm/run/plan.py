@@ -1,7 +1,7 @@
 """Turns a recipe into a bash script: comments, and one command per stage. Imports no torch."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,23 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
     Args:
         done: stages to leave out, and the line to print in place of each.
     """
-    recipe = run.recipe
-    lines = [*_header(run)]
-    for stage, t in stages(recipe):
+    return "\n".join([*_header(run), *stage_lines(run, stages(run.recipe), done)]) + "\n"
+
+
+def stage_lines(
+    run: Run,
+    entries: Sequence[Entry],
+    done: Mapping[Entry, str] | None = None,
+    notes: Mapping[Entry, str] | None = None,
+) -> list[str]:
+    """The lines of these stages: comments, and the command of each.
+
+    Args:
+        done: stages to leave out, and the line to print in place of each.
+        notes: what the comment before a command says beside its cost.
+    """
+    recipe, lines = run.recipe, list[str]()
+    for stage, t in entries:
         if t is not None and stage in ("responses", "checkpoint"):
             first_of_iteration = recipe.iteration(t).objective == "dpo" or stage == "responses"
             if first_of_iteration:
@@ -73,10 +87,14 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
         if stage == "report":
             lines += ["", "# tables and figures"]
         said = (done or {}).get((stage, t))
+        note = (notes or {}).get((stage, t), "")
+        cost = ""
         if done is None and stage != "report" and unknown(recipe) is None:
-            lines.append(_cost_comment(recipe, stage, t))
+            cost = _cost_text(recipe, stage, t)
+        if cost or (note and said is None):
+            lines.append(comment("; ".join(filter(None, (cost, note)))))
         lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _header(run: Run) -> list[str]:
@@ -184,8 +202,8 @@ def _warning(run: Run, stage: str, t: int | None) -> str:
     )
 
 
-def _cost_comment(recipe: Recipe, stage: str, t: int | None) -> str:
-    """`# train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
+def _cost_text(recipe: Recipe, stage: str, t: int | None) -> str:
+    """`train: 15,284 rows, 14.1M tokens; 32 GB (weights 5.6, ...); disk 14 GB; 0.6 h`"""
     takes = stage_cost(recipe, stage, t)
     parts = {name: value for name, value in vars(takes.memory).items() if value >= 5e7}
     named = ", ".join(f"{name} {value / GB:.1f}" for name, value in parts.items())
@@ -193,7 +211,7 @@ def _cost_comment(recipe: Recipe, stage: str, t: int | None) -> str:
     each = " per process" if processes_on_a_device(recipe, stage) > 1 else ""
     memory = f"{size_text(takes.memory.total)}{each} ({named})"
     return (
-        f"# {describe(stage).script}: {takes.rows:,} rows, {count_text(takes.tokens)} tokens; "
+        f"{describe(stage).script}: {takes.rows:,} rows, {count_text(takes.tokens)} tokens; "
         f"{memory}; disk {size_text(takes.disk_bytes)}{scratch}; {time_text(takes.seconds)}"
     )
 
