@@ -1,6 +1,7 @@
 # make setup | test | bench | audit-cuda | quickstart | <name>-selm | <name>-dpo
-#      {plan,check,push,benchmark,plan-benchmark}-<name>-selm
+#      {plan,check,push,benchmark,plan-benchmark,sweep,plan-sweep}-<name>-selm
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
+# Several values: make sweep-zephyr-selm ARGS="training.alpha=0.005,0.001 seed=1,2,3"
 # Every target of a recipe sets the project up first, if that has not been done.
 
 SHELL := /usr/bin/env bash
@@ -21,6 +22,8 @@ checks := $(addprefix check-,$(runs))
 pushes := $(addprefix push-,$(runs))
 benchmarks := $(addprefix benchmark-,$(runs))
 plans_of_benchmarks := $(addprefix plan-,$(benchmarks))
+sweeps := $(addprefix sweep-,$(runs))
+plans_of_sweeps := $(addprefix plan-,$(sweeps))
 
 # smollm2-selm -> recipes/smollm2-135m-instruct/selm.yaml
 recipe = $(folder_$(firstword $(subst -, ,$(1))))/$(lastword $(subst -, ,$(1))).yaml
@@ -34,10 +37,10 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test bench audit-cuda quickstart $(runs) $(plans) $(checks) $(pushes) \
-        $(benchmarks) $(plans_of_benchmarks)
+        $(benchmarks) $(plans_of_benchmarks) $(sweeps) $(plans_of_sweeps)
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup:
 	@VLLM=$(VLLM) bash scripts/setup.sh
@@ -91,3 +94,12 @@ $(benchmarks): setup
 $(plans_of_benchmarks):
 	@VLLM=$(VLLM) bash scripts/setup.sh >&2
 	@.venv/bin/python scripts/plan.py --benchmarks $(call recipe,$(patsubst plan-benchmark-%,%,$@)) $(ARGS)
+
+# Every combination of several values, and their comparison; another recipe in ARGS is one more value
+$(sweeps): setup
+	@case $@ in *-smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac
+	@bash scripts/run.sh --sweep $(call recipe,$(patsubst sweep-%,%,$@)) $(ARGS)
+
+$(plans_of_sweeps):
+	@VLLM=$(VLLM) bash scripts/setup.sh >&2
+	@.venv/bin/python scripts/sweep.py $(call recipe,$(patsubst plan-sweep-%,%,$@)) $(ARGS)

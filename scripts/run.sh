@@ -3,16 +3,18 @@
 #
 #   bash scripts/run.sh recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 #   bash scripts/run.sh --benchmarks recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
+#   bash scripts/run.sh --sweep RECIPE [RECIPE ...] training.alpha=0.005,0.001 seed=1,2 [--only N]
 #
 # Stops at the first stage that fails and names the command to repeat. Finished stages are skipped.
 # The plan is kept as runs/<run_name>/plan.sh, each stage's output under runs/<run_name>/logs/.
-# With --benchmarks it runs the recipe's benchmarks, and prints their plan first.
+# With --benchmarks it runs the recipe's benchmarks, and prints their plan first. With --sweep it
+# runs every combination of several values and compares the runs (scripts/sweep.py, docs/sweeps.md).
 set -euo pipefail
 
 here=$PWD
 cd "$(dirname "$0")/.."
 if [[ "${1---help}" =~ ^(--help|-h)$ ]]; then
-  sed -n '2,9s/^# \{0,1\}//p' scripts/run.sh
+  sed -n '2,11s/^# \{0,1\}//p' scripts/run.sh
   exit $(($# ? 0 : 2)) # without a recipe it is a mistake
 fi
 if [ -d .venv ]; then
@@ -38,6 +40,16 @@ export SELM_RUN_SH="$$@$HOSTNAME"
 # What the plan calls `accelerate launch` is scripts/launch.py; under launch.slurm it is a function.
 PATH="$PWD/scripts/launcher:$PATH"
 
+if [ "$1" = "--sweep" ]; then
+  words=("${words[@]:1}")
+  plan=$(python scripts/sweep.py --keep "${words[@]}")
+  # The comments at its top and one per run; sweep.sh in the sweep's folder has all of it.
+  sed -n '2,/^set /{/^# /p}; /^# run /p' <<<"$plan"
+  remaining=$(python scripts/sweep.py --remaining "${words[@]}")
+  # It may be longer than an argument can be.
+  eval "$remaining"
+  exit
+fi
 if [ "$1" = "--benchmarks" ]; then
   python scripts/plan.py --keep "${words[@]}" | grep -E '^(#[^!]|python)'
 else

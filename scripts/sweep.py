@@ -1,6 +1,6 @@
 """Print the plan of a sweep: a bash script for every combination of several values. Runs nothing.
 
-    python scripts/sweep.py RECIPE [RECIPE ...] training.alpha=0.005,0.001 seed=1,2,3 [key=value ...]
+    python scripts/sweep.py RECIPE [RECIPE ...] training.alpha=0.005,0.001 seed=1,2 [key=value ...]
 
 Commas separate values, except in brackets and quotes; a key with one value is an override of all
 runs. The runs lie in <output_dir>/<run_name>-sweep/ (or in output_dir=FOLDER), each named after its

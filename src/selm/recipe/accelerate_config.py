@@ -1,6 +1,7 @@
 """Checks the file `training.accelerate_config` early: accelerate reads it only for training."""
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,20 @@ def read_config(path: str) -> dict[str, Any]:
     """The file's settings; raises UserError if it is not a mapping in YAML."""
     if not Path(path).is_file():
         raise UserError(f"{KEY}: no such file: {path} (looked from {Path.cwd().name}/)")
+    about = Path(path).stat()
     try:
-        tree = read(path)
+        tree = _read_once(path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
     except UserError as error:
         raise UserError(f"{KEY}: {error}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{KEY}: {path} is not a mapping of settings; compare it with single.yaml")
     return tree
+
+
+@cache
+def _read_once(path: str, *_same_file: int) -> Any:
+    """The tree of a file, which the estimates of a sweep ask for thousands of times."""
+    return read(path)
 
 
 def setting(path: str, key: str) -> Any:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from selm.cost.estimate import run_cost, stage_cost, unknown
+from selm.cost.estimate import stage_cost, unknown
 from selm.cost.quantities import model_shape
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
@@ -126,8 +126,9 @@ def _header(sweep: Sweep, only: str | None) -> list[str]:
     again = ["bash", "scripts/run.sh", "--sweep", *sweep.words]
     parts = {None: [], SHARED: ["this part: what several of them share"]}
     repeated = [
-        f"{name} is left out: it would make the same artifacts as {other}"
-        for name, other in sweep.repeated.items()
+        f"left out, since all artifacts would be those of {maker}: "
+        + ", ".join(name for name, other in sweep.repeated.items() if other == maker)
+        for maker in dict.fromkeys(sweep.repeated.values())
     ]
     every_warning = (line for member in sweep.members for line in warnings(member.run))
     said = [
@@ -154,9 +155,10 @@ def _estimate(sweep: Sweep) -> list[str]:
     if why is not None:
         return [f"no estimates: {why}", saves]
     costs = {(m.name, e): stage_cost(m.run.recipe, *e) for m in sweep.members for e in m.keys}
+    reports = [stage_cost(recipe, "report", None) for recipe in recipes]
     disk = sum(each.disk_bytes for each in costs.values()) + _downloads(recipes)
-    disk += max(run_cost(recipe, stages(recipe)).scratch_bytes for recipe in recipes)
-    seconds = sum(run_cost(recipe, stages(recipe)).seconds for recipe in recipes)
+    disk += max(each.scratch_bytes for each in costs.values())
+    seconds = sum(each.seconds for each in [*costs.values(), *reports])
     saved_seconds = sum(costs[each].seconds for each in taken)
     saved_disk = sum(costs[each].disk_bytes for each in taken)
     where = ", ".join(dict.fromkeys(map(devices, recipes)))
