@@ -57,8 +57,6 @@ def finished(found: sweep.Sweep, only: str | None) -> sweep_plan.Done:
 
 def select(found: sweep.Sweep) -> str:
     """The best setting of the finished runs, by the mean held-out reward of the last iteration."""
-    from selm.compare import runs, selection
-
     folders = sweep_plan.run_folders(found)
     missing = [folder for folder in folders if not (folder / "report" / "manifest.json").is_file()]
     if missing:
@@ -66,6 +64,8 @@ def select(found: sweep.Sweep) -> str:
             f"{missing[0]}: not finished ({len(missing)} of {len(folders)} runs are not); run: "
             f"bash scripts/run.sh --sweep {' '.join(found.words)}"
         )
+    from selm.compare import runs, selection
+
     return visible(selection.select(runs.load(folders)))
 
 
