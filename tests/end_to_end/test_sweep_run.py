@@ -85,7 +85,7 @@ def test_a_sweep_is_killed_goes_on_and_ends_in_a_comparison(project) -> None:
     folder = runs.folder
     alpha, other_alpha, *of_seed_2 = [member.name for member in runs.members()]
     assert alpha == "tiny-alpha0.01-seed1"
-    runs.killed(folder / other_alpha / ".locks" / ".." / "iter-1" / "checkpoint" / "manifest.json")
+    runs.killed(folder / other_alpha / "iter-1" / "checkpoint")
     before = written(folder)
     assert f"{alpha}/report/report.md" in before
     assert not (folder / of_seed_2[0]).exists()
@@ -93,7 +93,6 @@ def test_a_sweep_is_killed_goes_on_and_ends_in_a_comparison(project) -> None:
     done = runs.run()
     assert done.returncode == 0, done.stderr
     assert "# sharing: 8 of 28 artifacts are made by an earlier run" in done.stdout
-    assert f"echo '{folder / alpha}" not in done.stdout
     assert f"{folder / alpha}: already done, 8 stages" in done.stdout
     after = written(folder)
     lists = {"sweep.json", "sweep.sh"}
