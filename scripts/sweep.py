@@ -66,7 +66,7 @@ def select(found: sweep.Sweep) -> str:
         )
     from selm.compare import runs, selection
 
-    return visible(selection.select(runs.load(folders)))
+    return visible(selection.select(runs.load([str(folder) for folder in folders])))
 
 
 if __name__ == "__main__":

@@ -374,7 +374,7 @@ def test_the_script_keeps_the_plan_and_the_list_of_all_sweeps(
     compared = re.findall(r"tiny-alpha0\.\d", commands(kept)[-1])
     assert compared == ["tiny-alpha0.1", "tiny-alpha0.3", "tiny-alpha0.4"]
     assert "# without runs that are not finished: tiny-alpha0.2" in kept
-    assert {line for line in stage_commands(second.stdout) if "alpha0.4" not in line} == set()
+    assert all("run_name=tiny-alpha0.4" in line for line in stage_commands(second.stdout))
 
 
 def test_a_run_of_an_earlier_sweep_is_not_written_over(tiny_recipe: str, tmp_path: Path) -> None:
@@ -386,6 +386,20 @@ def test_a_run_of_an_earlier_sweep_is_not_written_over(tiny_recipe: str, tmp_pat
     assert other.returncode == 2
     assert "tiny-seed1: an earlier sweep made it from" in other.stderr
     assert "training.alpha=0.1" in other.stderr
+
+
+def test_a_later_sweep_leaves_out_what_an_earlier_one_made_under_another_name(
+    tiny_recipe: str, tmp_path: Path
+) -> None:
+    words = [tiny_recipe, f"output_dir={tmp_path}"]
+    assert run_script("--keep", *words, "training.alpha=0.1,0.2").returncode == 0
+    found = sweep.of([*words, "training.alpha=0.10,0.3"])
+    assert [member.name for member in found.members] == ["tiny-alpha0.3"]
+    assert found.repeated == {"tiny-alpha0.10": "tiny-alpha0.1"}
+    folders = sweep_plan.run_folders(found)
+    assert [folder.name for folder in folders] == ["tiny-alpha0.3", "tiny-alpha0.1"]
+    with pytest.raises(UserError, match="it has these runs as"):
+        sweep.of([*words, "training.alpha=0.10,0.20"])
 
 
 def test_a_damaged_list_is_said(tiny_recipe: str, tmp_path: Path) -> None:

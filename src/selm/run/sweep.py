@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -54,8 +55,8 @@ class Sweep:
         words: recipes and overrides as they were typed.
         folder: the output_dir of all its runs.
         values: key -> its values, for the keys that have several.
-        repeated: run_name -> an earlier run that makes the same artifacts; such a combination is
-            left out, e.g. DPO with another alpha.
+        repeated: run_name -> another run, of this sweep or of an earlier one into the folder, that
+            makes the same artifacts; such a combination is left out, e.g. DPO with another alpha.
     """
 
     words: tuple[str, ...]
@@ -99,7 +100,9 @@ def of(words: Sequence[str]) -> Sweep:
         for values in product(*(values for _, values in order))
     ]
     _refuse_the_same(found)
-    kept, repeated = _without_repetitions(found)
+    kept, repeated = _without_repetitions(found, _earlier(folder, found))
+    if not kept:
+        raise UserError(f"{folder}: it has these runs as {', '.join(set(repeated.values()))}")
     return Sweep(tuple(words), folder, several, kept, repeated)
 
 
@@ -236,11 +239,26 @@ def _refuse_the_same(members: Sequence[Member]) -> None:
                 )
 
 
+def _earlier(folder: Path, members: Sequence[Member]) -> dict[tuple[str, ...], str]:
+    """The artifacts of the runs of earlier sweeps into the folder -> the name of the run."""
+    own = {member.name for member in members}
+    found = {}
+    for run in listed(folder):
+        if run["name"] not in own:
+            with suppress(UserError):  # its recipe is gone or has changed
+                keys = keys_of(load_recipe(run["recipe"], run["overrides"]))
+                found[tuple(keys.values())] = run["name"]
+    return found
+
+
 def _without_repetitions(
-    members: Sequence[Member],
+    members: Sequence[Member], earlier: Mapping[tuple[str, ...], str]
 ) -> tuple[tuple[Member, ...], dict[str, str]]:
-    """The runs that make anything of their own, and for the others the run that makes the same."""
-    maker: dict[tuple[str, ...], str] = {}
+    """The runs that make anything of their own, and for the others the run that makes the same.
+
+    A comparison would refuse them: they are the same setting with the same seed.
+    """
+    maker = dict(earlier)
     kept, repeated = [], {}
     for member in members:
         made = tuple(member.keys.values())

@@ -180,5 +180,6 @@ def _downloads(recipes: Sequence[Recipe]) -> float:
 
 
 def run_folders(sweep: Sweep) -> list[Path]:
-    """The folders of this sweep's runs."""
-    return [sweep.folder / member.name for member in sweep.members]
+    """The folders of this sweep's runs; a run of an earlier sweep stands in for the same one."""
+    names = [*(member.name for member in sweep.members), *sweep.repeated.values()]
+    return [sweep.folder / name for name in dict.fromkeys(names)]
