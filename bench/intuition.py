@@ -184,13 +184,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the responses at the start")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the tensors are small, and threads would only wait for each other
     observed = first_responses(arguments.seed)
     print(" alpha round observed     loss     best its reward true reward")
     found = {}
     for alpha in sorted({0.0, *arguments.alphas, *arguments.drawn}):
         found[alpha] = rounds(observed, alpha, arguments.rounds)
         printed(alpha, found[alpha])
-    draw(found, *arguments.drawn).savefig(arguments.out, facecolor="white")
+    draw(found, *arguments.drawn).savefig(arguments.out, dpi=100, facecolor="white")
     print(f"{arguments.out}: drawn")
 
 
