@@ -146,7 +146,6 @@ def test_a_changed_key_makes_exactly_its_dependents_stale(run_with) -> None:
     assert stale(run_with()) == set()
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("objective", ["dpo", "online_dpo"])
 @pytest.mark.parametrize("override", ["alpha=0.5", "optimism=geb", "optimism=vpo", "optimism=none"])
 def test_no_optimism_setting_decides_an_iteration_without_optimism(
@@ -191,7 +190,8 @@ def test_the_command_of_the_initial_responses_names_the_policy(run_with) -> None
     line = plan.command(run, "initial_responses", 2)
     assert line.endswith(f"--iteration 2 --policy initial {' '.join(XPO)}")
     assert line in plan.script(run).splitlines()
-=======
+
+
 def test_log_probs_depend_on_the_policy_and_the_held_out_pairs_alone(run_with) -> None:
     """Beta and the seed reach them by the checkpoint only, so the base model's stay current."""
     run = run_with()
@@ -216,7 +216,6 @@ def test_log_probs_depend_on_the_policy_and_the_held_out_pairs_alone(run_with) -
         assert why(change) == ["", "", ""], change
     write(run, "checkpoint", 2, "another policy")
     assert why() == ["", "", "its input iter-2/checkpoint was written again"]
->>>>>>> 008da08 (Log-probs of held-out pairs are a stage, and implicit rewards are made of them)
 
 
 def test_alpha_is_nothing_to_an_iteration_without_optimism(run_with) -> None:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,10 @@ from selm.training.batch import gradient_accumulation_steps
 from selm.training.objective import TERMS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RECIPES = REPOSITORY.glob("recipes/*/*.yaml")
+RECIPES = [*REPOSITORY.glob("recipes/*/*.yaml"), *REPOSITORY.glob("recipes/*/grid/*.yaml")]
 ALL = sorted(str(path.relative_to(REPOSITORY)) for path in RECIPES if path.name != "paper.yaml")
+GRIDS = ("zephyr-7b-sft", "smollm2-135m-instruct")
+GRID = [path for path in ALL if "/grid/" in path]
 ROWS = 61_135
 
 
@@ -228,26 +231,92 @@ def test_plan_of_zephyr_is_one_offline_iteration_and_three_online_ones(kind: str
     assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]
 
 
-@pytest.mark.parametrize("path", [path for path in ALL if "zephyr" not in path])
-def test_plan_of_the_others_explores_in_every_iteration(path: str) -> None:
+@pytest.mark.parametrize("path", [path for path in ALL if "zephyr" not in path or path in GRID])
+def test_plan_of_the_others_explores_in_every_iteration_but_those_of_offline_dpo(path: str) -> None:
     recipe = load_recipe(path)
     launch = f"accelerate launch --config_file {recipe.training.accelerate_config} --quiet"
     expected = [
         f"python scripts/answer.py {path} --iteration 0",
         f"python scripts/evaluate.py {path} --iteration 0",
     ]
-    for t in range(1, len(recipe.iterations) + 1):
-        generate = f"python scripts/generate.py {path} --iteration {t}"
-        initial = [f"{generate} --policy initial"] if "xpo" in path and t > 1 else []
+    for t, iteration in enumerate(recipe.iterations, 1):
+        if iteration.objective != "dpo":
+            generate = f"python scripts/generate.py {path} --iteration {t}"
+            initial = [f"{generate} --policy initial"] if "xpo" in path and t > 1 else []
+            expected += [
+                generate,
+                *initial,
+                f"python scripts/rank.py {path} --iteration {t}",
+            ]
         expected += [
-            generate,
-            *initial,
-            f"python scripts/rank.py {path} --iteration {t}",
             f"{launch} scripts/train.py {path} --iteration {t}",
             f"python scripts/answer.py {path} --iteration {t}",
             f"python scripts/evaluate.py {path} --iteration {t}",
         ]
     assert commands(plan(path)) == [*expected, f"python scripts/report.py {path}"]
+
+
+@pytest.mark.parametrize("model", GRIDS)
+def test_a_grid_has_dpo_yaml_and_what_differs_from_it_in_one_thing(model: str) -> None:
+    """1 to 5 online iterations, three ways that learning rates go, the pairs as they are."""
+    dpo = load(model, "dpo")
+    grid = {Path(path).stem: load_recipe(path) for path in GRID if model in path}
+    counts, rates = {_online(dpo)}, {_way_of_rates(dpo)}
+    for name, recipe in grid.items():
+        assert recipe.model_dump(exclude={"run_name", "iterations"}) == dpo.model_dump(
+            exclude={"run_name", "iterations"}
+        )
+        assert recipe.run_name == f"{dpo.run_name}-{name}"
+        if name.startswith("iterations-"):
+            assert name == f"iterations-{_online(recipe)}"
+            assert [each.objective for each in recipe.iterations[::-1]][: _online(recipe)] == [
+                "online_dpo"
+            ] * _online(recipe)
+            assert _way_of_rates(recipe) == _way_of_rates(dpo) or _online(recipe) == 1
+            counts.add(_online(recipe))
+        elif name.startswith("rate-"):
+            assert name == f"rate-{_way_of_rates(recipe)}"
+            assert _objectives(recipe) == _objectives(dpo)
+            rates.add(_way_of_rates(recipe))
+        else:
+            assert name == "stepwise"
+            assert _objectives(recipe) == ["dpo"] * len(dpo.iterations)
+            assert _rates(recipe) == _rates(dpo)
+    assert counts == {1, 2, 3, 4, 5}
+    assert rates == {"constant", "linear", "last-decayed"}
+
+
+def _objectives(recipe: Recipe) -> list[str]:
+    return [iteration.objective for iteration in recipe.iterations]
+
+
+def _online(recipe: Recipe) -> int:
+    return _objectives(recipe).count("online_dpo")
+
+
+def _rates(recipe: Recipe) -> list[float]:
+    return [iteration.learning_rate for iteration in recipe.iterations]
+
+
+def _way_of_rates(recipe: Recipe) -> str:
+    """How the learning rate goes over the iterations; steps are equal to a tenth of the whole."""
+    rates = _rates(recipe)
+    falls = [(a - b) / rates[0] for a, b in pairwise(rates)]
+    if not any(falls):
+        return "constant"
+    if not any(falls[:-1]) and len(falls) > 1:
+        return "last-decayed"
+    assert max(falls) - min(falls) < 0.1
+    return "linear"
+
+
+@pytest.mark.parametrize("model", GRIDS)
+def test_the_page_on_the_grid_names_every_recipe_of_it(model: str) -> None:
+    page = Path("docs/baseline_grid.md").read_text(encoding="utf-8")
+    assert f"recipes/{model}/grid/*.yaml" in page
+    for path in GRID:
+        if model in path:
+            assert f"`{Path(path).name}`" in page
 
 
 @pytest.mark.parametrize(("model", "kind"), PAPER_RECIPES)
@@ -426,7 +495,11 @@ def test_run_sh_says_how_it_is_used(words: list[str], code: int) -> None:
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
     assert all(line.startswith("#") for line in header.splitlines())
-    assert re.search(r"make (quickstart|\w+-(selm|dpo|random|xpo|geb|vpo))\b", header)
+    if path in GRID:
+        assert f"#   bash scripts/run.sh {path}\n" in header
+        assert "docs/baseline_grid.md" in header
+    else:
+        assert re.search(r"make (quickstart|\w+-(selm|dpo|random|xpo|geb|vpo))\b", header)
     assert "README.md" in header
 
 

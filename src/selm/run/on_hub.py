@@ -1,12 +1,8 @@
 """The second place of artifacts, the Hub: their names and how they are found.
 
-<<<<<<< HEAD
     responses, initial_responses,        a dataset each, `<namespace>/<run_name>-<stage>`, with a
-    preferences, answers, evaluation     folder `iter-<t>` and a split `iter_<t>` per iteration
-=======
-    responses, preferences,              a dataset each, `<namespace>/<run_name>-<stage>`, with a
-    answers, evaluation, logps           folder `iter-<t>` and a split `iter_<t>` per iteration
->>>>>>> 008da08 (Log-probs of held-out pairs are a stage, and implicit rewards are made of them)
+    preferences, answers, evaluation,    folder `iter-<t>` and a split `iter_<t>` per iteration
+    logps
     checkpoint                           a model per iteration, `<namespace>/<run_name>-iter-<t>`
     benchmarks/<name>/answers, results   one dataset for all, `<namespace>/<run_name>-benchmarks`,
                                          with a folder `iter-<t>/<name>/<answers or results>` each
