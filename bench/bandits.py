@@ -4,22 +4,24 @@ All tensors begin with the seeds' axis: S seeds, X contexts, Y responses, F feat
 data per context. Seeds never meet: they share a tensor because a loop over them would be slow.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from selm.training.objective import optimism_loss
+from selm.training.objective import TERMS
 
-CONTEXTS, RESPONSES, FEATURES = 30, 60, 12
+CONTEXTS, RESPONSES, FEATURES = 20, 40, 8
 BONUS = 4.0  # what the best response earns on top, in standard deviations of the reward
+
+# A row of data is four responses; a term reads one of the last three.
+CHOSEN, REJECTED, EXPLORED, INITIAL = range(4)
 
 
 @dataclass(frozen=True)
 class Bandit:
-    """A contextual bandit and the base policy, which is proportional to exp(base).
+    """A contextual bandit and its base policy.
 
     Attributes:
         features: (S, X, Y, F) of a log-linear policy; None for a tabular one.
@@ -32,15 +34,22 @@ class Bandit:
     reward: torch.Tensor
 
     def parameters(self) -> torch.Tensor:
+        """Of the base policy: (S, F) weights, or (S, X, Y) logits."""
         shape = self.base.shape if self.features is None else self.features.shape[::3]
         return torch.zeros(shape, dtype=self.base.dtype)
 
     def log_policy(self, theta: torch.Tensor) -> torch.Tensor:
-        """log pi(y|x), (S, X, Y); the base policy where theta is 0."""
-        moved = (
-            theta if self.features is None else torch.einsum("sxyf,sf->sxy", self.features, theta)
-        )
-        return (self.base + moved).log_softmax(-1)
+        """log pi(y|x), (S, X, Y), proportional to base(y|x) * exp(theta . features(x, y))."""
+        if self.features is None:
+            return (self.base + theta).log_softmax(-1)
+        moved = self.features.flatten(1, 2) @ theta[..., None]
+        return (self.base + moved.view_as(self.base)).log_softmax(-1)
+
+    def to_parameters(self, logits: torch.Tensor) -> torch.Tensor:
+        """The gradient by theta from the one by the logits, (S, X, Y)."""
+        if self.features is None:
+            return logits
+        return (logits.flatten(1)[:, None] @ self.features.flatten(1, 2))[:, 0]
 
 
 def make_bandit(linear: bool, rarity: float, seeds: int) -> Bandit:
@@ -51,82 +60,25 @@ def make_bandit(linear: bool, rarity: float, seeds: int) -> Bandit:
     responses, so that one context teaches all others; in the tabular one nothing does.
     """
     made = [_make_one(linear, rarity, seed) for seed in range(seeds)]
-    features, base, reward = (
-        None if part[0] is None else torch.from_numpy(np.stack(part))
-        for part in zip(*made, strict=True)
-    )
-    return Bandit(features, base, reward)
+    features, base, reward = (torch.from_numpy(np.stack(p)) for p in zip(*made, strict=True))
+    return Bandit(features if linear else None, base, reward)
 
 
-def _make_one(linear: bool, rarity: float, seed: int) -> tuple[np.ndarray | None, ...]:
+def _make_one(linear: bool, rarity: float, seed: int) -> tuple[np.ndarray, ...]:
     generator = np.random.default_rng([seed, 1])
     shape = (CONTEXTS, RESPONSES)
     base = generator.normal(size=shape)
     base -= np.log(np.exp(base[:, :-1]).sum(-1, keepdims=True) / (1 - rarity))
     base[:, -1] = np.log(rarity)
-    features = generator.normal(size=(*shape, FEATURES + 1))
-    features[..., -1] = 0
-    features[:, -1, -1] = np.sqrt(FEATURES)  # as long as the others are on average
+    features = np.zeros((*shape, FEATURES + 1))
+    features[..., :-1] = generator.normal(size=(*shape, FEATURES))
+    features[:, -1, -1] = np.sqrt(FEATURES)  # as long as the others together are on average
     weights = generator.normal(size=FEATURES)
-    weights = np.append(weights / np.linalg.norm(weights), BONUS / np.sqrt(FEATURES))
-    if linear:
-        return features, base, features @ weights
-    reward = generator.normal(size=shape)
+    reward = features[..., :-1] @ (weights / np.linalg.norm(weights))
+    if not linear:
+        reward = generator.normal(size=shape)
     reward[:, -1] += BONUS
-    return None, base, reward
-
-
-@dataclass(frozen=True)
-class Row:
-    """Log-probs of a row of data under the policy and the reference, each (S, X, N).
-
-    `everything` is (policy, reference) for all responses, (S, X, 1, Y), for exact expectations.
-    """
-
-    chosen: torch.Tensor
-    rejected: torch.Tensor
-    explored: torch.Tensor
-    initial: torch.Tensor
-    ref_chosen: torch.Tensor
-    ref_rejected: torch.Tensor
-    ref_explored: torch.Tensor
-    everything: tuple[torch.Tensor, torch.Tensor]
-
-
-def selm(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    """On y, a sample of the reference."""
-    return optimism_loss(row.explored, row.ref_explored, alpha, beta)
-
-
-def xpo(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    """On a sample of the *initial* policy; its own alpha is alpha * beta (arXiv 2405.21046)."""
-    return alpha * beta * row.initial
-
-
-def geb(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    """On the rejected response, its probability: u = 1 + alpha - pi under KL (arXiv 2510.03269)."""
-    return alpha * beta * row.rejected.exp()
-
-
-def geb_log(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    """The same source's form for the forward KL with u = 1/pi: log pi of the rejected response."""
-    return alpha * beta * row.rejected
-
-
-def vpo(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    """The reference's expectation instead of a sample (arXiv 2405.19320): - KL(ref || pi)."""
-    policy, ref = row.everything
-    return alpha * beta * (ref.exp() * (policy - ref)).sum(-1)
-
-
-def none(row: Row, alpha: float, beta: float) -> torch.Tensor:
-    return torch.zeros_like(row.chosen)
-
-
-Term = Callable[[Row, float, float], torch.Tensor]
-TERMS: dict[str, Term] = {
-    "none": none, "selm": selm, "xpo": xpo, "geb": geb, "geb-log": geb_log, "vpo": vpo,
-}  # fmt: skip
+    return features, base, reward
 
 
 @dataclass(frozen=True)
@@ -134,87 +86,106 @@ class Loop:
     """How data are made and used in one iteration.
 
     Attributes:
-        pool: `selm`: a pair of the base policy and a sample of the current one, the best and the
-            worst of the three make the row. `xpo`: one sample of the current and one of the base
-            policy. `two`: two samples of the current policy. `uniform`: three uniform responses.
+        pool: `three`: a pair of the base policy and a sample of the current one; best and worst
+            make the row. `mixed`: one sample of the current and one of the base policy. `two`: two
+            samples of the current policy. `uniform`: three responses, all equally likely.
         newest: train on this iteration's rows alone, not on all rows so far.
-        previous: the reference is the previous policy, not the initial one.
+        previous: the reference is the previous policy, not the base policy.
         greedy: the current policy's likeliest response instead of a sample.
         noisy: the ranker is Bradley-Terry's (Plackett-Luce's for three), not exact.
+        steps, rate: of plain gradient descent on the mean loss of a context's rows (log-linear:
+            of all rows), in every iteration.
     """
 
-    pool: str = "selm"
+    pool: str = "three"
     newest: bool = True
     previous: bool = True
     greedy: bool = False
     noisy: bool = False
     beta: float = 0.5
     iterations: int = 10
-    steps: int = 20
+    steps: int = 10
     rate: float = 1.0
 
 
-def run(bandit: Bandit, loop: Loop, term: str, alpha: float) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class Method:
+    """An optimism term and its weight.
+
+    Attributes:
+        term: a name in TERMS, `none`, or `expected`: the expectation of SELM's term over the
+            reference, computed from all responses. It is - alpha * beta * KL(ref || pi).
+        alpha: SELM's. What other terms call alpha or kappa is alpha * beta, so that
+            the derivatives by log pi agree, but for GEB's factor 1 / (2 - pi).
+    """
+
+    term: str = "none"
+    alpha: float = 0.0
+
+    def losses(self, logps: torch.Tensor, refs: torch.Tensor, beta: float) -> torch.Tensor:
+        """DPO's loss and the project's term, (S, X, N), from log-probs of rows (S, X, 4, N)."""
+        ratios = logps - refs
+        dpo = -logsigmoid(beta * (ratios[:, :, CHOSEN] - ratios[:, :, REJECTED]))
+        if self.term not in TERMS:
+            return dpo
+        term = TERMS[self.term]
+        read = REJECTED
+        if term.reads == "explored":
+            read = INITIAL if term.explorer == "initial" else EXPLORED
+        weight = self.alpha * (beta if self.term in ("xpo", "geb") else 1)
+        return dpo + term.loss(logps[:, :, read], refs[:, :, read], weight, beta)
+
+
+def run(bandit: Bandit, loop: Loop, method: Method) -> dict[str, torch.Tensor]:
     """The loop from the base policy on; metrics of `measure`, each (S, iterations + 1)."""
-    theta = bandit.parameters()
+    theta, rows, measured = bandit.parameters(), [], []
+    found = torch.zeros(bandit.base.shape[:2], dtype=torch.bool)
     uniforms, gumbels = draws(bandit, loop.iterations)
-    rows, found, measured = [], torch.zeros(bandit.base.shape[:2], dtype=torch.bool), []
     for t in range(loop.iterations + 1):
         log_policy = bandit.log_policy(theta)
         measured.append(measure(bandit, loop, log_policy, t) | {"found": found.double().mean(-1)})
         if t == loop.iterations:
             break
-        rows = [] if loop.newest else rows
         new, pool = collect(bandit, loop, log_policy, uniforms[:, t], gumbels[:, t])
-        rows.append(new)
+        rows = [new] if loop.newest else [*rows, new]
         found = found | (pool == bandit.base.shape[-1] - 1).any(-1)
         reference = log_policy if loop.previous else bandit.base
-        theta = learn(bandit, loop, TERMS[term], alpha, theta, torch.cat(rows, -1), reference)
+        data = torch.cat(rows, -1)
+        for _ in range(loop.steps):
+            theta = theta - loop.rate * gradient(bandit, loop, method, theta, data, reference)
     return {name: torch.stack([m[name] for m in measured], 1) for name in measured[0]}
 
 
 def draws(bandit: Bandit, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The random numbers of all iterations: every method gets the same ones, so pairs differ less.
+    """The random numbers of all iterations: every method gets the same, for paired differences.
 
     Returns:
         Uniform ones for four samples and Gumbel ones for the ranker, both (S, T, X, 4).
     """
     shape = (iterations, bandit.base.shape[1], 4)
-    both = [
-        (generator.random(shape), generator.gumbel(size=shape))
-        for generator in (np.random.default_rng([s, 2]) for s in range(len(bandit.base)))
-    ]
+    generators = [np.random.default_rng([seed, 2]) for seed in range(len(bandit.base))]
+    both = [(g.random(shape), g.gumbel(size=shape)) for g in generators]
     uniforms, gumbels = (torch.from_numpy(np.stack(part)) for part in zip(*both, strict=True))
     return uniforms, gumbels
 
 
 def collect(
-    bandit: Bandit,
-    loop: Loop,
-    log_policy: torch.Tensor,
-    uniforms: torch.Tensor,
-    gumbels: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """New rows: (chosen, rejected, explored, initial) as responses, (S, X, 4, 1), and the pool."""
-    first, second, third, initial = (
-        sample(policy, u)
-        for policy, u in zip(
-            (bandit.base, bandit.base, log_policy, bandit.base), uniforms.unbind(-1), strict=True
-        )
-    )
-    explored = log_policy.argmax(-1) if loop.greedy else third
-    if loop.pool == "selm":
-        pool = torch.stack([first, second, explored], -1)
-    elif loop.pool == "xpo":
-        pool = torch.stack([explored, initial], -1)
-        explored = initial  # a sample of the reference, which is the initial policy
+    bandit: Bandit, loop: Loop, log_policy: torch.Tensor, uniforms: torch.Tensor, gumbels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """New rows of responses, (S, X, 4, 1), and the pools they were chosen from."""
+    first, second, third, fourth = uniforms.unbind(-1)
+    explored = log_policy.argmax(-1) if loop.greedy else sample(log_policy, third)
+    initial = sample(bandit.base, fourth)
+    if loop.pool == "three":
+        pool = [sample(bandit.base, first), sample(bandit.base, second), explored]
+    elif loop.pool == "mixed":
+        pool = [explored, initial]
     elif loop.pool == "two":
-        pool = torch.stack([explored, sample(log_policy, uniforms[..., 0])], -1)
+        pool = [explored, sample(log_policy, first)]
     else:
-        pool = (uniforms[..., :3] * bandit.base.shape[-1]).long()
-        explored = pool[..., 2]
-    scores = bandit.reward.gather(-1, pool)
-    scores = scores + loop.noisy * gumbels[..., : pool.shape[-1]]
+        pool = [(u * bandit.base.shape[-1]).long() for u in (first, second, third)]
+    pool = torch.stack(pool, -1)
+    scores = bandit.reward.gather(-1, pool) + loop.noisy * gumbels[..., : pool.shape[-1]]
     pair = torch.stack([scores.argmax(-1), scores.argmin(-1)], -1)
     row = torch.cat([pool.gather(-1, pair), explored[..., None], initial[..., None]], -1)
     return row[..., None], pool
@@ -222,42 +193,30 @@ def collect(
 
 def sample(log_policy: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """The response at which the distribution function passes the uniform number."""
-    found = torch.searchsorted(log_policy.exp().cumsum(-1), uniform[..., None].contiguous())[..., 0]
-    return found.clamp(max=log_policy.shape[-1] - 1)
-
-
-def learn(
-    bandit: Bandit, loop: Loop, term: Term, alpha: float,
-    theta: torch.Tensor, rows: torch.Tensor, reference: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """Steps of plain gradient descent from theta on the mean loss over contexts and rows."""
-    for _ in range(loop.steps):
-        theta = theta - loop.rate * gradient(bandit, loop, term, alpha, theta, rows, reference)
-    return theta
+    found = torch.searchsorted(log_policy.exp().cumsum(-1), uniform[..., None].contiguous())
+    return found[..., 0].clamp(max=log_policy.shape[-1] - 1)
 
 
 def gradient(
-    bandit: Bandit, loop: Loop, term: Term, alpha: float,
+    bandit: Bandit, loop: Loop, method: Method,
     theta: torch.Tensor, rows: torch.Tensor, reference: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    theta = theta.detach().requires_grad_()
-    losses = loss(loop, term, alpha, bandit.log_policy(theta), rows, reference)
-    # In the tabular bandit a context has parameters of its own, so its rows are its whole data.
-    total = losses.mean(-1).sum() if bandit.features is None else losses.mean((-1, -2)).sum()
-    return torch.autograd.grad(total, theta)[0]
+    """Of the mean loss, by theta.
 
-
-def loss(
-    loop: Loop, term: Term, alpha: float,
-    log_policy: torch.Tensor, rows: torch.Tensor, reference: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """DPO's loss and the term, of each row, (S, X, N)."""
-    chosen, rejected, explored, initial = (log_policy.gather(-1, r) for r in rows.unbind(-2))
-    ref = [reference.gather(-1, r) for r in rows.unbind(-2)]
-    everything = (log_policy[..., None, :], reference[..., None, :])
-    row = Row(chosen, rejected, explored, initial, *ref[:3], everything)
-    margin = (row.chosen - row.ref_chosen) - (row.rejected - row.ref_rejected)
-    return -logsigmoid(loop.beta * margin) + term(row, alpha, loop.beta)
+    The project's functions give the derivative by each log-prob; what follows is
+    d log pi(y) / d logit(y') = [y = y'] - pi(y').
+    """
+    log_policy = bandit.log_policy(theta)
+    flat = rows.flatten(2)
+    logps = log_policy.gather(-1, flat).view(rows.shape).requires_grad_()
+    losses = method.losses(logps, reference.gather(-1, flat).view(rows.shape), loop.beta)
+    weights = torch.autograd.grad(losses.sum(), logps)[0].flatten(2) / rows.shape[-1]
+    by_logp = torch.zeros_like(log_policy).scatter_add_(-1, flat, weights)
+    if method.term == "expected":
+        by_logp += method.alpha * loop.beta * reference.exp()
+    by_logit = by_logp - by_logp.sum(-1, keepdim=True) * log_policy.detach().exp()
+    shared = 1 if bandit.features is None else rows.shape[1]  # contexts that share parameters
+    return bandit.to_parameters(by_logit) / shared
 
 
 def oracle(bandit: Bandit, loop: Loop, t: int) -> torch.Tensor:
@@ -270,15 +229,13 @@ def oracle(bandit: Bandit, loop: Loop, t: int) -> torch.Tensor:
     return (bandit.base + strength * bandit.reward / loop.beta).log_softmax(-1)
 
 
-def measure(
-    bandit: Bandit, loop: Loop, log_policy: torch.Tensor, t: int
-) -> dict[str, torch.Tensor]:
+def measure(bandit: Bandit, loop: Loop, log_policy: torch.Tensor, t: int) -> dict[str, torch.Tensor]:
     """What a policy is worth, each (S,).
 
     `regret`: expected reward below the best response's, 1 for the base policy. `kl_regret`: value
     of the KL-regularised problem below its optimum, in units of reward; it is KL(pi || oracle)
     times the problem's beta, which is beta / t where the reference moves. `best`: probability of
-    the best response. `entropy` in nats. `moved`: KL(base || pi).
+    the best response. `entropy` in nats.
     """
 
     def missing(policy: torch.Tensor) -> torch.Tensor:
@@ -291,5 +248,4 @@ def measure(
         "kl_regret": beta * (policy * (log_policy - optimum)).sum(-1).mean(-1),
         "best": policy[..., -1].mean(-1),
         "entropy": -(policy * log_policy).sum(-1).mean(-1),
-        "moved": (bandit.base.exp() * (bandit.base - log_policy)).sum(-1).mean(-1),
     }
