@@ -52,7 +52,9 @@ class Bandit:
         return (logits.flatten(1)[:, None] @ self.features.flatten(1, 2))[:, 0]
 
 
-def make_bandit(linear: bool, rarity: float, seeds: int) -> Bandit:
+def make_bandit(
+    linear: bool, rarity: float, seeds: int, dtype: torch.dtype = torch.float32
+) -> Bandit:
     """Rewards of variance 1, but for each context's best response: `BONUS` more.
 
     The base policy knows nothing of the reward: its logits are normal. It gives the best response
@@ -60,7 +62,9 @@ def make_bandit(linear: bool, rarity: float, seeds: int) -> Bandit:
     responses, so that one context teaches all others; in the tabular one nothing does.
     """
     made = [_make_one(linear, rarity, seed) for seed in range(seeds)]
-    features, base, reward = (torch.from_numpy(np.stack(p)) for p in zip(*made, strict=True))
+    features, base, reward = (
+        torch.tensor(np.stack(p), dtype=dtype) for p in zip(*made, strict=True)
+    )
     return Bandit(features if linear else None, base, reward)
 
 
@@ -143,7 +147,7 @@ def run(bandit: Bandit, loop: Loop, method: Method) -> dict[str, torch.Tensor]:
     uniforms, gumbels = draws(bandit, loop.iterations)
     for t in range(loop.iterations + 1):
         log_policy = bandit.log_policy(theta)
-        measured.append(measure(bandit, loop, log_policy, t) | {"found": found.double().mean(-1)})
+        measured.append(measure(bandit, loop, log_policy, t) | {"found": found.float().mean(-1)})
         if t == loop.iterations:
             break
         new, pool = collect(bandit, loop, log_policy, uniforms[:, t], gumbels[:, t])
@@ -165,12 +169,14 @@ def draws(bandit: Bandit, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (iterations, bandit.base.shape[1], 4)
     generators = [np.random.default_rng([seed, 2]) for seed in range(len(bandit.base))]
     both = [(g.random(shape), g.gumbel(size=shape)) for g in generators]
-    uniforms, gumbels = (torch.from_numpy(np.stack(part)) for part in zip(*both, strict=True))
-    return uniforms, gumbels
+    uniforms, gumbels = (np.stack(part) for part in zip(*both, strict=True))
+    as_base = {"dtype": bandit.base.dtype}
+    return torch.tensor(uniforms, **as_base), torch.tensor(gumbels, **as_base)
 
 
 def collect(
-    bandit: Bandit, loop: Loop, log_policy: torch.Tensor, uniforms: torch.Tensor, gumbels: torch.Tensor
+    bandit: Bandit, loop: Loop, log_policy: torch.Tensor,
+    uniforms: torch.Tensor, gumbels: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """New rows of responses, (S, X, 4, 1), and the pools they were chosen from."""
     first, second, third, fourth = uniforms.unbind(-1)
@@ -229,7 +235,9 @@ def oracle(bandit: Bandit, loop: Loop, t: int) -> torch.Tensor:
     return (bandit.base + strength * bandit.reward / loop.beta).log_softmax(-1)
 
 
-def measure(bandit: Bandit, loop: Loop, log_policy: torch.Tensor, t: int) -> dict[str, torch.Tensor]:
+def measure(
+    bandit: Bandit, loop: Loop, log_policy: torch.Tensor, t: int
+) -> dict[str, torch.Tensor]:
     """What a policy is worth, each (S,).
 
     `regret`: expected reward below the best response's, 1 for the base policy. `kl_regret`: value
