@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from selm.training.objective import TERMS
 
-CONTEXTS, RESPONSES, FEATURES = 20, 40, 8
+CONTEXTS, RESPONSES, FEATURES = 15, 30, 6
 BONUS = 4.0  # what the best response earns on top, in standard deviations of the reward
 
 # A row of data is four responses; a term reads one of the last three.
