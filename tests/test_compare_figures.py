@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from selm.compare import looks, over_iterations, paper_figures, rows
-from selm.compare.figures import CAPTIONS, GRID, Implicit, about, draw, figures, means_of_seeds
+from selm.compare.figures import CAPTIONS, GRID, about, draw, figures, means_of_seeds
+from selm.compare.implicit import Differences
 from selm.compare.settings import Comparison
 from selm.report.style import STYLE
 
@@ -202,7 +203,7 @@ def test_the_best_settings_iterations_have_a_row_each():
 
 
 def test_implicit_rewards_are_sorted_each_by_itself():
-    found = Implicit(
+    found = Differences(
         ("selm", "dpo"), np.array([[3.0, -1.0, 2.0, 0.5]]), np.array([[0.0, -2, 1, 4]])
     )
     figure = drawn(comparison_of(DPO_AND_SELM), implicit=found)["implicit_rewards.png"]

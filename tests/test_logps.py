@@ -13,6 +13,7 @@ from dpo_rows import selm as trainer_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selm.compare import implicit
+from selm.compare.settings import FinishedRun, Setting
 from selm.data.parquet import save_rows
 from selm.data.portions import held_out_portion
 from selm.data.schemas import LogpsRow
@@ -187,9 +188,9 @@ def rewards_by_hand(run: Run) -> dict[str, np.ndarray]:
     return {prompt: beta * (policy[prompt] - base[prompt]) for prompt in base}
 
 
-def test_rewards_and_their_sorted_differences(run_named) -> None:
+def test_rewards_and_their_differences(run_named) -> None:
     one, other = run_named("one", 1), run_named("other", 2, "training.beta=0.2")
-    first, second = score(one), score(other)
+    first, _second = score(one), score(other)
     mine, theirs = rewards_by_hand(one), rewards_by_hand(other)
     rewards = implicit.implicit_rewards(first, 1)
     assert set(rewards.prompts) == set(mine)
@@ -197,13 +198,22 @@ def test_rewards_and_their_sorted_differences(run_named) -> None:
         assert (rewards.chosen_P[i], rewards.rejected_P[i]) == pytest.approx(mine[prompt])
     assert not implicit.implicit_rewards(first, 0).chosen_P.any()
 
-    found = implicit.sorted_differences(first, second, 1)
-    for which, got in enumerate((found.chosen_P, found.rejected_P)):
-        wanted = sorted(mine[prompt][which] - theirs[prompt][which] for prompt in mine)
-        assert got.tolist() == pytest.approx(wanted)
-        assert math.isfinite(got.sum()) and got[0] < got[-1]
-    back = implicit.sorted_differences(second, first, 1)
-    np.testing.assert_allclose(back.chosen_P, -found.chosen_P[::-1])
+    settings = [setting_of(run) for run in (one, other)]
+    found = implicit.of_settings(*settings, 1)
+    assert found.names == ("one", "other")
+    for which, got in enumerate((found.chosen_SN, found.rejected_SN)):
+        wanted = [mine[prompt][which] - theirs[prompt][which] for prompt in rewards.prompts]
+        assert got[0].tolist() == pytest.approx(wanted)
+        assert math.isfinite(got.sum()) and got.min() < got.max()
+    back = implicit.of_settings(*reversed(settings), 1)
+    np.testing.assert_allclose(back.chosen_SN, -found.chosen_SN)
+    with pytest.raises(UserError, match=r"--implicit 3: .*one has iterations 1\.\.2"):
+        implicit.of_settings(*settings, 3)
+
+
+def setting_of(run: Run) -> Setting:
+    folder, recipe = artifacts.run_folder(run.recipe), run.recipe
+    return Setting(folder.name, {}, (FinishedRun(folder.name, folder, recipe, {}),))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +230,8 @@ def test_runs_of_another_base_or_other_pairs_are_refused(
 ) -> None:
     overrides = [override] + ["data.train_split=test"] * override.startswith("data")
     one, other = run_named("one", 1), run_named("other", 2, *overrides)
-    folders = [artifacts.run_folder(run.recipe) for run in (one, other)]
     with pytest.raises(UserError, match=re.escape(said)):
-        implicit.sorted_differences(*folders, 1)
+        implicit.of_settings(*map(setting_of, (one, other)), 1)
 
 
 def test_runs_that_differ_in_the_training_alone_can_be_compared(run_named) -> None:

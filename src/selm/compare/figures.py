@@ -1,13 +1,13 @@
 """The figures of a comparison: rewards over iterations, differences, and the paper's 2 to 5."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 
+from selm.compare.implicit import Differences
 from selm.compare.looks import Setting, label, looks
 from selm.compare.over_iterations import rewards
 from selm.compare.paper_figures import (
@@ -37,26 +37,11 @@ CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Implicit:
-    """Implicit rewards of one policy minus those of another on the same held-out pairs.
-
-    Attributes:
-        names: of both policies.
-        chosen_SN, rejected_SN: differences of beta (log pi - log ref) for the two responses, of
-            each pair of seeds; shape (seeds, pairs).
-    """
-
-    names: tuple[str, str]
-    chosen_SN: np.ndarray
-    rejected_SN: np.ndarray
-
-
 def draw(
     comparison: Comparison,
     metrics: Mapping[str, Any],
     folder: Path,
-    implicit: Implicit | None = None,
+    implicit: Differences | None = None,
 ) -> list[tuple[str, str]]:
     """Write the figures that the runs have numbers for; returns their files and captions.
 
@@ -74,7 +59,7 @@ def draw(
 
 
 def figures(
-    comparison: Comparison, metrics: Mapping[str, Any], implicit: Implicit | None = None
+    comparison: Comparison, metrics: Mapping[str, Any], implicit: Differences | None = None
 ) -> dict[str, tuple[Any, str]]:
     """File name -> figure and caption, in the order of the report."""
     settings, which = metrics["settings"], about(comparison)
@@ -118,7 +103,7 @@ def _win_rates(metrics: Mapping[str, Any], which: str) -> Any | None:
     return win_rates([labels[k] for k in shown], rates, which)
 
 
-def _implicit(found: Implicit | None) -> Any | None:
+def _implicit(found: Differences | None) -> Any | None:
     if found is None:
         return None
     seeds, pairs = found.chosen_SN.shape

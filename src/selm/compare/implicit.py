@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import selm
+from selm.compare.settings import Setting
 from selm.data.parquet import read_rows
 from selm.data.schemas import LogpsRow
 from selm.errors import UserError
@@ -21,6 +22,7 @@ from selm.recipe.places import escape
 from selm.run import artifacts
 from selm.run.child import run_to_end
 from selm.run.lineage import differing_keys, recipe_part
+from selm.run.linking import link
 from selm.run.plan import Run, command
 
 SCRIPT = Path(selm.__file__).parents[2] / "scripts" / "logps.py"
@@ -36,27 +38,53 @@ class ImplicitRewards:
 
 
 @dataclass(frozen=True)
-class SortedDifferences:
-    """Rewards of one policy minus those of another, by rising difference, (P,) each.
+class Differences:
+    """Implicit rewards of one setting's policies minus those of another's on the same pairs.
 
-    Each array is sorted by itself, as in the paper's figure: a place in one is not the same prompt
-    as that place in the other.
+    Attributes:
+        names: of the settings.
+        chosen_SN, rejected_SN: for the two answers, of each pair of seeds and each held-out pair.
     """
 
-    chosen_P: np.ndarray
-    rejected_P: np.ndarray
+    names: tuple[str, str]
+    chosen_SN: np.ndarray
+    rejected_SN: np.ndarray
+
+
+def of_settings(setting: Setting, other: Setting, t: int) -> Differences:
+    """The rewards of a setting minus those of another, both after iteration t.
+
+    Missing log-probs are made first. Runs are paired in the order of their seeds; each run's
+    rewards have its own beta.
+
+    Raises:
+        UserError: a run is not a folder here, has no such iteration, or differs in the base model
+            or the held-out pairs.
+    """
+    pairs = list(zip(setting.runs, other.runs, strict=False))
+    for run in dict.fromkeys(run.folder for pair in pairs for run in pair):
+        check_comparable(pairs[0][0].folder, run)
+        ensure(run, t)
+    found = [_difference(one.folder, two.folder, t) for one, two in pairs]
+    chosen_SN, rejected_SN = (np.array(each) for each in zip(*found, strict=True))
+    return Differences((setting.name, other.name), chosen_SN, rejected_SN)
 
 
 def ensure(run_folder: Path, t: int) -> None:
     """Make the log-probs of the base model and of iteration t of a run, unless they are current.
 
-    Each is made by `scripts/logps.py` in a process of its own. If that fails, its message is on
-    stderr already, and this process exits with its code.
+    Where another run of the same folder has them, they are linked. Otherwise `scripts/logps.py`
+    makes them in a process of its own; if that fails, its message is on stderr already, and this
+    process exits with its code.
     """
     run = run_of(run_folder)
-    for i in dict.fromkeys((0, t)):
-        if not artifacts.state(run.recipe, "logps", i).current:
-            run_to_end([str(SCRIPT), run.path, "--iteration", str(i), *run.overrides])
+    last = len(run.recipe.iterations)
+    if not 0 < t <= last:
+        raise UserError(f"--implicit {t}: {run_folder} has iterations 1..{last}")
+    for i in (0, t):
+        if artifacts.state(run.recipe, "logps", i).current or link(run.recipe, "logps", i):
+            continue
+        run_to_end([str(SCRIPT), run.path, "--iteration", str(i), *run.overrides])
 
 
 def run_of(run_folder: Path) -> Run:
@@ -90,25 +118,17 @@ def implicit_rewards(run_folder: Path, t: int) -> ImplicitRewards:
     return ImplicitRewards(prompts, chosen_P, rejected_P)
 
 
-def sorted_differences(run_folder: Path, other: Path, t: int) -> SortedDifferences:
-    """Implicit rewards of the first run minus those of the other one, both after iteration t.
-
-    Each run's rewards have its own beta.
-
-    Raises:
-        UserError: the runs differ in the base model or the held-out pairs; or see
-            `implicit_rewards`.
-    """
-    check_comparable(run_folder, other)
-    first, second = (implicit_rewards(folder, t) for folder in (run_folder, other))
+def _difference(folder: Path, other: Path, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the chosen and of the rejected answers, (P,) each, for the prompts of both."""
+    first, second = (implicit_rewards(each, t) for each in (folder, other))
     place = {prompt: i for i, prompt in enumerate(second.prompts)}
     shared = [(i, place[p]) for i, p in enumerate(first.prompts) if p in place]
     if not shared:
-        raise UserError(f"{run_folder} and {other}: they share no held-out prompt")
+        raise UserError(f"{folder} and {other}: they share no held-out prompt")
     of_first, of_second = map(list, zip(*shared, strict=True))
-    return SortedDifferences(
-        np.sort(first.chosen_P[of_first] - second.chosen_P[of_second]),
-        np.sort(first.rejected_P[of_first] - second.rejected_P[of_second]),
+    return (
+        first.chosen_P[of_first] - second.chosen_P[of_second],
+        first.rejected_P[of_first] - second.rejected_P[of_second],
     )
 
 

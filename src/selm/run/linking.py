@@ -38,14 +38,25 @@ def link_all(recipe: Recipe) -> list[tuple[Entry, str]]:
     for stage, t in stages(recipe):
         if t is None or Look(recipe).state(stage, t).current:
             continue
-        for other in _others(recipe, name(stage, t)):
-            if _link(recipe, stage, t, other):
-                linked.append(((stage, t), other.relative_to(recipe.output_dir).parts[0]))
-                break
-        else:
-            if stage == "checkpoint":
-                _link_reference(recipe, t)
+        other = link(recipe, stage, t)
+        if other is not None:
+            linked.append(((stage, t), other))
+        elif stage == "checkpoint":
+            _link_reference(recipe, t)
     return linked
+
+
+def link(recipe: Recipe, stage: str, t: int) -> str | None:
+    """Link an artifact that another run has: complete, unchanged, and what this recipe asks for.
+
+    Returns:
+        The other run's name; None if there is no such artifact.
+    """
+    for other in _others(recipe, name(stage, t)):
+        if Look(recipe).state_of(other, stage, t).current:
+            _link_files(other, folder(recipe, stage, t))
+            return other.relative_to(recipe.output_dir).parts[0]
+    return None
 
 
 def _others(recipe: Recipe, path: str) -> Iterator[Path]:
@@ -54,14 +65,6 @@ def _others(recipe: Recipe, path: str) -> Iterator[Path]:
     for run in sorted(Path(recipe.output_dir).iterdir()) if own.parent.is_dir() else ():
         if run != own and (run / path).is_dir():
             yield run / path
-
-
-def _link(recipe: Recipe, stage: str, t: int, other: Path) -> bool:
-    """Link another run's artifact if it is complete, unchanged, and what this recipe asks for."""
-    if not Look(recipe).state_of(other, stage, t).current:
-        return False
-    _link_files(other, folder(recipe, stage, t))
-    return True
 
 
 def _link_reference(recipe: Recipe, t: int) -> None:
