@@ -20,6 +20,7 @@ from selm.compare.grouping import without_seed
 from selm.compare.metrics import metrics, win_rates
 from selm.compare.runs import load
 from selm.errors import UserError
+from selm.recipe.loading import as_yaml
 from selm.run.on_hub import place
 from selm.run.plan import Run
 
@@ -109,6 +110,19 @@ def test_the_same_run_or_the_same_seed_twice_is_refused(finished):
     assert refusal(one, other) == (
         f"seed: {one} and {other} are both seed 1 of one setting (one); leave one of them out"
     )
+
+
+def test_a_run_that_shares_all_evaluations_of_another_is_left_out(finished, make):
+    dpo = ["iterations.0.objective=dpo", "iterations.1.objective=dpo"]
+    one = finished("one", *dpo, "training.alpha=0.1")
+    two = make("run_name=two", *dpo, "training.alpha=0.2").recipe
+    other = one.parent / "two"
+    shutil.copytree(one, other, copy_function=os.link)
+    (other / "recipe.yaml").unlink()
+    (other / "recipe.yaml").write_text(as_yaml(two), encoding="utf-8")
+    comparison = load([str(one), str(other)])
+    assert comparison.runs[0].folder == one
+    assert comparison.without == (f"{other} is left out: its evaluations are those of {one}",)
 
 
 def test_what_is_no_run_is_refused(tmp_path, finished):

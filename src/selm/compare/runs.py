@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selm.compare.grouping import group
+from selm.compare.grouping import deciding_keys, group
 from selm.compare.places import Damaged, Place, place_of
 from selm.compare.settings import Comparison, FinishedRun, Setting
 from selm.data.schemas import EvaluationRow
@@ -31,7 +31,7 @@ def load(paths: Sequence[str]) -> Comparison:
     Raises:
         UserError: one of them is no run, is damaged, or they cannot be compared.
     """
-    every = [_run(place) for place in _every(paths)]
+    every, shared = _without_shared([_run(place) for place in _every(paths)])
     _check_rankers([run for run in every if run.evaluations])
     settings, without = _finished(group(every))
     runs = [run for setting in settings for run in setting.runs]
@@ -45,8 +45,23 @@ def load(paths: Sequence[str]) -> Comparison:
         label(ranker),
         pairwise=kind_of(ranker).pairwise,
         left_out=left_out,
-        without=tuple(without),
+        without=(*shared, *without),
     )
+
+
+def _without_shared(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
+    """The runs, and a line for each that is left out because it shares all evaluations of another.
+
+    Runs of a sweep do where the key that differs decides nothing, such as alpha without a term.
+    """
+    kept: dict[str, FinishedRun] = {}
+    lines = []
+    for run in runs:
+        key = json.dumps([deciding_keys(run.recipe), run.manifests], sort_keys=True)
+        first = kept.setdefault(key if run.manifests else str(run.folder), run)
+        if first is not run:
+            lines.append(f"{run.folder} is left out: its evaluations are those of {first.folder}")
+    return list(kept.values()), lines
 
 
 def _finished(settings: Sequence[Setting]) -> tuple[tuple[Setting, ...], list[str]]:
