@@ -172,7 +172,8 @@ def draw(found: dict[float, list[tuple[list[int], Fit]]], good: float, large: fl
             observed = found[alphas[-1]][t - 1][0]
             panel(where, observed, [(alpha, found[alpha][t - 1][1]) for alpha in alphas], title)
         title = "Optimism lifts the reward where nothing was observed"
-        titled(figure, title, "Triangles: the best response of a model, which is observed next")
+        marks = "Triangles: a model's best response, observed next; shaded: the reference's answers"
+        titled(figure, title, marks)
     return figure
 
 
