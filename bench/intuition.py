@@ -171,9 +171,8 @@ def draw(found: dict[float, list[tuple[list[int], Fit]]], good: float, large: fl
         for where, (title, alphas, t) in zip(axes.flat, panels, strict=True):
             observed = found[alphas[-1]][t - 1][0]
             panel(where, observed, [(alpha, found[alpha][t - 1][1]) for alpha in alphas], title)
-        title = "Optimism lifts the reward where nothing was observed"
         marks = "Triangles: a model's best response, observed next; shaded: the reference's answers"
-        titled(figure, title, marks)
+        titled(figure, "Optimism lifts the reward where nothing was observed", marks)
     return figure
 
 
