@@ -308,7 +308,6 @@ def test_no_name_reaches_the_report_raw(finished):
 
 
 def test_the_script_writes_the_same_bytes_again(finished, tmp_path):
-    pytest.importorskip("selm.compare.figures")
     finished("one", "training.alpha=0.1", gain=0.1)
     folder = finished("two", "training.alpha=0.2").parent
     done = compare(folder)
@@ -348,7 +347,6 @@ def push(hub: LoopbackHub, folder: Path, run: Run) -> None:
 
 
 def test_a_run_on_the_hub_is_compared_as_one_on_the_disk(hub, make, tmp_path):
-    pytest.importorskip("selm.compare.figures")
     runs = [make(f"run_name=a-seed{seed}", f"seed={seed}") for seed in (1, 2)]
     here, pushed = (write_run(run, drawn(run.recipe.seed)) for run in runs)
     environment = {
