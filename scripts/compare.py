@@ -34,6 +34,7 @@ def main() -> None:
     )
     made.add_argument("runs", nargs="+", metavar="RUN", help="e.g. runs/my-sweep, or me/my-run")
     made.add_argument("--out", metavar="FOLDER", help="where the report goes")
+    made.add_argument("--implicit", type=int, metavar="T", help="draw Fig. 4 for iteration T")
     arguments = made.parse_args()
 
     from selm.compare.figures import draw

@@ -84,9 +84,17 @@ def _flat(section: Section, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _differing(settings: Sequence[Keys]) -> list[dict[str, Any]]:
-    """Of each setting the keys in which the settings differ; one that it lacks is None."""
+    """Of each setting the keys in which the settings differ; one that it lacks is None.
+
+    Settings without an optimism term say nothing about which one it is.
+    """
     every = dict.fromkeys(key for keys in settings for key in keys)
-    differ = [key for key in every if len({json.dumps(keys.get(key)) for keys in settings}) > 1]
+
+    def values(key: str) -> set[str]:
+        having = [keys for keys in settings if key != "training.optimism" or key in keys]
+        return {json.dumps(keys.get(key)) for keys in having}
+
+    differ = [key for key in every if len(values(key)) > 1]
     return [{key: keys.get(key) for key in differ} for keys in settings]
 
 

@@ -53,7 +53,8 @@ HOW = (
     "settings have the same seeds. In simulations 93 to 97 of 100 such intervals hold the truth "
     "with 3 seeds or more (92 at worst); with 2 seeds, 87 to 97. With 1 seed an "
     "interval shows the prompts' variance alone: another seed could lie outside. Intervals are "
-    "not widened for the number of pairs: of 20 differences that are zero, one interval on average does not contain zero. "
+    "not widened for the number of pairs: of 20 differences that are zero, one interval on "
+    "average does not contain zero. "
     "Win rates count all pairs of seeds, ties one half."
 )
 
