@@ -1,5 +1,6 @@
 """The figures of a comparison: what is in the axes is what the numbers say."""
 
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ DPO_AND_SELM = [("dpo", {"iterations": "dpo"}), ("selm", {"iterations": "selm"})
 LONG = "optimism $x of the kind y$, learning rate decayed in the last iteration only, number"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _no_figure_stays_open() -> Any:
-    yield
+    with plt.rc_context({"figure.max_open_warning": 0}):
+        yield
     plt.close("all")
 
 
@@ -32,6 +34,22 @@ def drawn(comparison: Comparison, **more: Any) -> dict[str, Any]:
     with plt.rc_context(STYLE | GRID):
         found = figures(comparison, metrics_of(comparison), **more)
     return {file: figure for file, (figure, _) in found.items()}
+
+
+@cache
+def of_alphas() -> tuple[Comparison, dict[str, Any]]:
+    """A comparison that no test changes, and its figures."""
+    comparison = comparison_of(ALPHAS)
+    return comparison, drawn(comparison)
+
+
+@cache
+def of_two() -> tuple[Comparison, dict[str, Any]]:
+    """The same of two settings without an alpha; Fig. 4 has one pair of seeds."""
+    chosen_SN, rejected_SN = np.array([[3.0, -1.0, 2.0, 0.5]]), np.array([[0.0, -2.0, 1.0, 4.0]])
+    comparison = comparison_of(DPO_AND_SELM)
+    implicit = Differences(("selm", "dpo"), chosen_SN, rejected_SN)
+    return comparison, drawn(comparison, implicit=implicit)
 
 
 def lines(axes: Axes, label: str) -> list[tuple[list[float], list[float]]]:
@@ -67,12 +85,14 @@ def test_lines_are_the_means_their_bars_the_intervals_and_thin_lines_the_seeds(s
 
 def test_many_settings_have_a_panel_each_with_the_others_in_grey():
     comparison = comparison_of([(f"setting {k}", {"k": k}) for k in range(7)], seeds=(1,))
-    panels = [axes for axes in drawn(comparison)["rewards.png"].axes if axes.get_visible()]
+    settings = metrics_of(comparison)["settings"]
+    with plt.rc_context(STYLE | GRID):
+        figure = over_iterations.rewards(settings, means_of_seeds(comparison), "")
+    panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title("left") for axes in panels] == [f"setting {k}" for k in range(7)]
     assert all(len(lines(axes, "_other")) == 6 for axes in panels)
-    entry = metrics_of(comparison)["settings"][6]
     ((_, means),) = lines(panels[6], "setting 6")
-    assert means == [step["reward_mean"] for step in entry["iterations"]]
+    assert means == [step["reward_mean"] for step in settings[6]["iterations"]]
 
 
 def test_settings_that_end_earlier_have_shorter_lines():
@@ -86,9 +106,9 @@ def test_settings_that_end_earlier_have_shorter_lines():
 
 
 def test_bars_of_the_grid_are_sorted_and_start_at_the_base_model():
-    comparison = comparison_of(ALPHAS)
+    comparison, found = of_alphas()
     settings = metrics_of(comparison)["settings"]
-    axes = drawn(comparison)["grid.png"].axes[0]
+    axes = found["grid.png"].axes[0]
     base = settings[0]["iterations"][0]["reward_mean"]
     means = {entry["name"]: entry["iterations"][-1]["reward_mean"] for entry in settings}
     names = [text.get_text() for text in axes.get_yticklabels()]
@@ -128,7 +148,7 @@ def test_win_rates_are_the_rows_and_a_policy_is_not_compared_with_itself():
 
 
 def test_a_large_matrix_shows_the_base_model_and_the_last_iterations():
-    comparison = comparison_of([(f"s{k}", {"k": k}) for k in range(6)], iterations=4)
+    comparison = comparison_of([(f"s{k}", {"k": k}) for k in range(6)], seeds=(1,), iterations=4)
     metrics = metrics_of(comparison)
     shown = paper_figures.shown_in_matrix(25, metrics["settings"])
     assert [metrics["win_rates"]["labels"][k] for k in shown] == [
@@ -142,9 +162,9 @@ def test_a_large_matrix_shows_the_base_model_and_the_last_iterations():
 
 
 def test_alphas_are_in_order_on_a_logarithmic_axis_with_zero_left_of_them():
-    comparison = comparison_of(ALPHAS)
+    comparison, found = of_alphas()
     metrics = metrics_of(comparison)
-    axes = drawn(comparison)["alpha.png"].axes[0]
+    axes = found["alpha.png"].axes[0]
     means = {e["name"]: e["iterations"][-1]["reward_mean"] for e in metrics["settings"]}
     ((xs, ys),) = lines(axes, "alpha")
     assert xs == [-5.0, -4.0, -3.0]
@@ -173,12 +193,13 @@ def test_each_kind_of_optimism_is_a_line_and_a_setting_without_alpha_a_level():
 
 
 def test_without_two_alphas_there_is_no_picture_of_alpha():
-    assert "alpha.png" not in drawn(comparison_of(DPO_AND_SELM))
+    _, found = of_two()
+    assert "alpha.png" not in found
 
 
 def test_distributions_are_shares_of_all_seeds_and_prompts_in_the_order_of_alpha():
-    comparison = comparison_of(ALPHAS)
-    panels = drawn(comparison)["rewards_by_setting.png"].axes
+    comparison, found = of_alphas()
+    panels = found["rewards_by_setting.png"].axes
     by_name = {setting.name: setting for setting in comparison.settings}
     for axes, name in zip(panels, ("alpha 0", "alpha 0.0001", "alpha 0.001"), strict=True):
         values = comparison.rewards(by_name[name], 2)
@@ -194,8 +215,8 @@ def test_distributions_are_shares_of_all_seeds_and_prompts_in_the_order_of_alpha
 
 
 def test_the_best_settings_iterations_have_a_row_each():
-    comparison = comparison_of(DPO_AND_SELM)
-    figure = drawn(comparison)["rewards_by_iteration.png"]
+    comparison, found = of_two()
+    figure = found["rewards_by_iteration.png"]
     assert "Rewards of selm" in texts(figure)
     means = [float(axes.get_lines()[0].get_xdata()[0]) for axes in figure.axes]
     selm = comparison.settings[1]
@@ -203,10 +224,7 @@ def test_the_best_settings_iterations_have_a_row_each():
 
 
 def test_implicit_rewards_are_sorted_each_by_itself():
-    found = Differences(
-        ("selm", "dpo"), np.array([[3.0, -1.0, 2.0, 0.5]]), np.array([[0.0, -2, 1, 4]])
-    )
-    figure = drawn(comparison_of(DPO_AND_SELM), implicit=found)["implicit_rewards.png"]
+    figure = of_two()[1]["implicit_rewards.png"]
     axes = figure.axes[0]
     places = [12.5, 37.5, 62.5, 87.5]
     assert lines(axes, "chosen") == [(places, [-1.0, 0.5, 2.0, 3.0])]
@@ -237,14 +255,13 @@ def test_every_picture_is_written_of_a_size_that_a_page_can_show(settings, seeds
             assert max(picture.size) < 2000, file
 
 
-@pytest.mark.parametrize("shift", [0.0, -3.0])
-def test_identical_rewards_can_be_drawn(shift: float, tmp_path: Path, recwarn):
+def test_identical_rewards_can_be_drawn(tmp_path: Path, recwarn):
     comparison = comparison_of(ALPHAS)
     for setting in comparison.settings:
         for run in setting.runs:
             for evaluation in run.evaluations.values():
                 for row in evaluation:
-                    row["reward"] = shift
+                    row["reward"] = -3.0
     metrics = metrics_of(comparison)
     for entry in metrics["settings"]:
         for step in entry["iterations"]:
@@ -253,16 +270,22 @@ def test_identical_rewards_can_be_drawn(shift: float, tmp_path: Path, recwarn):
     assert not [str(warning.message) for warning in recwarn]
 
 
-def level_texts(figure: Any) -> list[tuple[str, Any]]:
+def level_texts(figure: Any) -> list[tuple[Any, Any]]:
     """Texts in the picture that are not turned, and their boxes, a little smaller."""
     figure.canvas.draw()
-    found = []
-    for axes in (figure, *figure.axes):
-        hidden = axes is not figure and not axes.get_visible()
-        for text in [] if hidden else axes.findobj(plt.Text) if axes is not figure else axes.texts:
-            if text.get_text().strip() and text.get_visible() and text.get_rotation() == 0:
-                found.append((text, text.get_window_extent()))
-    return [(text, box.padded(-1.5)) for text, box in found]
+    beyond = {
+        id(text)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        for text in (tick.label1, tick.label2)
+    }
+    visible = [axes for axes in figure.axes if axes.get_visible()]
+    every = [*figure.texts, *(text for axes in visible for text in axes.findobj(plt.Text))]
+    shown = [text for text in every if text.get_visible() and text.get_text().strip()]
+    level = [text for text in shown if text.get_rotation() == 0 and id(text) not in beyond]
+    return [(text, text.get_window_extent().padded(-1.5)) for text in level]
 
 
 @pytest.mark.parametrize("count", [2, 5, 12])
@@ -301,10 +324,7 @@ def test_labels_are_moved_apart_in_their_order_and_not_farther_than_needed(wante
 
 
 def test_the_subtitle_names_prompts_and_ranker():
-    comparison = comparison_of(DPO_AND_SELM)
+    comparison, found = of_two()
     assert about(comparison) == "40 held-out prompts, a ranker"
-    seeds = means_of_seeds(comparison)
-    settings = metrics_of(comparison)["settings"]
-    figure = over_iterations.rewards(settings, seeds, about(comparison))
     expected = "40 held-out prompts, a ranker; bars: 95% interval; thin lines: seeds"
-    assert expected in texts(figure)
+    assert expected in texts(found["rewards.png"])
