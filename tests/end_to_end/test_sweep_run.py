@@ -83,11 +83,12 @@ class Commands:
 
 def written(folder: Path) -> Files:
     """Inode and time of the runs' files; logs and what is hidden do not count."""
+    aside = {"logs", "tensorboard"}
     found = {}
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
-        if path.is_file() and len(parts) > 2 and not hidden and "logs" not in parts:
+        if path.is_file() and len(parts) > 2 and not hidden and not aside & {*parts}:
             found["/".join(parts)] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
 
