@@ -27,11 +27,13 @@ class Bandit:
         features: (S, X, Y, F) of a log-linear policy; None for a tabular one.
         base: log-probs of the base policy, (S, X, Y).
         reward: (S, X, Y). The best response of a context is the last one.
+        seeds: of the bandits, and of the samples and verdicts in them.
     """
 
     features: torch.Tensor | None
     base: torch.Tensor
     reward: torch.Tensor
+    seeds: range
 
     def parameters(self) -> torch.Tensor:
         """Of the base policy: (S, F) weights, or (S, X, Y) logits."""
@@ -53,7 +55,7 @@ class Bandit:
 
 
 def make_bandit(
-    linear: bool, rarity: float, seeds: int, dtype: torch.dtype = torch.float32
+    linear: bool, rarity: float, seeds: range, dtype: torch.dtype = torch.float32
 ) -> Bandit:
     """Rewards of variance 1, but for each context's best response: `BONUS` more.
 
@@ -61,11 +63,11 @@ def make_bandit(
     the probability `rarity`. In the log-linear bandit a feature of its own marks the best
     responses, so that one context teaches all others; in the tabular one nothing does.
     """
-    made = [_make_one(linear, rarity, seed) for seed in range(seeds)]
+    made = [_make_one(linear, rarity, seed) for seed in seeds]
     features, base, reward = (
         torch.tensor(np.stack(p), dtype=dtype) for p in zip(*made, strict=True)
     )
-    return Bandit(features if linear else None, base, reward)
+    return Bandit(features if linear else None, base, reward, seeds)
 
 
 def _make_one(linear: bool, rarity: float, seed: int) -> tuple[np.ndarray, ...]:
@@ -167,7 +169,7 @@ def draws(bandit: Bandit, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
         Uniform ones for four samples and Gumbel ones for the ranker, both (S, T, X, 4).
     """
     shape = (iterations, bandit.base.shape[1], 4)
-    generators = [np.random.default_rng([seed, 2]) for seed in range(len(bandit.base))]
+    generators = [np.random.default_rng([seed, 2]) for seed in bandit.seeds]
     both = [(g.random(shape), g.gumbel(size=shape)) for g in generators]
     uniforms, gumbels = (np.stack(part) for part in zip(*both, strict=True))
     as_base = {"dtype": bandit.base.dtype}

@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from bandits import RESPONSES, Loop, Method, make_bandit, measure, oracle, run
 from regret_figure import draw
+from regret_numbers import cell, describe, lines, summed
+from regret_why import betas, betas_table, ingredients, ingredients_table
 
 PICTURE = Path(__file__).parents[1] / "docs" / "regret.png"
 TERMS = ("selm", "expected", "xpo", "geb", "vpo")
 ALPHAS = (0.001, 0.01, 0.1, 1.0)
-RATES = {"log-linear": (0.1, 0.3, 1, 3, 10, 30), "tabular": (1, 3, 10, 30, 100)}
+RATES = {"log-linear": (0.1, 0.3, 1, 3, 10, 30, 100), "tabular": (1, 3, 10, 30, 100)}
 RARITY = {"easy": 1 / RESPONSES, "hard": 0.001}
 THREE, MIXED = Loop(pool="three"), Loop(pool="mixed", newest=False, previous=False)
 LOOPS = {
@@ -38,7 +40,7 @@ LOOPS = {
     "XPO, noisy": replace(MIXED, noisy=True),
     "two": replace(THREE, pool="two"),
 }
-WITH_SMALL_STEPS = ("paper", "XPO")
+IN_FULL = ("paper", "XPO", "XPO, noisy")  # tabular and small steps, too
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,21 @@ def main() -> None:
         for loop in list(LOOPS)[: 2 if options.quick else None]
         for bandit in RATES
         for exploration in RARITY
-        if bandit == "log-linear" or (loop in WITH_SMALL_STEPS and not options.quick)
+        if bandit == "log-linear" or (loop in IN_FULL and not options.quick)
     ]
     start = time.monotonic(), sum(os.times()[:4])
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         results = []
+        why = [workers.submit(part, seeds) for part in (ingredients, betas)]
         for result in workers.map(solve, cases, [seeds] * len(cases)):
             results.append(result)
             print(result["case"], file=sys.stderr, flush=True)
-    print(tables(results))
+        found = {"cases": results, "ingredients": why[0].result(), "betas": why[1].result()}
+    print(tables(results), ingredients_table(found["ingredients"]), betas_table(found["betas"]))
     wall, cpu = time.monotonic() - start[0], sum(os.times()[:4]) - start[1]
     print(f"\n{seeds} seeds, {wall:.0f} seconds, {cpu:.0f} of them of a CPU")
     if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if not options.quick:
         draw(results, PICTURE)
 
@@ -89,11 +93,11 @@ def parse() -> argparse.Namespace:
 
 def solve(case: Case, seeds: int) -> dict[str, Any]:
     """All methods in one case: at DPO's best step size and at the smallest one."""
-    bandit = make_bandit(case.bandit == "log-linear", RARITY[case.exploration], seeds)
+    bandit = make_bandit(case.bandit == "log-linear", RARITY[case.exploration], range(seeds))
     loop, rates = LOOPS[case.loop], RATES[case.bandit]
     dpo = {rate: run(bandit, replace(loop, rate=rate), Method()) for rate in rates}
-    choosing = slice(0, seeds // 3)
-    best = min(rates, key=lambda rate: summed(dpo[rate])[choosing].mean().item())
+    chosen = seeds // 3
+    best = min(rates, key=lambda rate: summed(dpo[rate])[:chosen].mean().item())
     uniform = run(bandit, replace(loop, pool="uniform", rate=best), Method())
     oracles = [
         measure(bandit, loop, oracle(bandit, loop, t), t) for t in range(loop.iterations + 1)
@@ -101,50 +105,26 @@ def solve(case: Case, seeds: int) -> dict[str, Any]:
     found = {
         "case": case.name,
         "best_rate": best,
-        "dpo": {str(rate): describe(dpo[rate], seeds, dpo[rates[0]]) for rate in rates},
-        "uniform": describe(uniform, seeds),
+        "dpo": {str(rate): describe(dpo[rate], chosen, dpo[rates[0]]) for rate in rates},
+        "uniform": describe(uniform, chosen),
         "oracle": {
-            "regret": [m["regret"][seeds // 3 :].mean().item() for m in oracles],
-            "summed": sum(m["regret"][seeds // 3 :].mean().item() for m in oracles[1:]),
+            "regret": [m["regret"][chosen:].mean().item() for m in oracles],
+            "summed": sum(m["regret"][chosen:].mean().item() for m in oracles[1:]),
         },
         "terms": {},
     }
     for steps, rate in {"best": best, "small": rates[0]}.items():
-        if steps == "small" and case.loop not in WITH_SMALL_STEPS:
+        if steps == "small" and case.loop not in IN_FULL:
             continue
         found["terms"][steps] = {
             term: {
                 str(alpha): describe(
-                    run(bandit, replace(loop, rate=rate), Method(term, alpha)), seeds, dpo[rate]
+                    run(bandit, replace(loop, rate=rate), Method(term, alpha)), chosen, dpo[rate]
                 )
                 for alpha in ALPHAS
             }
             for term in TERMS
         }
-    return found
-
-
-def summed(metrics: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Regret summed over the iterations, without the base policy's, (S,)."""
-    return metrics["regret"][:, 1:].sum(1)
-
-
-def describe(
-    metrics: dict[str, torch.Tensor], seeds: int, dpo: dict[str, torch.Tensor] | None = None
-) -> dict[str, Any]:
-    """Means over the measured seeds, what the choosing seeds say, and the difference from DPO."""
-    chosen = seeds // 3
-    regret = summed(metrics)
-    found: dict[str, Any] = {
-        "choosing": regret[:chosen].mean().item(),
-        "summed": regret[chosen:].mean().item(),
-    }
-    for name in ("regret", "kl_regret", "best", "entropy", "found"):
-        found[name] = [round(value, 5) for value in metrics[name][chosen:].mean(0).tolist()]
-    if dpo is not None:
-        differences = (regret - summed(dpo))[chosen:]
-        error = 1.96 * differences.std().item() / len(differences) ** 0.5
-        found["difference"], found["half_width"] = differences.mean().item(), error
     return found
 
 
@@ -181,16 +161,6 @@ def chosen_line(result: dict[str, Any], steps: str) -> list[str]:
         alpha = chosen_alpha(by_alpha)
         line.append(f"{cell(by_alpha[alpha])} ({alpha})")
     return line
-
-
-def cell(found: dict[str, Any]) -> str:
-    """Difference and half width of its interval, bold where the interval leaves zero out."""
-    text = f"{found['difference']:+.3f} ± {found['half_width']:.3f}"
-    return f"**{text}**" if abs(found["difference"]) > found["half_width"] else text
-
-
-def lines(body: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(line) + " |" for line in [body[0], ["---"] * len(body[0]), *body[1:]]]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from selm.report.style import BASE, INK, NOTE, STYLE, titled
 Result = Mapping[str, Any]
 CASES = {  # title -> case, one per row of the picture
     "the paper's loop": "log-linear, hard; paper",
-    "XPO's loop": "log-linear, hard; XPO",
+    "XPO's loop, noisy": "log-linear, hard; XPO, noisy",
 }
 COLOURS = {
     "selm": "#d95f0e", "expected": "#fdae6b", "xpo": "#2c7fb8", "geb": "#31a354", "vpo": "#756bb1",
@@ -35,7 +35,7 @@ def draw(results: Sequence[Result], output: Path) -> None:
         titled(
             figure,
             "Optimism terms in a bandit whose best response is rare",
-            "log-linear bandit, the base policy answers best once in 1,000 times; exact ranker; "
+            "log-linear bandit, the base policy answers best once in 1,000 times; "
             "bars: 95% intervals of differences paired by seed",
         )
         figure.savefig(output, bbox_inches="tight", pad_inches=0.15, facecolor="white")

@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize("linear", [True, False], ids=["log-linear", "tabu
 
 
 def bandit(linear: bool, seeds: int = 3) -> Bandit:
-    return bandits.make_bandit(linear, rarity=0.01, seeds=seeds, dtype=torch.float64)
+    return bandits.make_bandit(linear, rarity=0.01, seeds=range(seeds), dtype=torch.float64)
 
 
 def formula(
@@ -73,7 +73,7 @@ def test_the_oracle_alone_has_no_regret(linear: bool, loop: Loop) -> None:
 
 def test_regret_under_kl_is_the_value_below_the_optimum() -> None:
     """E[r] - beta * KL(pi || base), of the optimum less that of the base policy, by hand."""
-    b = Bandit(None, torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.0, 1.0]]]))
+    b = Bandit(None, torch.tensor([[[0.5, 0.5]]]).log(), torch.tensor([[[0.0, 1.0]]]), range(1))
     found = bandits.measure(b, replace(XPO, beta=0.5), b.base, 1)
     best = torch.tensor([1, torch.e**2]) / (1 + torch.e**2)
     value = best[1] - 0.5 * (best * (best / 0.5).log()).sum()
