@@ -1,6 +1,6 @@
 """Regret of online preference optimisation, with and without optimism, in bandits of known reward.
 
-    python bench/regret.py                     # a minute or two on two idle cores
+    python bench/regret.py                     # one and a half minutes of a CPU, on two processes
     python bench/regret.py --quick             # some seconds: fewer seeds and settings
     python bench/regret.py --json out.json     # every number, too
 

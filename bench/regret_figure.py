@@ -29,7 +29,7 @@ def draw(results: Sequence[Result], output: Path) -> None:
             over_iterations(row[0], by_case[case], name)
             for panel, steps in zip(row[1:], ("best", "small"), strict=True):
                 over_alpha(panel, by_case[case], steps)
-        axes[0][0].legend(fontsize=8, loc="upper right")
+        axes[0][0].legend(fontsize=7.5, loc="upper right", labelspacing=0.25, borderaxespad=0)
         axes[0][1].legend(fontsize=8, loc="upper left")
         axes[0][2].legend(fontsize=8, loc="lower left")
         titled(
