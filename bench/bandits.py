@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from selm.training.objective import TERMS
 
 CONTEXTS, RESPONSES, FEATURES = 15, 30, 6
-BONUS = 4.0  # what the best response earns on top, in standard deviations of the reward
+BONUS = 4.0  # what one response earns on top, in standard deviations of the reward
 
 # A row of data is four responses; a term reads one of the last three.
 CHOSEN, REJECTED, EXPLORED, INITIAL = range(4)
@@ -26,7 +26,7 @@ class Bandit:
     Attributes:
         features: (S, X, Y, F) of a log-linear policy; None for a tabular one.
         base: log-probs of the base policy, (S, X, Y).
-        reward: (S, X, Y). The best response of a context is the last one.
+        reward: (S, X, Y). The last response of a context is the one with a bonus.
         seeds: of the bandits, and of the samples and verdicts in them.
     """
 
@@ -57,10 +57,10 @@ class Bandit:
 def make_bandit(
     linear: bool, rarity: float, seeds: range, dtype: torch.dtype = torch.float32
 ) -> Bandit:
-    """Rewards of variance 1, but for each context's best response: `BONUS` more.
+    """Rewards of variance 1, and `BONUS` more for one response, the best in 96 % of contexts.
 
-    The base policy knows nothing of the reward: its logits are normal. It gives the best response
-    the probability `rarity`. In the log-linear bandit a feature of its own marks the best
+    The base policy knows nothing of the reward: its logits are normal. It gives that response
+    the probability `rarity`. In the log-linear bandit a feature of its own marks these
     responses, so that one context teaches all others; in the tabular one nothing does.
     """
     made = [_make_one(linear, rarity, seed) for seed in seeds]
@@ -245,11 +245,11 @@ def measure(
     `regret`: expected reward below the best response's, 1 for the base policy. `kl_regret`: value
     of the KL-regularised problem below its optimum, in units of reward; it is KL(pi || oracle)
     times the problem's beta, which is beta / t where the reference moves. `best`: probability of
-    the best response. `entropy` in nats.
+    the response with the bonus. `entropy` in nats.
     """
 
     def missing(policy: torch.Tensor) -> torch.Tensor:
-        return (bandit.reward[..., -1] - (policy.exp() * bandit.reward).sum(-1)).mean(-1)
+        return (bandit.reward.amax(-1) - (policy.exp() * bandit.reward).sum(-1)).mean(-1)
 
     policy, optimum = log_policy.exp(), oracle(bandit, loop, t)
     beta = loop.beta / max(t, 1) if loop.previous else loop.beta
