@@ -74,7 +74,9 @@ def main() -> None:
             results.append(result)
             print(result["case"], file=sys.stderr, flush=True)
         found = {"cases": results, "ingredients": why[0].result(), "betas": why[1].result()}
-    print(tables(results), ingredients_table(found["ingredients"]), betas_table(found["betas"]))
+    print(tables(results))
+    print(ingredients_table(found["ingredients"]))
+    print(betas_table(found["betas"]))
     wall, cpu = time.monotonic() - start[0], sum(os.times()[:4]) - start[1]
     print(f"\n{seeds} seeds, {wall:.0f} seconds, {cpu:.0f} of them of a CPU")
     if options.json:
@@ -88,7 +90,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=75, help="a third of them chooses settings")
     parser.add_argument("--quick", action="store_true", help="12 seeds, four cases, no picture")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.seeds < 6:
+        parser.error("--seeds: at least 6, of which 2 choose and 4 are measured")
+    return options
 
 
 def solve(case: Case, seeds: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def ingredients_table(found: list[dict[str, Any]]) -> str:
         for one in found
     ]
     title = "SELM less DPO in every loop, log-linear, hard; in brackets: best responses found"
-    return "\n".join(["", "", title, *lines([head, *body])])
+    return "\n".join(["", title, *lines([head, *body])])
 
 
 def betas_table(found: list[dict[str, Any]]) -> str:
@@ -77,7 +77,7 @@ def betas_table(found: list[dict[str, Any]]) -> str:
     for line, one in zip(body, found, strict=True):
         for column, name in enumerate(("dpo", *METHODS), 1):
             line[column] += f" / {one[name]['kl_regret'][-1]:.2f}"
-    return "\n".join(["", "", title, *lines([head, *body])])
+    return "\n".join(["", title, *lines([head, *body])])
 
 
 def with_found(one: dict[str, Any]) -> str:
