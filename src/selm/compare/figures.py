@@ -78,7 +78,8 @@ def figures(
 
 def about(comparison: Comparison) -> str:
     """What the rewards are of, for the second line of each figure."""
-    return f"{len(comparison.prompts)} held-out prompts, {one_line(comparison.ranker, 40)}"
+    ranker = " ".join(word.rpartition("/")[-1] for word in comparison.ranker.split())
+    return f"{len(comparison.prompts)} held-out prompts, {one_line(ranker, 40)}"
 
 
 def means_of_seeds(comparison: Comparison) -> dict[str, dict[int, np.ndarray]]:

@@ -107,8 +107,21 @@ def _names(differs: Sequence[Keys], grouped: Sequence[Sequence[FinishedRun]]) ->
     names = [without_seed(runs[0].name) for runs in grouped]
     if len(set(names)) < len(names):
         names = [runs[0].name for runs in grouped]
+    names = _without_what_is_common(names)
     twice = {name for name, count in Counter(names).items() if count > 1}
     return [f"{name} ({i})" if name in twice else name for i, name in enumerate(names, start=1)]
+
+
+def _without_what_is_common(names: Sequence[str]) -> list[str]:
+    """
+    >>> _without_what_is_common(["zephyr-7b-dpo", "zephyr-7b-selm"])
+    ['dpo', 'selm']
+    """
+    words = [name.split("-") for name in names]
+    shared, most = 0, min(map(len, words)) - 1 if len(words) > 1 else 0
+    while shared < most and len({each[shared] for each in words}) == 1:
+        shared += 1
+    return ["-".join(each[shared:]) for each in words]
 
 
 def _name(keys: Keys, short: Mapping[str, str]) -> str:

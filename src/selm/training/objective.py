@@ -37,7 +37,7 @@ def optimism_loss(
 def xpo_loss(
     logps_B: "torch.Tensor", _ref_logps_B: "torch.Tensor", alpha: float, _beta: float
 ) -> "torch.Tensor":
-    """alpha * log pi(y|x), the first sum of line 6 of Algorithm 1 of arXiv 2405.21046.
+    """alpha * log pi(y|x), the first sum in the loss of Algorithm 1 of arXiv 2405.21046.
 
     There is no beta in it, and no reference: that would add a constant. TRL's experimental
     XPOTrainer has the same.
