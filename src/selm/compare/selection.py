@@ -73,8 +73,10 @@ def _conclusion(best: Ranked, behind: list[Mean]) -> list[str]:
     if is_noise(behind[0]):
         said = (
             "The runner-up is within noise: the 95% interval of the paired difference contains "
-            f"zero. So are {noise} of the {len(behind)} other settings."
+            "zero."
         )
+        if len(behind) > 1:
+            said += f" That holds for {noise} of the {len(behind)} other settings."
     else:
         said = (
             "The runner-up is not within noise: the 95% interval of the paired difference does "
