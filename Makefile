@@ -1,5 +1,5 @@
 # make setup | test | bench | audit-cuda | quickstart | <name>-selm | <name>-dpo
-#      {plan,check,push,benchmark,plan-benchmark,sweep,plan-sweep}-<name>-selm
+#      {plan,check,push,benchmark,plan-benchmark,sweep,plan-sweep}-<name>-selm | view RUN=runs/<run_name>
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 # Several values: make sweep-zephyr-selm ARGS="training.alpha=0.005,0.001 seed=1,2,3"
 # Every target of a recipe sets the project up first, if that has not been done.
@@ -36,7 +36,7 @@ $(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsub
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench audit-cuda quickstart $(runs) $(plans) $(checks) $(pushes) \
+.PHONY: help setup test bench audit-cuda quickstart view $(runs) $(plans) $(checks) $(pushes) \
         $(benchmarks) $(plans_of_benchmarks) $(sweeps) $(plans_of_sweeps)
 
 help:
@@ -69,6 +69,10 @@ audit-cuda:
 	python3 bench/audit_cuda.py $(ARGS)
 
 quickstart: smollm2-selm
+
+# report.html of a run in the browser; without a screen, its path.
+view:
+	@python3 scripts/view.py $(RUN)
 
 $(runs): setup
 	@case $@ in smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac

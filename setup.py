@@ -62,7 +62,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"selm": ["*/*.yaml", "*/templates/*"]},
+    package_data={"selm": ["*/*.yaml", "*/templates/*", "*/static/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

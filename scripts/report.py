@@ -3,7 +3,8 @@
     python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
 
 Reads every artifact of runs/<run_name>, and the benchmarks that are finished. Writes
-runs/<run_name>/report: report.md, metrics.json, recipe.yaml and the figures.
+runs/<run_name>/report: report.md, report.html to look through in a browser, metrics.json,
+recipe.yaml and the figures.
 """
 
 import json
@@ -25,6 +26,7 @@ def main() -> None:
     metrics = json.loads((stage.folder / "metrics.json").read_text(encoding="utf-8"))
     for line in terminal_table(metrics.get("benchmarks", {})):
         print(line)
+    print(f"{stage.folder / 'report.html'}: every answer, to look through in a browser")
     print(f"{stage.folder / 'report.md'}: {headline(metrics)}")
 
 
@@ -34,19 +36,23 @@ def write(stage: Stage) -> None:
     from selm.report.metrics import metrics
     from selm.report.page import page
     from selm.report.results import load
+    from selm.viewer.content import content
+    from selm.viewer.page import page as html_page
 
     results = load(stage.recipe)
     found = metrics(stage.recipe, results)
+    of_paper = paper.beside(stage.run.path)
 
     with stage.writing() as record:
         draw(found, results, record.folder)
         text = {
             "metrics.json": json.dumps(found, indent=1) + "\n",
             "recipe.yaml": as_yaml(stage.recipe),  # by it compare.py knows a run on the Hub
-            "report.md": page(stage.recipe, found, results, paper.beside(stage.run.path)),
+            "report.md": page(stage.recipe, found, results, of_paper),
+            "report.html": html_page(content(stage.recipe, found, results, of_paper)),
         }
-        for name, content in text.items():
-            (record.folder / name).write_text(content, encoding="utf-8")
+        for name, written in text.items():
+            (record.folder / name).write_text(written, encoding="utf-8")
         record.rows = len(found["iterations"])
 
 

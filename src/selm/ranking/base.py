@@ -123,6 +123,25 @@ class Asker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a judge said of a pool's first two candidates, shown in one order.
+
+    Attributes:
+        who: the judge.
+        first_shown: index of the candidate that was shown first.
+        winner: index of the one that won; None for neither.
+        outcome: the judge's, such as `tie` or `refusal`.
+        text: the start of its answer.
+    """
+
+    who: str
+    first_shown: int
+    winner: int | None
+    outcome: str
+    text: str
+
+
 def _nothing(*_: Any) -> None:
     return None
 
@@ -151,6 +170,8 @@ class RankerKind:
         tokens: tokens that its model reads for a pool, from the number of candidates and the mean
             tokens of a prompt and of a response.
         limited: it has limits that hold for each worker, so `workers: auto` is one.
+        said: for each pool, what is kept of its words about the first two candidates; it asks
+            nobody. None for a kind that only gives numbers.
         asker: its LLM, which benchmarks ask in their own words, by the folder of kept replies; None
             for a ranker that is no LLM.
     """
@@ -168,6 +189,7 @@ class RankerKind:
     tokens: Callable[[int, float, float], float] = _zero
     limited: bool = False
     asker: Callable[[Ranking, Path | None], Asker] | None = None
+    said: Callable[[Ranking, Sequence[Pool], Path | None], list[list[Said]]] | None = None
 
 
 def scores_of(comparisons_N_N: Matrix) -> list[float]:

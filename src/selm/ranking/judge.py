@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from selm.escape import one_line
 from selm.ranking.asking import EndpointAsker, ask_all
-from selm.ranking.base import Facts, Matrix, Pool, Question, Ranker, RankerKind
+from selm.ranking.base import Facts, Matrix, Pool, Question, Ranker, RankerKind, Said
 from selm.ranking.texts import conversation, filled
 from selm.ranking.verdicts import KEPT, Outcome, Verdict, VerdictLog, read_verdict
 from selm.recipe.places import check_file
@@ -110,6 +110,26 @@ class JudgeRanker(Ranker):
                 if i < j:
                     flips += _flips(verdicts[i, j].outcome, verdicts[j, i].outcome)
         return _summary(list(used.values()), flips)
+
+    def said(self, pools: Sequence[Pool]) -> list[list[Said]]:
+        """What is kept about the first two candidates of each pool, one entry per order."""
+        found: list[list[Said]] = []
+        for questions in map(self._questions, pools):
+            kept = {(i, j): self._kept(questions[i, j]) for i, j in questions if {i, j} == {0, 1}}
+            found.append(
+                [
+                    Said(
+                        self.model,
+                        i,
+                        {"first": i, "second": j}.get(verdict.outcome),
+                        verdict.outcome,
+                        verdict.answer,
+                    )
+                    for (i, j), verdict in kept.items()
+                    if verdict is not None
+                ]
+            )
+        return found
 
     def _questions(self, pool: Pool) -> dict[tuple[int, int], str]:
         """(i, j) -> the question that shows candidate i before j, of texts that differ."""
@@ -273,6 +293,10 @@ def _facts(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> Fa
     return JudgeRanker(ranking, verdicts).facts(pools)
 
 
+def _said(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> list[list[Said]]:
+    return JudgeRanker(ranking, verdicts).said(pools)
+
+
 JUDGE = RankerKind(
     load=lambda ranking, seed, verdicts: JudgeRanker(ranking, verdicts),
     pairwise=JudgeRanker.pairwise,
@@ -283,4 +307,5 @@ JUDGE = RankerKind(
     facts=_facts,
     limited=True,
     asker=EndpointAsker,
+    said=_said,
 )

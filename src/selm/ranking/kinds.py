@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
-from selm.ranking.base import Facts, Pool, Ranker, RankerKind
+from selm.ranking.base import Facts, Pool, Ranker, RankerKind, Said
 from selm.ranking.ensemble import ENSEMBLE
 from selm.ranking.function import FUNCTION
 from selm.ranking.judge import JUDGE
@@ -122,6 +122,16 @@ def ranking_facts(
         for label, member in zip(member_labels(ranking), ranking.members, strict=True)
         if (facts := kind_of(member).facts) is not None
     }
+
+
+def said_of(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> list[list[Said]]:
+    """For each pool, what judges have said of its first two candidates; nobody is asked."""
+    kept = [
+        said(member, pools, verdicts)
+        for member in ranking.members
+        if (said := kind_of(member).said) is not None
+    ]
+    return [[one for of_member in kept for one in of_member[n]] for n in range(len(pools))]
 
 
 def label(ranking: Ranking) -> str:

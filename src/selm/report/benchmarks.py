@@ -46,8 +46,8 @@ def sections(recipe: Recipe, benchmarks: Benchmarks, paper: Paper | None = None)
         "standard error. Numbers are in percent, except EQ-Bench (at most 100), MT-Bench (1 to 10) "
         "and lengths (characters). Judges differ, so a judged number has its judge beside it.",
         *([picture] if charted(benchmarks) else []),
-        *like_table_1(view),
-        *like_table_2(view),
+        *like_table_1(view).sections(),
+        *like_table_2(view).sections(),
         *against_the_paper(view),
         *_categories(view),
         *win_rates.sections(benchmarks),

@@ -149,8 +149,8 @@ def one_after_another(logs: Mapping[int, Steps], key: str) -> list[list[tuple[fl
     >>> one_after_another({1: [{"step": 1, "loss": 0.7}], 2: [{"step": 1, "loss": 0.6}]}, "loss")
     [[(1, 0.7)], [(2, 0.6)]]
     """
-    spans = _spans(logs).items()
-    curves = ([(start + s["step"], s[key]) for s in logs[t] if key in s] for t, (start, _) in spans)
+    starts = ((t, start) for t, (start, _) in spans(logs).items())
+    curves = ([(start + s["step"], s[key]) for s in logs[t] if key in s] for t, start in starts)
     return [curve for curve in curves if curve]
 
 
@@ -196,32 +196,32 @@ def _curves(axes: Axes, logs: Mapping[int, Steps], key: str, colour: str, label:
         label = ""  # one entry in the legend is enough
 
 
-def _spans(logs: Mapping[int, Steps]) -> dict[int, tuple[float, float]]:
+def spans(logs: Mapping[int, Steps]) -> dict[int, tuple[float, float]]:
     """Iteration -> steps done before it, and after it."""
-    spans: dict[int, tuple[float, float]] = {}
+    found: dict[int, tuple[float, float]] = {}
     end: float = 0
     for t, steps in logs.items():
         start, end = end, end + (steps[-1]["step"] if steps else 0)
-        spans[t] = (start, end)
-    return spans
+        found[t] = (start, end)
+    return found
 
 
 def _mark_iterations(axes: Axes, logs: Mapping[int, Steps]) -> None:
     """A thin line where an iteration ends, its number at the top."""
-    spans = _spans(logs)
-    for t, (start, end) in spans.items():
+    of = spans(logs)
+    for t, (start, end) in of.items():
         if start > 0:
             axes.axvline(start + 0.5, color="#b4bbc1", linewidth=0.8, linestyle=(0, (2, 2)))
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         _note(axes, (start, end), 0.97, f"iteration {t}", va="top", fontsize=8, bbox=box)
-    axes.set_xlim(0.5, max(end for _, end in spans.values()) + 0.5)
+    axes.set_xlim(0.5, max(end for _, end in of.values()) + 0.5)
     axes.margins(y=0.18)
 
 
 def _say_where_alpha_is_0(axes: Axes, logs: Mapping[int, Steps]) -> None:
     without = [t for t, steps in logs.items() if not any("loss/optimism" in s for s in steps)]
     for t in without:
-        _note(axes, _spans(logs)[t], 0.5, "$\\alpha$ = 0:\nno term", va="center", fontsize=9)
+        _note(axes, spans(logs)[t], 0.5, "$\\alpha$ = 0:\nno term", va="center", fontsize=9)
     if len(without) == len(logs):
         axes.set_yticks([])
 

@@ -122,7 +122,18 @@ def _average(measures: Sequence[Measure | None]) -> Measure | None:
     }
 
 
-def like_table_1(view: View) -> list[str]:
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+    def sections(self) -> list[str]:
+        """Its part of report.md; empty without rows."""
+        return [f"### {self.title}", table(self.header, self.rows)] if self.rows else []
+
+
+def like_table_1(view: View) -> Table:
     """AlpacaEval 2 and MT-Bench; the judge stands beside each."""
     columns = view.present(CHAT)
     groups = {
@@ -140,7 +151,7 @@ def like_table_1(view: View) -> list[str]:
             row += [*(cells[column] for column in group), judges.get(name, "")]
         rows.append(row)
     title = " and ".join(TITLES[name] for name in groups)
-    return [f"### {title}", table(header, rows)] if columns else []
+    return Table(title, header, rows if columns else [])
 
 
 def _heading(view: View, column: Column) -> str:
@@ -150,16 +161,14 @@ def _heading(view: View, column: Column) -> str:
     return column.label
 
 
-def like_table_2(view: View) -> list[str]:
+def like_table_2(view: View) -> Table:
     """The academic tasks and their average."""
     columns = view.present(TASKS)
-    if not columns:
-        return []
     if len(columns) > 1:
         columns.append(Column(AVERAGE, None, AVERAGE, 1))
     header = ["iteration", *(column.label for column in columns)]
     rows = [[label, *cells.values()] for label, cells, _ in _rows(view, columns)]
-    return ["### Academic tasks", table(header, rows)]
+    return Table("Academic tasks", header, rows if columns else [])
 
 
 def _rows(
@@ -196,28 +205,39 @@ def _difference(view: View, t: int, column: Column, theirs: float | None) -> str
 
 
 def against_the_paper(view: View) -> list[str]:
-    """Where the paper's numbers are from, and which differences are not comparable, and why."""
+    """The part of report.md about the paper: see `sources`."""
+    said, reasons = sources(view)
+    text = [" ".join(map(literal, said))] if said else []
+    items = [f"- {literal(why)}: {literal(', '.join(names))}" for why, names in reasons.items()]
+    return [*text, "\n".join(items)] if items else text
+
+
+def sources(view: View) -> tuple[list[str], dict[str, list[str]]]:
+    """Where the paper's numbers are from, and which differences are not comparable, and why.
+
+    Returns:
+        sentences, and reason -> the columns that it is about.
+    """
     columns = view.present(CHAT + TASKS)
     if view.paper is None or not columns:
-        return []
-    source = literal(view.paper.source)
+        return [], {}
+    source = view.paper.source
     if not view.paper.results:
-        return [f"{source} has no results for this model."]
+        return [f"{source} has no results for this model."], {}
     compared = [(column, t) for column in columns for t in _compared(view, column)]
     if not compared:
-        return [f"{source} has no results for these iterations."]
+        return [f"{source} has no results for these iterations."], {}
     setups = (view.paper.measured.get(name) for name in view.benchmarks)
     said = [f"The paper's numbers are from {source}."]
-    said += [literal(setup.note) for setup in setups if setup and setup.note]
+    said += [setup.note for setup in setups if setup and setup.note]
     reasons: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
     for column, t in compared:
         for reason in view.reasons(column, t):
             reasons.setdefault(reason, {})[_full_name(column)] = None
     if not reasons:
-        return [" ".join([*said, "Ours were measured as the paper's, as far as it says."])]
-    marked = f"A difference marked {NOT_COMPARABLE} is not comparable, for these reasons:"
-    items = [f"- {literal(why)}: {literal(', '.join(names))}" for why, names in reasons.items()]
-    return [" ".join([*said, marked]), "\n".join(items)]
+        return [*said, "Ours were measured as the paper's, as far as it says."], {}
+    said.append(f"A difference marked {NOT_COMPARABLE} is not comparable, for these reasons:")
+    return said, {why: list(names) for why, names in reasons.items()}
 
 
 def _compared(view: View, column: Column) -> list[int]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from selm.data.parquet import read_rows
-from selm.data.schemas import BenchmarkRow, EvaluationRow
+from selm.data.schemas import BenchmarkRow, EvaluationRow, PreferenceRow, ResponseRow
+from selm.ranking.base import Candidate, Pool, Said
+from selm.ranking.kinds import said_of
 from selm.recipe.schema import Recipe
 from selm.run import artifacts
 from selm.run.stages import benchmark_of, stages
@@ -25,6 +27,9 @@ class Results:
         manifests: (stage, t) -> manifest, in the order of the plan.
         benchmarks: name -> t -> the content of results.json, for the benchmarks that were run.
         benchmark_rows: name -> t -> the scores of their questions.
+        responses: t -> the rows that were ranked.
+        preferences: t -> the pairs that were made of them.
+        said: t -> prompt_id -> what judges said of the held-out answer and the base model's.
     """
 
     evaluations: dict[int, list[EvaluationRow]]
@@ -33,6 +38,9 @@ class Results:
     manifests: dict[tuple[str, int], dict[str, Any]]
     benchmarks: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     benchmark_rows: dict[str, dict[int, list[BenchmarkRow]]] = field(default_factory=dict)
+    responses: dict[int, list[ResponseRow]] = field(default_factory=dict)
+    preferences: dict[int, list[PreferenceRow]] = field(default_factory=dict)
+    said: dict[int, dict[str, list[Said]]] = field(default_factory=dict)
 
     @property
     def summaries(self) -> dict[int, dict[str, Any]]:
@@ -50,14 +58,47 @@ def load(recipe: Recipe) -> Results:
     def read(stage: str, name: str, how: Callable[[Path], Any]) -> dict[int, Any]:
         return {t: how(artifacts.file(recipe, stage, t, name)) for of, t in done if of == stage}
 
+    evaluations = read("evaluation", "test.parquet", read_rows)
+    preferences = read("preferences", "train.parquet", read_rows)
     return Results(
-        evaluations=read("evaluation", "test.parquet", read_rows),
-        roles=read("preferences", "train.parquet", _roles),
+        evaluations=evaluations,
+        roles={t: _roles(rows) for t, rows in preferences.items()},
         logs=read("checkpoint", "training_log.json", _log),
         manifests={entry: artifacts.read_manifest(recipe, *entry) for entry in done},
         benchmarks=_of_benchmarks(recipe, finished, "results.json", _json),
         benchmark_rows=_of_benchmarks(recipe, finished, "test.parquet", read_rows),
+        responses=read("responses", "train.parquet", read_rows),
+        preferences=preferences,
+        said=_said(recipe, evaluations),
     )
+
+
+def _said(
+    recipe: Recipe, evaluations: dict[int, list[EvaluationRow]]
+) -> dict[int, dict[str, list[Said]]]:
+    """What is kept of judges' words about held-out answers; nothing if no judge was asked.
+
+    The base model's own answers are compared with themselves, of which nobody is asked.
+    """
+    ranking, verdicts = recipe.held_out_ranking(), artifacts.verdicts_folder(recipe)
+    base = {row["prompt_id"]: row["response"] for row in evaluations[0]}
+    found: dict[int, dict[str, list[Said]]] = {}
+    for t, rows in evaluations.items():
+        pools = [
+            Pool(
+                row["prompt_id"],
+                row["prompt"],
+                [
+                    Candidate(row["response"], "policy"),
+                    Candidate(base[row["prompt_id"]], "base"),
+                ],
+            )
+            for row in rows
+            if t > 0 and row["prompt_id"] in base
+        ]
+        said = said_of(ranking, pools, verdicts)
+        found[t] = {pool.prompt_id: each for pool, each in zip(pools, said, strict=True) if each}
+    return {t: of_prompts for t, of_prompts in found.items() if of_prompts}
 
 
 def _of_benchmarks(
@@ -75,8 +116,8 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _roles(path: Path) -> Counter[str]:
-    return Counter(row["explored_role"] for row in read_rows(path))
+def _roles(rows: Sequence[PreferenceRow]) -> Counter[str]:
+    return Counter(row["explored_role"] for row in rows)
 
 
 def _log(path: Path) -> list[dict[str, float]]:

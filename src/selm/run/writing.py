@@ -65,6 +65,7 @@ def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) ->
         "rows": record.rows,
         "tokens": record.tokens,
         "dropped": dict(record.dropped),
+        "dropped_first": dict(getattr(record.dropped, "first", {})),
         "seconds": round(seconds_before + time.monotonic() - started, 1),
         **record.facts,
         "command": command(run, stage, t),

@@ -1,0 +1,92 @@
+"""The held-out prompts and every policy's answers to them, for the page's second view.
+
+The shape:
+
+    columns     ids of the policies, in the order of each prompt's `answers`
+    baseline    the column that gains are counted from
+    prompts     [{id, prompt: [{role, content}], answers: [answer or null]}]
+
+An answer is {text, reward, base, tokens, cut, said}. `base` is the reward of the base model's
+answer in the same comparison, so that `reward - base` has a meaning for every kind of ranker; `cut`
+is true of an answer that reached the limit. `said` are a judge's words, one entry per order:
+{who, shown: "first" or "second", outcome: "won", "lost", "tied" or a reason, text}.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selm.data.schemas import EvaluationRow, Message
+from selm.ranking.base import Said
+from selm.report.results import Results
+
+MOST_CHARACTERS = 200_000  # of one text; a longer one is cut and says so
+
+
+def of_run(results: Results) -> dict[str, Any]:
+    """All held-out prompts in the order in which they were first answered."""
+    columns = sorted(results.evaluations)
+    by_id = {t: {row["prompt_id"]: row for row in rows} for t, rows in results.evaluations.items()}
+    prompts: dict[str, Sequence[Message]] = {}
+    for t in columns:
+        for row in results.evaluations[t]:
+            prompts.setdefault(row["prompt_id"], row["prompt"])
+    return {
+        "columns": [str(t) for t in columns],
+        "baseline": 0,
+        "prompts": [
+            {
+                "id": prompt_id,
+                "prompt": messages(prompt),
+                "answers": [
+                    _answer(by_id[t].get(prompt_id), results.said.get(t, {}).get(prompt_id, []))
+                    for t in columns
+                ],
+            }
+            for prompt_id, prompt in prompts.items()
+        ],
+    }
+
+
+def _answer(row: EvaluationRow | None, said: Sequence[Said]) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {
+        "text": shortened(row["response"]),
+        "reward": number(row["reward"]),
+        "base": number(row["reward_of_base"]),
+        "tokens": row["num_tokens"],
+        "cut": row["finish_reason"] == "length",
+        "said": [_said(one) for one in said],
+    }
+
+
+def _said(one: Said) -> dict[str, str]:
+    """A verdict from the side of the policy, which is the pool's first candidate."""
+    outcome = {0: "won", 1: "lost"}.get(-1 if one.winner is None else one.winner)
+    if outcome is None:
+        outcome = "tied" if one.outcome == "tie" else one.outcome
+    shown = "first" if one.first_shown == 0 else "second"
+    return {"who": one.who, "shown": shown, "outcome": outcome, "text": one.text}
+
+
+def messages(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Role and text of each turn; what else a turn holds, such as calls, has no place here."""
+    return [{"role": turn["role"], "content": shortened(turn["content"] or "")} for turn in prompt]
+
+
+def number(value: float | None, digits: int = 6) -> float | None:
+    """A number that JSON can write; None for one that is none."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def shortened(text: str) -> str:
+    """The text, or the start of a very long one with the number of characters that are missing.
+
+    >>> shortened("x" * (MOST_CHARACTERS + 5))[-39:]
+    'xxxx\\n[... 5 characters are left out ...]'
+    """
+    more = len(text) - MOST_CHARACTERS
+    if more <= 0:
+        return text
+    return f"{text[:MOST_CHARACTERS]}\n[... {more:,} characters are left out ...]"
