@@ -8,16 +8,19 @@ The shape:
 
 An answer is {text, reward, base, tokens, cut, said}. `base` is the reward of the base model's
 answer in the same comparison, so that `reward - base` has a meaning for every kind of ranker; `cut`
-is true of an answer that reached the limit. `said` are a judge's words, one entry per order:
-{who, shown: "first" or "second", outcome: "won", "lost", "tied" or a reason, text}.
+is true of an answer that reached the limit. `said` are the verdicts of judges against the base
+model's answer, those of the rewards' ranker in both orders, and those of a benchmark that compares
+iterations: {who, shown: "first", "second" or "", outcome: "won", "lost", "tied" or a reason, text}.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selm.data.schemas import EvaluationRow, Message
+from selm.data.schemas import BenchmarkRow, EvaluationRow, Message
 from selm.ranking.base import Said
+from selm.report import win_rates
 from selm.report.results import Results
 
 MOST_CHARACTERS = 200_000  # of one text; a longer one is cut and says so
@@ -26,6 +29,7 @@ MOST_CHARACTERS = 200_000  # of one text; a longer one is cut and says so
 def of_run(results: Results) -> dict[str, Any]:
     """All held-out prompts in the order in which they were first answered."""
     columns = sorted(results.evaluations)
+    compared = _compared(results)
     by_id = {t: {row["prompt_id"]: row for row in rows} for t, rows in results.evaluations.items()}
     prompts: dict[str, Sequence[Message]] = {}
     for t in columns:
@@ -39,7 +43,11 @@ def of_run(results: Results) -> dict[str, Any]:
                 "id": prompt_id,
                 "prompt": messages(prompt),
                 "answers": [
-                    _answer(by_id[t].get(prompt_id), results.said.get(t, {}).get(prompt_id, []))
+                    _answer(
+                        by_id[t].get(prompt_id),
+                        [_said(one) for one in results.said.get(t, {}).get(prompt_id, [])]
+                        + compared.get((t, prompt_id), []),
+                    )
                     for t in columns
                 ],
             }
@@ -48,7 +56,32 @@ def of_run(results: Results) -> dict[str, Any]:
     }
 
 
-def _answer(row: EvaluationRow | None, said: Sequence[Said]) -> dict[str, Any] | None:
+def _compared(results: Results) -> dict[tuple[int, str], list[dict[str, str]]]:
+    """(t, prompt_id) -> verdicts of benchmarks that set iterations against the base model.
+
+    The rows of another benchmark, or those about other prompts, have ids of their own.
+    """
+    found: dict[tuple[int, str], list[dict[str, str]]] = {}
+    for name, of_benchmark in results.benchmark_rows.items():
+        if not win_rates.is_matrix(results.benchmarks.get(name, {})):
+            continue
+        for t, rows in of_benchmark.items():
+            who = f"{results.benchmarks[name][t]['judge']}, in {name}"
+            for row in rows:
+                if row["part"] == "0":
+                    found.setdefault((t, row["prompt_id"]), []).append(_verdict(row, who))
+    return found
+
+
+def _verdict(row: BenchmarkRow, who: str) -> dict[str, str]:
+    """The score is the share of the policy: above one half it won."""
+    details = json.loads(row["details"])
+    outcome = "won" if row["score"] > 0.5 else "lost" if row["score"] < 0.5 else "tied"
+    shown = {"policy": "first", "other": "second"}.get(details.get("shown_first"), "")
+    return {"who": who, "shown": shown, "outcome": outcome, "text": details.get("said") or ""}
+
+
+def _answer(row: EvaluationRow | None, said: Sequence[dict[str, str]]) -> dict[str, Any] | None:
     if row is None:
         return None
     return {
@@ -57,7 +90,7 @@ def _answer(row: EvaluationRow | None, said: Sequence[Said]) -> dict[str, Any] |
         "base": number(row["reward_of_base"]),
         "tokens": row["num_tokens"],
         "cut": row["finish_reason"] == "length",
-        "said": [_said(one) for one in said],
+        "said": list(said),
     }
 
 

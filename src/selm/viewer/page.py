@@ -26,8 +26,8 @@ MOST_BYTES = 14_000_000  # of the packed data, which leaves room for the rest of
 # from a disk may not import files.
 MODULES = (
     *("dom", "text", "diff", "unpack"),
-    *("scale", "frame", "points", "shares", "matrix", "curves", "chart", "save"),
-    *("table", "overview", "training"),
+    *("scale", "frame", "points", "shares", "matrix", "curves"),
+    *("save", "table", "chart", "overview", "training"),
     *("rows", "prompts", "compare", "answers", "pairs", "main"),
 )
 STYLES = ("page", "charts", "answers")

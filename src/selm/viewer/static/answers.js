@@ -4,7 +4,7 @@ import { conversation, gainMark, sideBySide } from "./compare.js";
 import { choice, el } from "./dom.js";
 import { disagreementOf, listed, ORDERS } from "./prompts.js";
 import { rowList } from "./rows.js";
-import { counted, oneLine } from "./text.js";
+import { counted, oneLine, wellFormed } from "./text.js";
 
 const WAIT = 120; // milliseconds after the last letter before the list is searched
 
@@ -56,7 +56,7 @@ export function showAnswers(section, { policies, answers }) {
   return {
     /** Show a prompt by its id, or the first one; the filters give way to a link. */
     open(id) {
-      const sought = id === null ? list.chosen() ?? listed(prompts, wanted)[0] : prompts.find((prompt) => prompt.id === id);
+      const sought = id === null ? list.chosen() ?? listed(prompts, wanted)[0] : prompts.find((prompt) => wellFormed(prompt.id) === id);
       if (sought === undefined) {
         if (id !== null) detail.replaceChildren(el("p", { role: "alert" }, `This page has no prompt with the id ${oneLine(id, 80)}.`));
         return;
@@ -78,7 +78,7 @@ export function showAnswers(section, { policies, answers }) {
 
 /** The address of a prompt in this page; an id may hold any character. */
 export function addressOf(prompt) {
-  return `#prompt-${encodeURIComponent(prompt.id)}`;
+  return `#prompt-${encodeURIComponent(wellFormed(prompt.id))}`;
 }
 
 function lengthOf(answer) {

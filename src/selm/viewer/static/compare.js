@@ -68,7 +68,7 @@ function verdicts(said) {
       "li",
       {},
       el("span", { class: `gain ${one.outcome}` }, SIGNS[one.outcome] ?? visible(one.outcome)),
-      ` shown ${one.shown}, by `,
+      one.shown === "" ? " by " : ` shown ${one.shown}, by `,
       el("bdi", {}, visible(one.who)),
       one.text === "" ? null : el("details", {}, el("summary", {}, "what it said"), foreign(one.text)),
     ),

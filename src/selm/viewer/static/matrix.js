@@ -22,13 +22,13 @@ export function matrix(chart, width, hint) {
   chart.cells.forEach((row, i) =>
     row.forEach((value, j) => {
       const at = { x: left + side * j, y: top + tall * i, width };
-      if (value !== null) node.append(cell(chart, value, i, j, at, side, tall, hint));
+      if (value !== null) node.append(winRate(chart, value, i, j, at, side, tall, hint));
     }),
   );
   return node;
 }
 
-function cell(chart, value, i, j, at, side, tall, hint) {
+function winRate(chart, value, i, j, at, side, tall, hint) {
   const half = chart.half[i][j];
   const lines = [`${chart.labels[i]} against ${chart.labels[j]}`, `${written(value)}%`];
   if (half !== null) lines.push(`95% interval ${written(value - half)} to ${written(value + half)}`);

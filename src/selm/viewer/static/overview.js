@@ -10,7 +10,7 @@ const CLOSED = new Set(["measures", "agreement", "rankers", "versions", "lineage
 
 /** Fill the section. */
 export function showOverview(section, content) {
-  const facts = content.facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, el("bdi", {}, visible(value)))]);
+  const facts = content.facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("bdi", {}, visible(value)))));
   section.append(el(
     "div",
     {},

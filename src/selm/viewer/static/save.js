@@ -3,7 +3,7 @@
 // What the style sheet decides; a picture alone has no style sheet.
 const STYLED = [
   "fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray",
-  "stroke-linecap", "stroke-linejoin", "font-family", "font-size", "font-weight", "opacity",
+  "stroke-linecap", "stroke-linejoin", "paint-order", "text-anchor", "font-family", "font-size", "font-weight", "opacity",
 ];
 
 /** Download the picture as SVG. */

@@ -27,7 +27,7 @@ export function histogram(chart, width, hint) {
     const words = `${series.name}, mean ${written(series.mean)}`;
     node.append(svg("text", { class: "value", x: width - 10, y: bottom - PANEL + 17, "text-anchor": "end" }, words));
   });
-  const all = ticks(edges[0], edges.at(-1), 5);
+  const all = ticks(edges[0], edges.at(-1), width < 380 ? 3 : 5);
   const names = all.map((value, i) => `${tickLabel(value, all)}${i === all.length - 1 ? ` ${chart.unit}` : ""}`);
   all.forEach((value, i) => {
     const last = i === all.length - 1;

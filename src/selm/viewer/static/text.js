@@ -7,7 +7,7 @@ const LONE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\ud
 
 /** The text with unseen characters as signs: NUL is ␀, the override to the left is [U+202E]. */
 export function visible(text) {
-  return text.replaceAll("\r\n", "\n").replace(UNSEEN, sign).replace(LONE, "\ufffd");
+  return wellFormed(text.replaceAll("\r\n", "\n").replace(UNSEEN, sign));
 }
 
 function sign(character) {
@@ -15,6 +15,11 @@ function sign(character) {
   if (code < 0x20) return String.fromCodePoint(0x2400 + code);
   if (code === 0x7f) return "\u2421";
   return `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
+}
+
+/** The text with halves of pairs of UTF-16 replaced, which an address cannot hold. */
+export function wellFormed(text) {
+  return text.replace(LONE, "\ufffd");
 }
 
 /** The start of a text on one line. */
