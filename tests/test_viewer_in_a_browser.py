@@ -53,7 +53,7 @@ def test_the_overview_has_the_papers_numbers_the_lineage_and_the_settings(browse
     assert "mean held-out reward 0.500 (base)" in text
     assert "paper: SELM-2" in text and "the paper" in text
     for part in ("Lineage", "Settings"):
-        section.get_by_text(part, exact=True).click()
+        section.locator("summary", has_text=part).click()
     text = section.inner_text()
     assert "0123456789ab-dirty" in text and "model ffffffffffff" in text
     assert "learning_rate: 1.0" in text
@@ -92,19 +92,19 @@ def test_charts_are_saved_as_svg_and_png_with_their_colours(browser, report):
 def test_prompts_are_listed_filtered_and_sorted(browser, report):
     section = opened(browser, report).view("answers")
     assert rows(section)[:2] == ["Question number 0?", "Question number 1?"]
-    section.get_by_label("Against base").select_option("lost")
+    section.get_by_label("against base").select_option("lost")
     assert rows(section) == [f"Question number {i}?" for i in (2, 5, 8, 11)]
     assert section.locator(".count").inner_text() == "4 of 12 prompts"
     section.get_by_label("Text in prompt or answers").fill("number 11")
     section.get_by_text("1 of 12 prompts").wait_for()
     assert rows(section) == ["Question number 11?"]
     section.get_by_label("Text in prompt or answers").fill("")
-    section.get_by_label("Against base").select_option("")
+    section.get_by_label("against base").select_option("")
     section.get_by_text("12 of 12 prompts").wait_for()
     for order, first in (("loss", 2), ("gain", 0), ("longest", 11)):
         section.get_by_label("Order").select_option(order)
         assert rows(section)[0] == f"Question number {first}?", order
-    section.get_by_label("Of").select_option("1")
+    section.get_by_label("Scores of").select_option("1")
     section.get_by_label("Order").select_option("disagreement")
     assert rows(section)[0] == "Question number 0?"
 

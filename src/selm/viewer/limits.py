@@ -20,49 +20,57 @@ def spread(rows: Sequence[T], most: int) -> list[T]:
     return [rows[k * len(rows) // most] for k in range(most)]
 
 
-def fit(content: Mapping[str, Any], size_of: Callable[[Any], int], most: int) -> dict[str, Any]:
-    """The content, with fewer pairs and then fewer prompts until it has at most `most` bytes.
+def fit(
+    content: Mapping[str, Any], pack: Callable[[Any], str], most: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The content with fewer pairs and prompts, so that it has at most `most` bytes, and packed.
 
     Answers have the right of way, because the page is there for them.
 
     Args:
-        size_of: bytes of a part of the content.
+        pack: what is written of a part of the content.
+
+    Returns:
+        the content, and its parts `answers`, `pairs` and `overview`, which is all the rest.
     """
-    kept = dict(content)
-    left = most - size_of({k: v for k, v in content.items() if k not in ("answers", "pairs")})
-    answers, pairs = content["answers"], content["pairs"]
-    kept["answers"] = _fewer(
-        answers, answers["prompts"], left, size_of, lambda prompts: {**answers, "prompts": prompts}
+    kept, answers, pairs = dict(content), content["answers"], content["pairs"]
+    left = most - len(pack(_rest(kept)))
+    kept["answers"], packed_answers = _fewer(
+        answers, answers["prompts"], left, pack, lambda prompts: {**answers, "prompts": prompts}
     )
-    left -= size_of(kept["answers"])
-    count = max((len(each["rows"]) for each in pairs), default=0)
-    kept["pairs"] = _fewer(
+    rows = max((each["rows"] for each in pairs), key=len, default=[])
+    kept["pairs"], packed_pairs = _fewer(
         pairs,
-        range(count),
-        left,
-        size_of,
+        rows,
+        left - len(packed_answers),
+        pack,
         lambda some: [{**each, "rows": spread(each["rows"], len(some))} for each in pairs],
     )
     kept["left_out"] = [*content["left_out"], *_said(content, kept)]
-    return kept
+    parts = {"answers": packed_answers, "pairs": packed_pairs, "overview": pack(_rest(kept))}
+    return kept, parts
+
+
+def _rest(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in ("answers", "pairs")}
 
 
 def _fewer(
     whole: Any,
     rows: Sequence[Any],
     most: int,
-    size_of: Callable[[Any], int],
+    pack: Callable[[Any], str],
     made_of: Callable[[Sequence[Any]], Any],
-) -> Any:
-    """The part made of as many of its rows as fit; of none if not even one does.
+) -> tuple[Any, str]:
+    """The part made of as many of its rows as fit, and packed; of none if not even one does.
 
     A part of the rows has a size of about its share, so that a few attempts are enough.
     """
     found, count = whole, len(rows)
-    while (size := size_of(found)) > most and count > 0:
-        count = min(int(count * max(most, 0) / size * 0.97), count - 1)
+    while len(packed := pack(found)) > most and count > 0:
+        count = min(int(count * max(most, 0) / len(packed) * 0.97), count - 1)
         found = made_of(spread(rows, count))
-    return found
+    return found, packed
 
 
 def _said(content: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:

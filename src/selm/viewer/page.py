@@ -21,6 +21,7 @@ from selm.viewer.limits import fit
 
 STATIC = Path(__file__).parent / "static"
 MOST_BYTES = 14_000_000  # of the packed data, which leaves room for the rest of 15 MB
+LEVEL = 6  # gzip's 9 takes twice as long for one per cent
 
 # Each module after those that it imports. They become one script, because a page that is opened
 # from a disk may not import files.
@@ -42,21 +43,13 @@ def page(content: Content, most_bytes: int = MOST_BYTES) -> str:
     Args:
         most_bytes: of the packed data; what does not fit is left out, and the page says what.
     """
-    kept = fit(content, lambda part: len(packed(part)), most_bytes)
-    # The first view is read at once, the others when they are opened.
-    parts = {
-        "data-answers": packed(kept["answers"]),
-        "data-pairs": packed(kept["pairs"]),
-        "data-overview": packed(
-            {key: value for key, value in kept.items() if key not in ("answers", "pairs")}
-        ),
-    }
+    _, parts = fit(content, packed, most_bytes)
     script, style = bundle(), "\n".join(_read(f"{name}.css") for name in STYLES)
     return Template(_read("page.html")).substitute(
         title=html.escape(content["title"]),
         policy=html.escape(_policy(script, style)),
         style=style,
-        data="\n".join(_data(name, text) for name, text in parts.items()),
+        data="\n".join(_data(f"data-{name}", text) for name, text in parts.items()),
         script=script,
     )
 
@@ -67,7 +60,8 @@ def packed(value: Any) -> str:
     The time of the compression is left out of it, so that equal runs give equal pages.
     """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("ascii"), mtime=0)).decode("ascii")
+    found = gzip.compress(text.encode("ascii"), LEVEL, mtime=0)
+    return base64.b64encode(found).decode("ascii")
 
 
 def bundle(modules: tuple[str, ...] = MODULES) -> str:

@@ -1,7 +1,7 @@
 // The second view: all held-out prompts, and every policy's answers to the one that is chosen.
 
 import { conversation, gainMark, sideBySide } from "./compare.js";
-import { choice, el } from "./dom.js";
+import { choice, el, field } from "./dom.js";
 import { disagreementOf, listed, ORDERS } from "./prompts.js";
 import { rowList } from "./rows.js";
 import { counted, oneLine, wellFormed } from "./text.js";
@@ -104,14 +104,14 @@ function controls({ wanted, compared, named, later, prompts, refresh, redraw }) 
     target[key] = made(value);
     after();
   };
-  const outcome = choice("Against base", outcomes, "", set(wanted, "outcome", refresh));
+  const outcome = choice("against base", outcomes, "", set(wanted, "outcome", refresh));
   const order = choice("Order", orders, wanted.order, set(wanted, "order", refresh));
   const to = choice("with", named, String(compared.to), set(compared, "to", redraw, Number));
   const node = el(
     "form",
     { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
-    el("label", { class: "field wide" }, el("span", {}, "Text in prompt or answers"), search),
-    choice("Of", later.length > 0 ? later : named, String(wanted.column), set(wanted, "column", refresh, Number)),
+    field("Text in prompt or answers", search, "wide"),
+    choice("Scores of", later.length > 0 ? later : named, String(wanted.column), set(wanted, "column", refresh, Number)),
     outcome,
     order,
     choice("Compare", named, String(compared.from), set(compared, "from", redraw, Number)),

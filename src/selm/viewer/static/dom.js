@@ -22,6 +22,15 @@ function filled(node, attributes, children) {
   return node;
 }
 
+let fields = 0;
+
+/** A control under its label; the label is not around it, or its name would hold all options. */
+export function field(label, control, kind = "") {
+  fields += 1;
+  control.id = `field-${fields}`;
+  return el("div", { class: `field ${kind}` }, el("label", { for: control.id }, label), control);
+}
+
 /** A labelled select; options are [value, words, disabled]. */
 export function choice(label, options, value, onchange) {
   const select = el(
@@ -30,7 +39,7 @@ export function choice(label, options, value, onchange) {
     options.map(([key, words, disabled]) => el("option", { value: key, disabled }, words)),
   );
   select.value = value;
-  return el("label", { class: "field" }, el("span", {}, label), select);
+  return field(label, select);
 }
 
 /** Whether a key belongs to the element that has the focus, such as a field of text. */

@@ -1,7 +1,7 @@
 // The third view: what each iteration was trained on, and what was dropped.
 
 import { conversation, foreign } from "./compare.js";
-import { choice, el } from "./dom.js";
+import { choice, el, field } from "./dom.js";
 import { rowList } from "./rows.js";
 import { counted, oneLine, visible, written } from "./text.js";
 
@@ -60,7 +60,7 @@ export function showPairs(section, { pairs }) {
         "form",
         { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
         choice("Iteration", labels, "0", set("iteration", Number, true)),
-        el("label", { class: "field wide" }, el("span", {}, "Text in prompt or answers"), search),
+        field("Text in prompt or answers", search, "wide"),
         choice("Explored answer was", ROLES, "", set("role", String, false)),
       ),
       count,
