@@ -40,6 +40,7 @@ EXTRAS = {
     "qlora": ["bitsandbytes>=0.50,<1"],
     "benchmarks": ["scikit-learn>=1.9,<2"],
     "lm_eval": ["lm-eval[hf]==0.4.13"],  # exact: its tasks are the benchmarks' definitions
+    "browser": ["playwright>=1.65,<2"],  # for the tests of report.html
     "dev": [
         "deepspeed>=0.19.8,<0.20",
         "llama-models==0.3.0",

@@ -77,7 +77,7 @@ def test_every_symbol_in_code_marks_is_where_the_document_says(document: str) ->
     """`plan.script`: the module `plan` must define `script`. Keys and file names look alike."""
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     sections = {part for key in section_keys(Recipe) for part in key.split(".")[:-1]}
-    suffixes = {"json", "jsonl", "md", "png", "py", "sh", "slurm", "yaml"}
+    suffixes = {"html", "json", "jsonl", "md", "png", "py", "sh", "slurm", "yaml"}
     for module, symbol in re.findall(r"`(?:\w+[/.])*(\w+)\.(_?[a-zA-Z]\w*)(?:\(\))?`", text):
         if module in {*MODULES, *PACKAGES} - sections and symbol not in suffixes:
             defined = names_in(MODULES[module]) if module in MODULES else set()

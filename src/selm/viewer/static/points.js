@@ -57,6 +57,13 @@ function point(chart, series, i, x, y, k, width, hint) {
     svg("circle", { ...centre, r: 16, class: "target" }),
     low === null ? "" : svg("line", { class: `interval s${k}`, x1: x.toFixed(1), x2: x.toFixed(1), ...ends }),
     svg("circle", { ...centre, r: 5.5, class: `dot s${k}${series.dashed ? " dashed" : ""}` }),
-    svg("text", { class: "value", x: x.toFixed(1), y: (y(high ?? value) - 9).toFixed(1), "text-anchor": "middle" }, written(value)),
+    svg("text", { class: "value", ...placeOfValue(chart.series.length, k, x, y, value, high) }, written(value)),
   );
+}
+
+/** Above the interval; of two series at their outer sides, so that one is not written on the other. */
+function placeOfValue(count, k, x, y, value, high) {
+  if (count === 1) return { x: x.toFixed(1), y: (y(high ?? value) - 9).toFixed(1), "text-anchor": "middle" };
+  const [shift, anchor] = k === 0 ? [-9, "end"] : [9, "start"];
+  return { x: (x + shift).toFixed(1), y: y(value).toFixed(1), dy: "0.32em", "text-anchor": anchor };
 }

@@ -30,8 +30,10 @@ export function histogram(chart, width, hint) {
   const all = ticks(edges[0], edges.at(-1), width < 380 ? 3 : 5);
   const names = all.map((value, i) => `${tickLabel(value, all)}${i === all.length - 1 ? ` ${chart.unit}` : ""}`);
   all.forEach((value, i) => {
-    const last = i === all.length - 1;
-    node.append(below(last ? Math.min(x(value), width - 8) : x(value), height, names[i], last ? "end" : "middle"));
+    // The outer ones stay within the picture.
+    if (i === all.length - 1) node.append(below(Math.min(x(value) + 30, width - 8), height, names[i], "end"));
+    else if (x(value) < 24) node.append(below(8, height, names[i], "start"));
+    else node.append(below(x(value), height, names[i]));
   });
   return node;
 }
