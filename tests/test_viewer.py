@@ -19,6 +19,7 @@ from selm.ranking.verdicts import Verdict
 from selm.recipe.schema import Ranking
 from selm.viewer import answers, limits
 from selm.viewer.page import MODULES, STATIC, bundle, packed, page
+from selm.viewer.several import together
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -211,3 +212,30 @@ def test_view_names_the_page_where_there_is_no_screen(tmp_path):
     page_path.touch()
     done = subprocess.run(script, capture_output=True, text=True, env={}, check=True)
     assert done.stdout.strip() == str(page_path)
+
+
+def test_several_runs_stand_side_by_side_over_one_base_model(content):
+    other = {**content, "title": "other"}
+    other["policies"] = [policy | {"run": "other"} for policy in content["policies"]]
+    made = together([content, other], "two runs", ["A line."])
+    names = ["by-hand/0", "by-hand/1", "by-hand/2", "other/1", "other/2"]
+    assert made["answers"]["columns"] == names
+    assert [policy["id"] for policy in made["policies"]] == names
+    assert made["policies"][3]["label"] == "other, iteration 1"
+    assert made["answers"]["baselines"] == [0]
+    assert [len(prompt["answers"]) for prompt in made["answers"]["prompts"]] == [5] * 12
+    assert len({chart["id"] for chart in made["charts"]}) == len(made["charts"])
+    assert made.keys() == content.keys()
+
+
+def test_a_prompt_that_one_run_lacks_has_no_answer_there(content):
+    less = {**content["answers"], "prompts": content["answers"]["prompts"][1:]}
+    less["prompts"] = [
+        prompt | {"answers": [one and one | {"text": "new"} for one in prompt["answers"]]}
+        for prompt in less["prompts"]
+    ]
+    made = together([{**content, "answers": less}, content], "two", [])["answers"]
+    assert made["baselines"] == [0, 3]  # their base models answered otherwise
+    last = made["prompts"][-1]
+    assert last["id"] == "prompt 0" and last["answers"][:3] == [None] * 3
+    assert last["answers"][3]["text"] == content["answers"]["prompts"][0]["answers"][0]["text"]

@@ -12,7 +12,8 @@ import pytest
 import viewer_run
 from in_a_browser import opened
 
-from selm.viewer.page import STATIC
+from selm.viewer.page import STATIC, page
+from selm.viewer.several import together
 
 PICTURES = Path(__file__).parents[1] / "runs" / "test-viewer"
 VIEWS = ("overview", "answers", "pairs", "training")
@@ -360,4 +361,20 @@ def test_what_does_not_fit_is_named_on_the_first_view(browser, tmp_path):
     text = window.view("overview").locator(".left-out").inner_text()
     assert "of 60 held-out prompts" in text
     assert 0 < len(rows(window.view("answers"))) < 60
+    window.assert_quiet()
+
+
+def test_a_page_of_several_runs_opens(browser, tmp_path):
+    one = viewer_run.content_of(tmp_path, viewer_run.results())
+    other = {**one, "title": "other"}
+    other["policies"] = [policy | {"run": "other"} for policy in one["policies"]]
+    other["pairs"] = [each | {"run": "other"} for each in one["pairs"]]
+    path = tmp_path / "compare.html"
+    path.write_text(page(together([one, other], "two runs", ["A line."])), encoding="utf-8")
+    window = opened(browser, path)
+    heads = window.view("answers").locator(".detail h4").all_inner_texts()
+    assert heads[0] == "by-hand, base" and heads[-1] == "other, iteration 2" and len(heads) == 5
+    options = window.view("pairs").get_by_label("Iteration").locator("option").all_inner_texts()
+    assert options[-1] == "other, iteration 2"
+    assert window.view("training").locator("figure").count() == 2 * len(one["training"])
     window.assert_quiet()

@@ -3,7 +3,7 @@
 The shape:
 
     columns     ids of the policies, in the order of each prompt's `answers`
-    baseline    the column that gains are counted from
+    baselines   the columns of base models, which gains are counted from
     prompts     [{id, prompt: [{role, content}], answers: [answer or null]}]
 
 An answer is {text, reward, base, tokens, cut, said}. `base` is the reward of the base model's
@@ -37,7 +37,7 @@ def of_run(results: Results) -> dict[str, Any]:
             prompts.setdefault(row["prompt_id"], row["prompt"])
     return {
         "columns": [str(t) for t in columns],
-        "baseline": 0,
+        "baselines": [0],
         "prompts": [
             {
                 "id": prompt_id,

@@ -14,8 +14,8 @@ The shape, which the page's scripts read (`static/`); all values are such as JSO
     pairs       one entry per iteration, see `pairs.py`
     left_out    sentences: what does not fit into the page
 
-A page of several runs has the same shape: their policies one after another, each with its own
-`run`, and the charts, tables, answers and pairs of all of them.
+A page of several runs has the same shape (`several.py`): their policies one after another, each
+with its own `run`, and the charts, tables, answers and pairs of all of them.
 """
 
 from typing import Any

@@ -11,10 +11,10 @@ const WAIT = 120; // milliseconds after the last letter before the list is searc
 /** Fill the section. Returns {open, move, turn, search} for links and keys. */
 export function showAnswers(section, { policies, answers }) {
   const columns = answers.columns.map((id) => policies.find((policy) => policy.id === id));
-  const { prompts, baseline } = answers;
+  const { prompts, baselines } = answers;
   const last = columns.length - 1;
   const wanted = { text: "", outcome: "", column: last, order: "file" };
-  const compared = { from: baseline, to: last };
+  const compared = { from: baselines[0] ?? 0, to: last };
   const count = el("p", { class: "count", role: "status" });
   const detail = el("div", { class: "detail" });
   const list = rowList({
@@ -39,12 +39,12 @@ export function showAnswers(section, { policies, answers }) {
     detail.replaceChildren(
       el("h3", {}, "Prompt ", el("a", { href: addressOf(prompt), title: "A link to this prompt" }, el("bdi", {}, oneLine(prompt.id, 24)))),
       el("div", { class: "prompt" }, conversation(prompt.prompt)),
-      ...sideBySide(prompt, columns, { ...compared, baseline }).filter((node) => node !== null),
+      ...sideBySide(prompt, columns, { ...compared, baselines }).filter((node) => node !== null),
     );
   }
   const redraw = () => list.chosen() !== undefined && show(list.chosen());
   const named = columns.map((policy, i) => [String(i), policy.label]);
-  const later = named.filter(([i]) => Number(i) !== baseline);
+  const later = named.filter(([i]) => !baselines.includes(Number(i)));
   const fields = controls({ wanted, compared, named, later, prompts, refresh, redraw });
   section.append(
     el("h2", { class: "unseen" }, "Answers"),

@@ -27,7 +27,7 @@ export function gainMark(answer) {
 }
 
 /** The answers side by side; those of columns `from` and `to` have their differences marked. */
-export function sideBySide(prompt, policies, { from, to, baseline }) {
+export function sideBySide(prompt, policies, { from, to, baselines }) {
   const [left, right] = [prompt.answers[from], prompt.answers[to]];
   const marks = from !== to && left !== null && right !== null ? diff(left.text, right.text) : null;
   const note = marks === null || marks.complete ? null : el("p", { class: "note" }, "These two answers differ so much that all between their common ends is marked.");
@@ -40,7 +40,7 @@ export function sideBySide(prompt, policies, { from, to, baseline }) {
       "article",
       { class: `column${marks !== null && (i === from || i === to) ? " compared" : ""}`, "aria-label": policy.label },
       el("h4", {}, policy.label),
-      answer === null ? null : factsOf(answer, i === baseline),
+      answer === null ? null : factsOf(answer, baselines.includes(i)),
       text,
       answer === null ? null : verdicts(answer.said),
     );
