@@ -99,6 +99,8 @@ def test_the_report_is_whole(finished) -> None:
     for picture in report.glob("*.png"):
         assert f"({picture.name})" in text
         assert picture.stat().st_size > 5_000
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and page.count('id="data-answers"') == 1
 
 
 def test_the_same_command_again_rewrites_nothing(finished) -> None:

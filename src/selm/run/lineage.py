@@ -16,7 +16,7 @@ from selm.run.stages import benchmark_of, stages
 from selm.training.objective import initial_explores
 
 # Raise a stage's when the content of its artifacts changes meaning: all older ones become stale.
-FORMAT, FORMATS = 3, {"evaluation": 4}
+FORMAT, FORMATS = 3, {"evaluation": 4, "report": 4}
 
 
 def inputs(recipe: Recipe, stage: str, t: int | None) -> list[tuple[str, int]]:
