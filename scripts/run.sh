@@ -9,12 +9,13 @@
 # The plan is kept as runs/<run_name>/plan.sh, each stage's output under runs/<run_name>/logs/.
 # With --benchmarks it runs the recipe's benchmarks, and prints their plan first. With --sweep it
 # runs every combination of several values and compares the runs (scripts/sweep.py, docs/sweeps.md).
+# With -v at the end (or SELM_VERBOSE=1) libraries show their progress bars, too.
 set -euo pipefail
 
 here=$PWD
 cd "$(dirname "$0")/.."
 if [[ "${1---help}" =~ ^(--help|-h)$ ]]; then
-  sed -n '2,11s/^# \{0,1\}//p' scripts/run.sh
+  sed -n '2,12s/^# \{0,1\}//p' scripts/run.sh
   exit $(($# ? 0 : 2)) # without a recipe it is a mistake
 fi
 if [ -d .venv ]; then
@@ -24,6 +25,10 @@ fi
 # A recipe is named as it is seen from where the user is; what it names, as seen from this folder.
 words=()
 for word in "$@"; do
+  if [[ "$word" =~ ^(-v|--verbose)$ ]]; then
+    export SELM_VERBOSE=1 # all stages inherit it
+    continue
+  fi
   if [[ "$word" != /* && "$here" != "$PWD" && -f "$here/$word" ]]; then
     word="$here/$word"
   fi

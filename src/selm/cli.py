@@ -1,22 +1,20 @@
 """What all stage scripts share: arguments, exit codes, and one log file per attempt."""
 
 import argparse
-import atexit
 import io
 import locale
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from selm import memory
+from selm import memory, progress
 from selm.data.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
@@ -28,6 +26,7 @@ from selm.recipe.schema import Recipe
 from selm.recipe.secrets import hide
 from selm.run import artifacts, parents, stopped, temporary, writing
 from selm.run.alone import lock
+from selm.run.logs import log_to
 from selm.run.plan import Run, command
 from selm.run.stages import benchmark_of, describe, stages
 
@@ -55,6 +54,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("recipe", help="a YAML file, e.g. recipes/smollm2-135m-instruct/selm.yaml")
     made.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. training.alpha=0.005 seed=7"
+    )
+    made.add_argument(
+        "-v", "--verbose", action="store_true", help="libraries' bars, too (SELM_VERBOSE=1)"
     )
     return made
 
@@ -152,6 +154,7 @@ def _iteration(made: argparse.ArgumentParser, first: int) -> tuple[Run, int, arg
 
 
 def _run(arguments: argparse.Namespace) -> Run:
+    progress.hush_libraries(arguments.verbose)
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     stopped.work = stopped.Work(output_dir=Path(recipe.output_dir))
     return Run(recipe, arguments.recipe, tuple(arguments.overrides))
@@ -361,49 +364,3 @@ def keep_text(path: Path, text: str) -> None:
     """Write a text file beside the artifacts, unless it already holds this text."""
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
-
-
-def log_to(logs: Path, label: str) -> None:
-    """Copy all further output, including that of C libraries, to a new file in `logs`.
-
-    The file is `<label>.<attempt>.log`; attempts are numbered from 1. An earlier log of this
-    process ends.
-    """
-    _finish()
-    logs.mkdir(parents=True, exist_ok=True)
-    attempts = [path.name.split(".")[-2] for path in logs.glob(f"{label}.*.log")]
-    attempt = 1 + max((int(number) for number in attempts if number.isdecimal()), default=0)
-    path = logs / f"{label}.{attempt}.log"
-    path.touch()
-    _tees.extend(_tee(path, stream.fileno()) for stream in (sys.stdout, sys.stderr))
-
-
-_tees: list[tuple[subprocess.Popen[bytes], int, int]] = []
-
-
-def _tee(path: Path, descriptor: int) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Put a `tee` between a file descriptor and its target.
-
-    The `tee` has its own session, so that a signal to the stage's processes does not end it
-    before they have printed their last line.
-    """
-    original = os.dup(descriptor)
-    tee = subprocess.Popen(
-        ["tee", "-a", path], stdin=subprocess.PIPE, stdout=original, start_new_session=True
-    )
-    assert tee.stdin is not None
-    os.dup2(tee.stdin.fileno(), descriptor)
-    tee.stdin.close()
-    return tee, original, descriptor
-
-
-@atexit.register
-def _finish() -> None:
-    """Restore the descriptors and wait until the last line is written."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    while _tees:
-        tee, original, descriptor = _tees.pop(0)
-        os.dup2(original, descriptor)
-        with suppress(subprocess.TimeoutExpired):  # DeepSpeed keeps a copy of stderr open: then
-            tee.wait(timeout=1)  # the tee, which has long written everything, ends with us

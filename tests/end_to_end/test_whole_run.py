@@ -56,6 +56,14 @@ def test_each_stage_has_a_log_of_its_attempt(finished) -> None:
     assert "responses: written, 12 rows" in text
 
 
+def test_the_logs_of_a_run_are_short_and_have_no_bars(finished) -> None:
+    """Whatever libraries load and write: a log is read in an editor, or by CI."""
+    texts = {path.name: path.read_bytes().decode() for path in (finished.folder / "logs").iterdir()}
+    assert not [name for name, text in texts.items() if "\r" in text or "it/s]" in text]
+    assert sum(len(text.splitlines()) for text in texts.values()) < 60
+    assert "iteration 1: training: 3/3 steps (100%)" in texts["iter-1-train.1.log"]
+
+
 def test_artifacts_are_read_by_the_libraries_of_the_field(finished) -> None:
     preferences = load_dataset(str(finished.folder / "iter-1" / "preferences"))
     assert preferences["train"].num_rows == 12

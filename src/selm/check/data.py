@@ -2,8 +2,7 @@
 
 from statistics import fmean
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.check.preflight import SAMPLE_ROWS, Preflight
 from selm.data.drops import Drops, in_words, row_name
 from selm.data.portions import check_objective, overlap, sample_rows
@@ -93,7 +92,8 @@ def _prompts(chat: Chat, rows: list[DatasetRow]) -> tuple[list[int], Drops]:
     """The length of every prompt that the template accepts, and the prompts that it refuses."""
     found: list[int] = []
     refused = Drops()
-    for row in tqdm(rows, desc="all prompts", unit="row", disable=len(rows) < _MANY, leave=False):
+    hidden = len(rows) < _MANY
+    for row in progress.each(rows, len(rows), "all prompts", "row", inner=True, hidden=hidden):
         try:
             found.append(len(chat.prompt_ids(row["prompt"], row["tools"])))
         except TemplateRefusal as refusal:

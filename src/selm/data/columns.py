@@ -8,8 +8,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.data.prompts import as_text
 from selm.data.schemas import ResponseRow
 from selm.escape import one_line
@@ -43,7 +42,7 @@ def _as_text(value: Any) -> str:
 
 @cache  # once for a column, not for each of its rows
 def _say_left_out(column: str) -> None:
-    tqdm.write(
+    progress.say(
         one_line(f"column {column}: left out, because rankers do not get pictures, sounds or bytes")
     )
 

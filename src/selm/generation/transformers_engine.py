@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import pad as pad_right
-from tqdm import tqdm
 from transformers import (
     Cache,
     GenerationConfig,
@@ -14,6 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from selm import progress
 from selm.generation.base import Harness, Response
 from selm.model import loading
 from selm.model.probe import load_chat
@@ -54,7 +54,9 @@ class TransformersEngine:
         found: dict[int, Response] = {}
         batches = self._batches(prompts, temperatures)
         one = len(batches) == 1
-        for batch in tqdm(batches, desc="batches", unit="batch", leave=False, disable=one):
+        for batch in progress.each(
+            batches, len(batches), "batches", "batch", inner=True, hidden=one
+        ):
             responses = self._batch(
                 [prompts[i] for i in batch], [seeds[i] for i in batch], temperatures[batch[0]]
             )

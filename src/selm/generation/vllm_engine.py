@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+from selm import progress
 from selm.errors import UserError
 from selm.generation.base import Harness, Response
 from selm.model import loading
@@ -87,6 +88,7 @@ class VllmEngine:
         outputs = self.llm.generate(
             [{"prompt_token_ids": ids} for ids in prompts],
             list(map(self._sampling, seeds, temperatures)),
+            use_tqdm=progress.verbose(),
         )
         return [self._response(output.outputs[0]) for output in outputs]
 
@@ -154,6 +156,7 @@ def _arguments(
         "generation_config": "vllm",  # the recipe's sampling, not the checkpoint's
         "enforce_eager": not torch.cuda.is_available(),  # compiling for a CPU takes a minute
         "disable_log_stats": True,
+        "use_tqdm_on_load": progress.verbose(),
     }
     if generation.tensor_parallel_size > 1:  # in a Ray actor too: its GPUs are on one machine
         arguments["distributed_executor_backend"] = "mp"

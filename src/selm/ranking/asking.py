@@ -13,8 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.ranking.base import Question, Reply
@@ -156,7 +155,7 @@ def ask_all(
 
     what = one_line(f"asking {endpoint.model}")
     with (
-        tqdm(total=len(questions), desc=what, unit=unit, leave=False) as progress,
+        progress.Bar(len(questions), what, unit, inner=True) as bar,
         ThreadPoolExecutor(endpoint.settings.concurrency) as threads,
     ):
         waiting = [threads.submit(answer, question) for question in questions]
@@ -165,7 +164,7 @@ def ask_all(
                 if isinstance(done.exception(), Stopped):
                     continue  # because of another question's error, which follows
                 done.result()
-                progress.update()
+                bar.update()
         except BaseException:  # Ctrl-C too
             endpoint.stop()
             threads.shutdown(cancel_futures=True)

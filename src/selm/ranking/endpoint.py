@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from tqdm import tqdm
 
+from selm import progress
 from selm.errors import UserError
 from selm.escape import one_line, well_formed
 from selm.ranking import completion, server_error
@@ -201,7 +201,7 @@ class Endpoint:
         if "response_format" in body and error.is_about_schema:
             if self._schema is not None:
                 self._schema = None
-                tqdm.write(
+                progress.say(
                     f"{self.url}: does not accept a JSON schema; verdicts are read from plain text"
                 )
             return True
@@ -224,7 +224,9 @@ class Endpoint:
     def _say_no_logprobs(self, why: str) -> None:
         if not self._said_no_logprobs:
             self._said_no_logprobs = True
-            tqdm.write(one_line(f"{self.url}: asked for log-probs, {why}; the text alone is read"))
+            progress.say(
+                one_line(f"{self.url}: asked for log-probs, {why}; the text alone is read")
+            )
 
     def _hint(self, error: ServerError, response: httpx2.Response, body: dict[str, Any]) -> str:
         """The fix for an error that another attempt would not change."""

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.escape import one_line
 from selm.ranking.asking import EndpointAsker, ask_all
 from selm.ranking.base import Facts, Matrix, Pool, Question, Ranker, RankerKind, Said
@@ -174,7 +173,7 @@ class JudgeRanker(Ranker):
                     f"{outcome}; the first one is for the prompt {prompt_of[first]}: "
                     f"{self._verdict(first).answer[:_SHOWN]!r}"
                 )
-                tqdm.write(one_line(line))
+                progress.say(one_line(line))
 
     def _ask(self, prompt_of: Mapping[str, str]) -> None:
         """Ask all questions; each has the id of its prompt."""

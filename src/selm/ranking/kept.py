@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.escape import one_line
 
 MOST_TOKENS = 2**31  # of one question; a larger number cannot be right
@@ -94,4 +93,4 @@ def are_counts(*values: Any) -> bool:
 @cache  # a stage reads the files several times
 def _say_damaged(path: Path, count: int) -> None:
     lines = "1 line is" if count == 1 else f"{count} lines are"
-    tqdm.write(one_line(f"{path}: {lines} damaged; the judge is asked again when needed"))
+    progress.say(one_line(f"{path}: {lines} damaged; the judge is asked again when needed"))

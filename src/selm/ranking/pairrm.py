@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby, permutations
 from pathlib import Path
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.data.schemas import Message
 from selm.errors import UserError
 from selm.escape import well_formed
@@ -174,13 +173,11 @@ class PairRMRanker(Ranker):
         found: dict[int, float] = {}
         made = batches([len(pair) for pair in pairs], self.tokens_per_batch)
         quiet = len(made) < 2
-        with tqdm(
-            total=len(pairs), desc="comparing", unit="pair", leave=False, disable=quiet
-        ) as progress:
+        with progress.Bar(len(pairs), "comparing", "pair", inner=True, hidden=quiet) as bar:
             for batch in made:
                 logits = self.logits([pairs[i] for i in batch])
                 found |= dict(zip(batch, logits, strict=True))
-                progress.update(len(batch))
+                bar.update(len(batch))
         return [found[i] for i in range(len(pairs))]
 
     def logits(self, pairs: Sequence[Comparison]) -> list[float]:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.errors import UserError
 from selm.escape import one_line
 from selm.ranking.base import Pool
@@ -37,7 +36,7 @@ def of_the_others(
             return {pool.prompt_id: one for pool, one in zip(left, found, strict=True)}
         except PromptRefused as error:
             if len(left) == len(pools):
-                tqdm.write(one_line(f"{error}: the prompt is dropped"))
+                progress.say(one_line(f"{error}: the prompt is dropped"))
             kept = [pool for pool in left if pool.prompt_id != error.prompt_id]
             if len(kept) == len(left):
                 raise

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.errors import UserError
 from selm.model.shape import shape_of
 from selm.ranking.base import Facts, Pool, Ranker, RankerKind
@@ -67,7 +66,7 @@ class RewardModelRanker(Ranker):
     def _warn(self, encoded: Sequence["Encoded"]) -> None:
         cuts = Counter(text.cut for text in encoded)
         if cuts["prompt"] or cuts["response"]:
-            tqdm.write(
+            progress.say(
                 f"{self.settings.name_or_path}: {len(encoded) - cuts['']} of {len(encoded)} texts "
                 f"are longer than its {self.encoder.limit} tokens and lost their start, "
                 f"{cuts['response']} of them also a part of the response"
@@ -76,10 +75,10 @@ class RewardModelRanker(Ranker):
     def _scores(self, encoded: Sequence["Encoded"]) -> list[float]:
         groups = batches([len(text.ids) for text in encoded], self.tokens_per_batch)
         found: dict[int, float] = {}
-        with tqdm(total=len(encoded), desc="scoring", unit="text", leave=False) as progress:
+        with progress.Bar(len(encoded), "scoring", "text", inner=True) as bar:
             for group in groups:
                 found |= dict(zip(group, self._batch([encoded[i] for i in group]), strict=True))
-                progress.update(len(group))
+                bar.update(len(group))
         return [found[i] for i in range(len(encoded))]
 
     def _batch(self, texts: Sequence["Encoded"]) -> list[float]:

@@ -15,8 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.data.parquet import as_table, with_tools
 from selm.run import sealed
 from selm.run.workers import In, Load, Out, Workers, spread
@@ -60,15 +59,14 @@ def run_shards(
     missing = _cut(_gaps(done, len(rows)), shard_size, workers)
     num_done = sum(map(len, done))
     with (
-        tqdm(total=len(rows), initial=num_done, desc=what, unit="row") as progress,
+        progress.Bar(len(rows), what, "row", done=num_done) as bar,
         closing(_finished(rows, missing, load, folder, workers)) as finished,
     ):
-        progress.set_postfix_str("resumed" if num_done else "")
         for span, results in finished:
             table = as_table(results, schema)
             sealed.save(table, _path(folder, span))
             done[span] = with_tools(table.to_pylist())
-            progress.update(len(span))
+            bar.update(len(span))
     return [row for span in sorted(done, key=_start) for row in done[span]]
 
 

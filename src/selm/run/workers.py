@@ -20,8 +20,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tqdm import tqdm
-
+from selm import progress
 from selm.errors import OutsideError, UserError
 from selm.memory import is_lack
 from selm.run import stopped, temporary
@@ -177,7 +176,7 @@ class _Team(Generic[In, Out]):
                 f"their output is in {self.folder}/worker-*.log; finished shards are kept, repeat "
                 f"the command to continue. Ray says: {reason}"
             ) from error
-        tqdm.write(f"{what}: the worker process died; a new one is started", file=sys.stderr)
+        progress.say(f"{what}: the worker process died; a new one is started", sys.stderr)
         self._start(n)
 
 

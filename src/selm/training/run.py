@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import ProgressCallback, TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from selm import progress
 from selm.data.drops import Drops, in_words
 from selm.data.parquet import read_rows
 from selm.data.portions import training_portion
@@ -103,7 +104,7 @@ def make_trainer(recipe: Recipe, t: int, examples: list[TokenRow], output_dir: P
     trainer.add_callback(SealSaves())
     trainer.remove_callback(ProgressCallback)
     if not arguments.disable_tqdm:
-        trainer.add_callback(Progress)
+        trainer.add_callback(Progress(f"iteration {t}: training"))
     return trainer
 
 
@@ -203,13 +204,30 @@ def _save_merged(trainer: SELMTrainer, recipe: Recipe, t: int, folder: Path) -> 
     trainer.processing_class.save_pretrained(folder)
 
 
-class Progress(ProgressCallback):
-    """A progress bar with the loss and the reward margin instead of a dict per step."""
+class Progress(TrainerCallback):
+    """The steps, with the loss and the reward margin instead of a dict per step."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.bar: progress.Bar | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after a save was loaded, so its steps are counted."""
+        self.bar = progress.Bar(state.max_steps, self.what, "step", done=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One optimizer step."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.done)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Put two numbers beside the bar."""
-        if state.is_world_process_zero and self.training_bar is not None and logs:
+        """Put two numbers beside the count."""
+        if self.bar is not None and logs:
             short = {"loss": logs.get("loss"), "margin": logs.get("rewards/margins")}
-            self.training_bar.set_postfix(
-                {key: f"{float(value):.4f}" for key, value in short.items() if value is not None}
-            )
+            found = {key: float(value) for key, value in short.items() if value is not None}
+            self.bar.show({**self.bar.facts, **found})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step is done."""
+        if self.bar is not None:
+            self.bar.close()

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import tqdm
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOTrainer
 from trl.models import prepare_deepspeed
 
+from selm import progress
 from selm.model.finite import (
     all_finite,
     diverged,
@@ -184,7 +184,8 @@ class SELMTrainer(DPOTrainer):
         if self.ref_model is None and self.is_deepspeed_enabled:
             model = prepare_deepspeed(self.model, self.accelerator)
         gathered: list[list[torch.Tensor]] = [[], [], []]
-        for batch in tqdm(self.accelerator.prepare(loader), desc="reference log-probs"):
+        batches = self.accelerator.prepare(loader)
+        for batch in progress.each(batches, len(batches), "reference log-probs", "batch"):
             logps = self.compute_ref_log_probs(model, batch)
             for column, values in zip(
                 gathered, self.accelerator.gather_for_metrics(logps), strict=True
