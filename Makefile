@@ -1,5 +1,6 @@
-# make setup | test | bench | audit-cuda | quickstart | <name>-selm | <name>-dpo
-#      {plan,check,push,benchmark,plan-benchmark,sweep,plan-sweep}-<name>-selm | view RUN=runs/<run_name>
+# make setup | test | bench | audit-cuda | quickstart | <name>-selm | <name>-dpo | doctor
+#      {plan,check,push,benchmark,plan-benchmark,sweep,plan-sweep}-<name>-selm
+#      {status,view} RUN=runs/<run_name>
 # <name>: zephyr, llama3, phi3, qwen3, smollm2. Overrides: make zephyr-selm ARGS="training.alpha=0.005"
 # Several values: make sweep-zephyr-selm ARGS="training.alpha=0.005,0.001 seed=1,2,3"
 # Every target of a recipe sets the project up first, if that has not been done.
@@ -36,8 +37,8 @@ $(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsub
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench audit-cuda quickstart view $(runs) $(plans) $(checks) $(pushes) \
-        $(benchmarks) $(plans_of_benchmarks) $(sweeps) $(plans_of_sweeps)
+.PHONY: help setup test bench audit-cuda quickstart status view $(runs) $(plans) $(checks) \
+        $(pushes) $(benchmarks) $(plans_of_benchmarks) $(sweeps) $(plans_of_sweeps)
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -70,9 +71,13 @@ audit-cuda:
 
 quickstart: smollm2-selm
 
+# How far a run is: make status RUN=runs/smollm2-135m-selm
+status:
+	@.venv/bin/python scripts/status.py "$(RUN)"
+
 # report.html of a run in the browser; without a screen, its path.
 view:
-	@python3 scripts/view.py $(RUN)
+	@python3 scripts/view.py "$(RUN)"
 
 $(runs): setup
 	@case $@ in smollm2-*) .venv/bin/python $(folder_smollm2)/get_model.py ;; esac

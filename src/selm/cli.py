@@ -28,7 +28,7 @@ from selm.run import artifacts, parents, stopped, temporary, writing
 from selm.run.alone import lock
 from selm.run.logs import log_to
 from selm.run.plan import Run, command
-from selm.run.stages import benchmark_of, describe, stages
+from selm.run.stages import label, stages
 
 # Telemetry of the libraries is off, so that a run without hub.push sends no requests.
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -283,13 +283,13 @@ class Stage:
             while artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
             return
-        label = _label(self.name, self.t)
+        named = label(self.name, self.t)
         run_folder = artifacts.run_folder(self.recipe)
-        self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{label}")
+        self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{named}")
         temporary.own_folder()
         self._say_what_is_kept()
         self._save_recipe()
-        log_to(run_folder / "logs", label)
+        log_to(run_folder / "logs", named)
         if self.recipe.hub.push:
             self._prepare_hub()
 
@@ -337,14 +337,6 @@ class Stage:
         )
         print(one_line(said))  # it contains names of files and of judges
         self._push()
-
-
-def _label(stage: str, t: int | None) -> str:
-    """The name of a stage's log and lock: `iter-2-generate`, `iter-2-benchmark-gsm8k`."""
-    of_iteration = [] if t is None else [f"iter-{t}"]
-    benchmark = benchmark_of(stage)
-    special = [each for each in (benchmark, describe(stage).policy) if each is not None]
-    return "-".join([*of_iteration, describe(stage).script, *special])
 
 
 def check_access(recipe: Recipe) -> None:

@@ -7,7 +7,6 @@ is cut anew, so neither the shard size nor the workers have to be those of the f
 damaged shard is deleted, and its rows are done again, too.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from selm import progress
 from selm.data.parquet import as_table, with_tools
 from selm.run import sealed
+from selm.run.spans import path_of, spans
 from selm.run.workers import In, Load, Out, Workers, spread
 
 ONE = Workers(1)
@@ -30,8 +30,6 @@ SHARDS_PER_WORKER = 4
 # the end of a shard it waits for the longest answer with ever fewer of them, which costs about as
 # much as a batch.
 ON_GPU, ON_CPU = (1024, 2048), (64, 256)
-
-_NAME = re.compile(r"shard-(\d{8,})-(\d{8,})\.parquet")
 
 
 def run_shards(
@@ -64,7 +62,7 @@ def run_shards(
     ):
         for span, results in finished:
             table = as_table(results, schema)
-            sealed.save(table, _path(folder, span))
+            sealed.save(table, path_of(folder, span))
             done[span] = with_tools(table.to_pylist())
             bar.update(len(span))
     return [row for span in sorted(done, key=_start) for row in done[span]]
@@ -98,21 +96,14 @@ def _kept(folder: Path, num_rows: int) -> dict[range, list[Any]]:
     """
     found: dict[range, list[Any]] = {}
     end = 0
-    for span in _spans(folder):
+    for span in spans(folder):
         if end <= span.start < span.stop <= num_rows:
-            results = sealed.read(_path(folder, span), otherwise="its rows are done again")
+            results = sealed.read(path_of(folder, span), otherwise="its rows are done again")
             if results is None:  # or it would count as finished while its rows are done again
-                _path(folder, span).unlink()
+                path_of(folder, span).unlink()
             else:
                 found[span], end = with_tools(results), span.stop
     return found
-
-
-def _spans(folder: Path) -> list[range]:
-    """The rows of all shards in a folder, by the first row; of equal ones the longest is first."""
-    names = [_NAME.fullmatch(path.name) for path in folder.glob("shard-*.parquet")]
-    spans = [range(int(name[1]), int(name[2])) for name in names if name]
-    return sorted(spans, key=lambda span: (span.start, -span.stop))
 
 
 def _gaps(done: Iterable[range], num_rows: int) -> list[range]:
@@ -135,12 +126,12 @@ def _cut(gaps: Sequence[range], shard_size: int | Literal["auto"], workers: Work
     if shard_size != "auto":
         return [gap[i : i + shard_size] for gap in gaps for i in range(0, len(gap), shard_size)]
     shards = num_shards(missing, workers.count(), workers.on_gpus())
-    spans: list[range] = []
+    found: list[range] = []
     for gap in gaps:
         parts = -(-len(gap) * shards // missing)
         bounds = [gap.start + len(gap) * i // parts for i in range(parts + 1)]
-        spans += [range(*ends) for ends in pairwise(bounds)]
-    return spans
+        found += [range(*ends) for ends in pairwise(bounds)]
+    return found
 
 
 def _finished(
@@ -163,7 +154,3 @@ def _finished(
 
 def _start(span: range) -> int:
     return span.start
-
-
-def _path(folder: Path, span: range) -> Path:
-    return folder / f"shard-{span.start:08d}-{span.stop:08d}.parquet"

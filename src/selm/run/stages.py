@@ -64,6 +64,17 @@ def benchmark_of(stage: str) -> str | None:
     return rest[0] if first == BENCHMARKS else None
 
 
+def label(stage: str, t: int | None) -> str:
+    """The name of a stage's logs and lock.
+
+    >>> label("responses", 2), label("benchmarks/gsm8k/results", 2), label("report", None)
+    ('iter-2-generate', 'iter-2-benchmark-gsm8k', 'report')
+    """
+    of_iteration = [] if t is None else [f"iter-{t}"]
+    special = [each for each in (benchmark_of(stage), describe(stage).policy) if each is not None]
+    return "-".join([*of_iteration, describe(stage).script, *special])
+
+
 def name(stage: str, t: int | None) -> str:
     """The artifact's folder in the run's folder: `iter-2/responses`, `report`."""
     return stage if t is None else f"iter-{t}/{stage}"
