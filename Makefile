@@ -37,11 +37,11 @@ $(error overrides of a recipe stand in ARGS: make $(MAKECMDGOALS) ARGS="$(patsub
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test bench audit-cuda quickstart status view $(runs) $(plans) $(checks) \
+.PHONY: help setup test bench audit-cuda quickstart status view doctor $(runs) $(plans) $(checks) \
         $(pushes) $(benchmarks) $(plans_of_benchmarks) $(sweeps) $(plans_of_sweeps)
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup:
 	@VLLM=$(VLLM) bash scripts/setup.sh
@@ -70,6 +70,10 @@ audit-cuda:
 	python3 bench/audit_cuda.py $(ARGS)
 
 quickstart: smollm2-selm
+
+# What to put into a report of a problem; works without a set-up, too.
+doctor:
+	@if [ -x .venv/bin/python ]; then .venv/bin/python scripts/doctor.py; else python3 scripts/doctor.py; fi
 
 # How far a run is: make status RUN=runs/smollm2-135m-selm
 status:
