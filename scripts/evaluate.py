@@ -2,8 +2,9 @@
 
     python scripts/evaluate.py recipes/smollm2-135m-instruct/selm.yaml --iteration 1 [key=value ...]
 
-Iteration 0 is the base model. Reads runs/<run_name>/iter-<T>/answers and iter-0/answers. Writes
-runs/<run_name>/iter-<T>/evaluation. If it is killed, the same command continues at the last shard.
+Iteration 0 is the base model. The trackers of training.report_to get its numbers, too. Reads
+runs/<run_name>/iter-<T>/answers and iter-0/answers. Writes runs/<run_name>/iter-<T>/evaluation. If
+it is killed, the same command continues at the last shard.
 """
 
 from selm.cli import Stage, parse_iteration, run_main
@@ -20,6 +21,7 @@ def main() -> None:
     from selm.data.schemas import EvaluationRow
     from selm.evaluation.scores import evaluate
     from selm.ranking.kinds import in_words
+    from selm.report import tracked
     from selm.run import artifacts
 
     answers, of_base = (
@@ -35,6 +37,8 @@ def main() -> None:
         record.rows, record.dropped = len(evaluated.rows), evaluated.dropped
         record.facts = {"rankers": evaluated.facts}
         record.note = in_words(evaluated.facts)
+    if evaluated.rows:
+        tracked.report(run.recipe, t, evaluated.rows)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ def test_the_logs_of_a_run_are_short_and_have_no_bars(finished) -> None:
     assert "iteration 1: training: 3/3 steps (100%)" in texts["iter-1-train.1.log"]
 
 
+def test_trackers_get_each_iteration_beside_the_losses(finished) -> None:
+    folder = finished.folder / "tensorboard"
+    assert {path.name for path in folder.iterdir()} == {"iter-1", "iter-2", "held-out"}
+    assert len(list((folder / "held-out").iterdir())) == 3
+
+
 def test_artifacts_are_read_by_the_libraries_of_the_field(finished) -> None:
     preferences = load_dataset(str(finished.folder / "iter-1" / "preferences"))
     assert preferences["train"].num_rows == 12
