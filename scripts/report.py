@@ -1,22 +1,28 @@
 """Turn the evaluations, preferences and training logs of a run into tables and figures.
 
     python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml [key=value ...]
+    python scripts/report.py recipes/smollm2-135m-instruct/selm.yaml --so-far [key=value ...]
 
 Reads every artifact of runs/<run_name>, and the benchmarks that are finished. Writes
 runs/<run_name>/report: report.md, report.html to look through in a browser, metrics.json,
-recipe.yaml and the figures.
+recipe.yaml and the figures. With --so-far it reads the iterations that are evaluated by now. That
+report has no manifest: the whole one replaces it.
 """
 
 import json
 
-from selm.cli import Stage, parse_run, run_main
-from selm.recipe.loading import as_yaml
+from selm.cli import Stage, parse_report, run_main
+from selm.errors import UserError
+from selm.run import artifacts, writing
 
 
 def main() -> None:
-    run = parse_run(__doc__)
+    run, so_far = parse_report(__doc__)
     stage = Stage(run, "report", None)
     if not stage.is_done():
+        if so_far:
+            write_so_far(stage)
+            return
         stage.begin()
         write(stage)
 
@@ -31,29 +37,30 @@ def main() -> None:
 
 
 def write(stage: Stage) -> None:
-    from selm.report import paper
-    from selm.report.figures import draw
-    from selm.report.metrics import metrics
-    from selm.report.page import page
+    from selm.report.files import write_files
     from selm.report.results import load
-    from selm.viewer.content import content
-    from selm.viewer.page import page as html_page
 
     results = load(stage.recipe)
-    found = metrics(stage.recipe, results)
-    of_paper = paper.beside(stage.run.path)
-
     with stage.writing() as record:
-        draw(found, results, record.folder)
-        text = {
-            "metrics.json": json.dumps(found, indent=1) + "\n",
-            "recipe.yaml": as_yaml(stage.recipe),  # by it compare.py knows a run on the Hub
-            "report.md": page(stage.recipe, found, results, of_paper),
-            "report.html": html_page(content(stage.recipe, found, results, of_paper)),
-        }
-        for name, written in text.items():
-            (record.folder / name).write_text(written, encoding="utf-8")
-        record.rows = len(found["iterations"])
+        record.rows = len(write_files(stage.run, results, record.folder)["iterations"])
+
+
+def write_so_far(stage: Stage) -> None:
+    done = artifacts.finished_iterations(stage.recipe)
+    if not any(t > 0 for _, t in done):
+        raise UserError(f"{stage.folder}: no iteration is evaluated yet, so there is no report")
+    stage.take()
+
+    from selm.report.files import write_files
+    from selm.report.metrics import headline
+    from selm.report.page import so_far
+    from selm.report.results import load
+
+    results = load(stage.recipe, done)
+    with writing.replacing(stage.folder) as folder:
+        metrics = write_files(stage.run, results, folder)
+    page = stage.folder / "report.md"
+    print(f"{page}: {so_far(stage.recipe, results)}, {headline(metrics)}")
 
 
 if __name__ == "__main__":

@@ -175,3 +175,9 @@ def test_a_log_is_numbered_by_its_attempt(tmp_path: Path) -> None:
     for _ in range(2):
         subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.1.log", "report.2.log"]
+
+
+def test_tqdm_is_used_in_one_place() -> None:
+    sources = Path(progress.__file__).parent.rglob("*.py")
+    users = [path.name for path in sources if "import tqdm" in path.read_text(encoding="utf-8")]
+    assert users == ["progress.py"]

@@ -153,6 +153,11 @@ def test_a_failed_stage_shows_the_end_of_its_latest_log(run: Run) -> None:
     assert secret not in "\n".join(lines) and "older" not in "\n".join(lines)
 
 
+def test_a_stage_whose_artifact_was_deleted_is_not_begun(run: Run) -> None:
+    log(run, "iter-0-answer.1.log", "runs/tiny/iter-0/answers: written, 8 rows, 20 s\n")
+    assert standings(run)["answers", 0].kind == "not begun"
+
+
 def test_what_a_changed_recipe_makes_again_is_stale(run: Run) -> None:
     write_all(run)
     text = as_yaml(run.recipe).replace("alpha: 0.01", "alpha: 0.02")

@@ -67,6 +67,16 @@ def parse_run(doc: str | None) -> Run:
     return _run(arguments)
 
 
+def parse_report(doc: str | None) -> tuple[Run, bool]:
+    """Arguments of the report: the run, and --so-far."""
+    made = parser(doc)
+    made.add_argument(
+        "--so-far", action="store_true", help="of the iterations that are evaluated by now"
+    )
+    arguments = made.parse_intermixed_args()
+    return _run(arguments), arguments.so_far
+
+
 def parse_check(doc: str | None) -> tuple[Run, bool]:
     """Arguments of the preflight: the run, and --quick."""
     made = parser(doc)
@@ -283,15 +293,19 @@ class Stage:
             while artifacts.inputs_on_hub_alone(self.run, self.name, self.t):
                 time.sleep(1)  # the launcher ends us if the main process fails
             return
-        named = label(self.name, self.t)
-        run_folder = artifacts.run_folder(self.recipe)
-        self._lock = lock(run_folder.parent / ".locks" / f"{run_folder.name}-{named}")
+        self.take()
         temporary.own_folder()
         self._say_what_is_kept()
         self._save_recipe()
-        log_to(run_folder / "logs", named)
+        log_to(artifacts.run_folder(self.recipe) / "logs", label(self.name, self.t))
         if self.recipe.hub.push:
             self._prepare_hub()
+
+    def take(self) -> None:
+        """Take the stage's lock; `begin` does it."""
+        run_folder = artifacts.run_folder(self.recipe)
+        named = f"{run_folder.name}-{label(self.name, self.t)}"
+        self._lock = lock(run_folder.parent / ".locks" / named)
 
     def _save_recipe(self) -> None:
         """Save the resolved recipe beside the run, unless the same one is already there."""

@@ -45,7 +45,7 @@ def test_a_run_leaves_every_artifact_of_the_plan(finished) -> None:
 
 def test_each_stage_has_a_log_of_its_attempt(finished) -> None:
     logs = {path.name for path in (finished.folder / "logs").iterdir()}
-    assert len(logs) == len(stages(finished.recipe))
+    assert len(logs) == len(stages(finished.recipe)), "reports of an unfinished run have none"
     assert {
         "iter-0-answer.1.log",
         "iter-0-evaluate.1.log",
@@ -68,6 +68,28 @@ def test_trackers_get_each_iteration_beside_the_losses(finished) -> None:
     folder = finished.folder / "tensorboard"
     assert {path.name for path in folder.iterdir()} == {"iter-1", "iter-2", "held-out"}
     assert len(list((folder / "held-out").iterdir())) == 3
+
+
+def test_an_unfinished_run_has_a_report_of_its_evaluated_iterations(project_copy) -> None:
+    report, evaluation = project_copy.folder / "report", project_copy.folder / "iter-2/evaluation"
+    whole = (report / "report.md").read_text(encoding="utf-8")
+    assert "The run goes on" not in whole
+    shutil.rmtree(evaluation)
+    done = project_copy.with_overrides("--so-far").stage("report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(
+        f"{report}/report.md: iterations 0 to 1 of 2, mean held-out reward "
+    )
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert "**Iterations 0 to 1 of 2.** The run goes on" in text and "| 2 (selm) |" not in text
+    found = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
+    assert [entry["iteration"] for entry in found["iterations"]] == [0, 1]
+    assert not artifacts.state(project_copy.recipe, "report", None).current
+    assert project_copy.run().returncode == 0
+    assert artifacts.state(project_copy.recipe, "report", None).current
+    again = project_copy.with_overrides("--so-far").stage("report")
+    assert "already done" in again.stdout, "a whole report is not replaced by a part of it"
+    assert "| 2 (selm) |" in (report / "report.md").read_text(encoding="utf-8")
 
 
 def test_artifacts_are_read_by_the_libraries_of_the_field(finished) -> None:

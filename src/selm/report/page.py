@@ -29,6 +29,7 @@ def page(recipe: Recipe, metrics: Metrics, results: Results, paper: Paper | None
     """
     sections = [
         f"# {recipe.run_name}",
+        *_unfinished(recipe, results),
         f"{headline(metrics)}. {conclusion(metrics['iterations'][-1]['paired_difference_ci95'])}",
         _picture("mean held-out reward over iterations", "reward_mean.png"),
         f"Model: {code(recipe.model.name_or_path)}. Data: {code(recipe.data.name_or_path)}. "
@@ -55,6 +56,19 @@ def page(recipe: Recipe, metrics: Metrics, results: Results, paper: Paper | None
         fenced(as_yaml(recipe).rstrip(), "yaml"),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _unfinished(recipe: Recipe, results: Results) -> list[str]:
+    found = so_far(recipe, results)
+    if found is None:
+        return []
+    return [f"**{found.capitalize()}.** The run goes on; each evaluation writes this page again."]
+
+
+def so_far(recipe: Recipe, results: Results) -> str | None:
+    """`iterations 0 to 1 of 3`; None for a whole run."""
+    last, all_of_them = max(results.evaluations), len(recipe.iterations)
+    return None if last == all_of_them else f"iterations 0 to {last} of {all_of_them}"
 
 
 def _picture(text: str, file: str) -> str:

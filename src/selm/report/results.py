@@ -49,10 +49,14 @@ class Results:
         return {t: found["summary"] for (stage, t), found in manifests if stage == "preferences"}
 
 
-def load(recipe: Recipe) -> Results:
-    """Read the outputs of the stages, which are known to exist."""
-    done = [(stage, t) for stage, t in stages(recipe) if t is not None]
+def load(recipe: Recipe, done: Sequence[tuple[str, int]] | None = None) -> Results:
+    """Read the outputs of the stages, which are known to exist.
 
+    Args:
+        done: of an unfinished run, the stages up to an evaluation.
+    """
+    if done is None:
+        done = [(stage, t) for stage, t in stages(recipe) if t is not None]
     finished = artifacts.finished_benchmarks(recipe)
 
     def read(stage: str, name: str, how: Callable[[Path], Any]) -> dict[int, Any]:

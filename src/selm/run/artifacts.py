@@ -16,6 +16,7 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,16 @@ def finished_benchmarks(recipe: Recipe) -> list[tuple[str, int]]:
     """The current results of the recipe's benchmarks."""
     look = Look(recipe)
     return [entry for entry in results(recipe) if look.state(*entry).current]
+
+
+def finished_iterations(recipe: Recipe) -> list[tuple[str, int]]:
+    """The stages up to the last evaluation before the first stage that is not current."""
+    look = Look(recipe)
+    current = takewhile(lambda entry: look.state(*entry).current, inputs(recipe, "report", None))
+    entries = list(current)
+    while entries and entries[-1][0] != "evaluation":
+        entries.pop()
+    return entries
 
 
 def done(recipe: Recipe, benchmarks: bool = False) -> dict[Entry, str]:

@@ -94,7 +94,17 @@ def stage_lines(
         if cost or (note and said is None):
             lines.append(comment("; ".join(filter(None, (cost, note)))))
         lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
+        if stage == "evaluation" and said is None and refreshes_report(recipe, t):
+            lines.append(shlex.join(["python", REPORT, run.path, "--so-far", *run.overrides]))
     return lines
+
+
+REPORT = f"scripts/{describe('report').script}.py"
+
+
+def refreshes_report(recipe: Recipe, t: int | None) -> bool:
+    """Whether the report is written after the evaluation of t, to be read while the run goes on."""
+    return t is not None and 0 < t < len(recipe.iterations)
 
 
 def _header(run: Run) -> list[str]:

@@ -32,6 +32,7 @@ Kind = Literal["done", "stale", "running", "failed", "stopped", "not begun"]
 
 # How the line begins with which a stage ends that failed; see `selm.cli` and Python's tracebacks.
 _FAILURES = ("error: ", "Traceback ")
+_WRITTEN = ": written, "  # of a stage that is done; see `selm.cli.Stage.writing`
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ class Status:
         kept = self._kept(stage, t)
         if found.why != "missing":
             return Standing(stage, t, "stale", found.why, left=expected)
-        if not logs and not kept:
-            return Standing(stage, t, "not begun", left=expected)
         tail = _tail(logs[-1]) if logs else ()
+        deleted = any(_WRITTEN in line for line in tail)  # after an attempt that was complete
+        if not kept and (deleted or not logs):
+            return Standing(stage, t, "not begun", left=expected)
         failed = any(line.startswith(_FAILURES) for line in tail)
         return Standing(stage, t, "failed" if failed else "stopped", kept, None, expected, tail)
 

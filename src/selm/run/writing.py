@@ -22,6 +22,7 @@ from selm.run.artifacts import folder, partial_path, require_inputs
 from selm.run.hashes import hashes_in
 from selm.run.lineage import recipe_part
 from selm.run.plan import Run, command
+from selm.run.stages import Entry
 
 PACKAGES = (
     *("selm", "torch", "transformers", "trl", "datasets", "accelerate", "peft"),
@@ -49,33 +50,57 @@ def writing(run: Run, stage: str, t: int | None, seconds_before: float = 0.0) ->
     """
     hashes, commit = require_inputs(run, stage, t), code_commit()
     target = folder(run.recipe, stage, t)
-    building = target.parent / f".{target.name}.tmp"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     started = time.monotonic()
-    record = Record(building)
-    yield record
-    facts = {
+    with replacing(target) as building:
+        record = Record(building)
+        yield record
+        seconds = seconds_before + time.monotonic() - started
+        manifest.write(
+            building,
+            _facts(run, (stage, t), hashes, commit, record, seconds),
+            hashes_in(Path(run.recipe.output_dir)),
+        )
+    shutil.rmtree(partial_path(run.recipe, stage, t), ignore_errors=True)
+
+
+def _facts(
+    run: Run,
+    entry: Entry,
+    hashes: Mapping[str, str],
+    commit: str | None,
+    record: Record,
+    seconds: float,
+) -> dict[str, Any]:
+    """What the manifest says beside the files."""
+    stage, t = entry
+    return {
         "stage": stage,
         "iteration": t,
         "run_name": run.recipe.run_name,
         "recipe": recipe_part(run.recipe, stage, t),
-        "inputs": hashes,
+        "inputs": dict(hashes),
         "revisions": _revisions(run.recipe),
         "rows": record.rows,
         "tokens": record.tokens,
         "dropped": dict(record.dropped),
         "dropped_first": dict(getattr(record.dropped, "first", {})),
-        "seconds": round(seconds_before + time.monotonic() - started, 1),
+        "seconds": round(seconds, 1),
         **record.facts,
         "command": command(run, stage, t),
         "versions": _versions(),
         "git_commit": commit,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    manifest.write(building, facts, hashes_in(Path(run.recipe.output_dir)))
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; at the end it gets its final name, without a manifest."""
+    building = target.parent / f".{target.name}.tmp"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    yield building
     move_into_place(building, target)
-    shutil.rmtree(partial_path(run.recipe, stage, t), ignore_errors=True)
 
 
 def move_into_place(building: Path, target: Path) -> None:
