@@ -123,6 +123,14 @@ def test_the_first_part_of_a_training_does_not_tell_how_long_it_takes(run: Run) 
     assert found.left is not None and found.left < 49_950
 
 
+def test_a_stage_that_is_about_to_end_is_still_at_work(run: Run) -> None:
+    """Its artifact is there, but trackers or the Hub still get it."""
+    write_until(run, ("evaluation", 1))
+    assert table(Status(folder(run)))[-1].endswith("no stage is at work")
+    with held(folder(run).parent / ".locks" / "tiny-iter-1-evaluate"):
+        assert "no stage" not in table(Status(folder(run)))[-1]
+
+
 def test_a_stopped_stage_says_what_is_kept(run: Run) -> None:
     write_until(run, ("evaluation", 0))
     partial = artifacts.partial_folder(run, "responses", 1)

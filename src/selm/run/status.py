@@ -105,6 +105,14 @@ class Status:
             for entry, found in states.items()
         ]
 
+    def is_at_work(self) -> bool:
+        """Whether any process is, also one that is just beginning or ending."""
+        return any(holder(self._lock(*entry)) is not None for entry in stages(self.recipe))
+
+    def _lock(self, stage: str, t: int | None) -> Path:
+        folder = Path(self.recipe.output_dir) / ".locks"
+        return folder / f"{self.recipe.run_name}-{label(stage, t)}"
+
     def _manifest(self, stage: str, t: int | None) -> dict[str, Any]:
         return manifest.parse(
             (artifacts.folder(self.recipe, stage, t) / manifest.NAME).read_bytes()
@@ -129,7 +137,7 @@ class Status:
         self, stage: str, t: int | None, found: artifacts.State, expected: float | None
     ) -> Standing:
         named, where = label(stage, t), self.folder / "logs"
-        lock = Path(self.recipe.output_dir) / ".locks" / f"{self.recipe.run_name}-{named}"
+        lock = self._lock(stage, t)
         logs = sorted(where.glob(f"{named}.*.log"), key=_attempt)
         if logs and holder(lock) is not None:
             elapsed = time.time() - lock.stat().st_mtime  # when it was locked
@@ -219,11 +227,12 @@ def table(status: Status) -> list[str]:
     for each in standings:
         if each.tail:
             lines += [f"{label(each.stage, each.t)} ended with:", *(f"  {s}" for s in each.tail)]
-    return [f"{status.folder}:", *lines, _summary(standings)]
+    return [f"{status.folder}:", *lines, _summary(status)]
 
 
-def _summary(standings: list[Standing]) -> str:
+def _summary(status: Status) -> str:
     """`4 of 12 stages are done, in 20 min; about 40 min left`"""
+    standings = status.standings
     done = [each for each in standings if each.kind == "done"]
     others = [each for each in standings if each.kind != "done"]
     said = f"{len(done)} of {len(standings)} stages are done, "
@@ -234,6 +243,6 @@ def _summary(standings: list[Standing]) -> str:
     known = [seconds for seconds in left if seconds is not None]
     if len(known) == len(left):
         said += f"; about {time_text(sum(known))} left"
-    if not any(each.kind == "running" for each in others):
+    if not status.is_at_work():
         said += "; no stage is at work"
     return said
