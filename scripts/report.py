@@ -37,8 +37,8 @@ def main() -> None:
 
 
 def write(stage: Stage) -> None:
-    from selm.report.files import write_files
     from selm.report.results import load
+    from selm.viewer.files import write_files
 
     results = load(stage.recipe)
     with stage.writing() as record:
@@ -51,10 +51,10 @@ def write_so_far(stage: Stage) -> None:
         raise UserError(f"{stage.folder}: no iteration is evaluated yet, so there is no report")
     stage.take()
 
-    from selm.report.files import write_files
     from selm.report.metrics import headline
     from selm.report.page import so_far
     from selm.report.results import load
+    from selm.viewer.files import write_files
 
     results = load(stage.recipe, done)
     with writing.replacing(stage.folder) as folder:
