@@ -207,7 +207,7 @@ def test_rewards_and_their_differences(run_named) -> None:
         assert math.isfinite(got.sum()) and got.min() < got.max()
     back = implicit.of_settings(*reversed(settings), 1)
     np.testing.assert_allclose(back.chosen_SN, -found.chosen_SN)
-    with pytest.raises(UserError, match=r"--implicit 3: .*one has iterations 1\.\.2"):
+    with pytest.raises(UserError, match=r"--implicit 3: .*one has iterations 1\.\.1"):
         implicit.of_settings(*settings, 3)
 
 

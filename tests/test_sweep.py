@@ -40,7 +40,8 @@ def script_of(command: str) -> str:
 
 def stage_commands(text: str) -> list[str]:
     beside = ("check", "link", "compare")
-    return [line for line in commands(text) if script_of(line) not in beside]
+    found = [line for line in commands(text) if "--so-far" not in line]  # no stage of its own
+    return [line for line in found if script_of(line) not in beside]
 
 
 def names(words: Sequence[str]) -> list[str]:
