@@ -5,7 +5,13 @@ was run with. TRL is held to one minor version: `SELMTrainer` subclasses `DPOTra
 internals change from one minor version to the next.
 """
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+INIT = Path(__file__).parent / "src" / "selm" / "__init__.py"
+VERSION = re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8"))[1]
 
 REQUIRED = [
     "accelerate>=1.15,<2",
@@ -57,7 +63,7 @@ EXTRAS = {
 
 setup(
     name="selm",
-    version="0.1.0",
+    version=VERSION,
     description="Self-Exploring Language Models: online iterative preference alignment",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -1,3 +1,3 @@
 """SELM: online, iterative preference alignment (arXiv 2405.19332) as recipes and scripts."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
