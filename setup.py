@@ -6,11 +6,14 @@ internals change from one minor version to the next.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-INIT = Path(__file__).parent / "src" / "selm" / "__init__.py"
+ROOT = Path(__file__).parent
+INIT = ROOT / "src" / "selm" / "__init__.py"
 VERSION = re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8"))[1]
 
 REQUIRED = [
@@ -61,15 +64,38 @@ EXTRAS = {
     ],
 }
 
+# What `selm` runs, and the recipes that it knows by name. In a checkout it finds them there.
+SHIPPED = ("scripts", "recipes", "accelerate_configs")
+OF_A_CHECKOUT = ("setup.sh", "pip_check.py", "launch.slurm", "launch_node.sh")
+
+
+class BuildWithScripts(build_py):
+    """Puts the folders above into the package."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        ignored = shutil.ignore_patterns("__pycache__", *OF_A_CHECKOUT)
+        for name in SHIPPED:
+            built = Path(self.build_lib, "selm", name)
+            shutil.rmtree(built, ignore_errors=True)
+            shutil.copytree(ROOT / name, built, ignore=ignored)
+
+
 setup(
     name="selm",
     version=VERSION,
     description="Self-Exploring Language Models: online iterative preference alignment",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={"selm": ["*/*.yaml", "*/templates/*", "*/static/*"]},
+    entry_points={"console_scripts": ["selm = selm.__main__:main"]},
+    cmdclass={"build_py": BuildWithScripts},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

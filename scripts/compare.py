@@ -19,6 +19,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selm import home
 from selm.cli import keep_text, run_main
 from selm.errors import UserError
 from selm.escape import one_line
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # `--help` imports nothing heavy
 
 def main() -> None:
     made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=home.named(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("runs", nargs="+", metavar="RUN", help="e.g. runs/my-sweep, or me/my-run")
     made.add_argument("--out", metavar="FOLDER", help="where the report goes")
@@ -45,7 +46,7 @@ def main() -> None:
     comparison = load(arguments.runs)
     folder = Path(arguments.out or default_folder([run.folder for run in comparison.runs]))
     found = metrics(comparison)
-    words = ["python", "scripts/compare.py", *arguments.runs, "--out", str(folder)]
+    words = [*home.words("compare"), *arguments.runs, "--out", str(folder)]
     implicit = None
     if arguments.implicit is not None:
         implicit = implicit_rewards(comparison, arguments.implicit)

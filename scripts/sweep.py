@@ -14,6 +14,7 @@ The plan ends with the comparison of all runs. `bash scripts/run.sh --sweep ...`
     --select        no plan, but which setting is best, and whether that is more than noise
 """
 
+from selm import home
 from selm.cli import check_access, keep_text, parser, run_main
 from selm.errors import UserError
 from selm.escape import visible
@@ -62,7 +63,7 @@ def select(found: sweep.Sweep) -> str:
     if missing:
         raise UserError(
             f"{missing[0]}: not finished ({len(missing)} of {len(folders)} runs are not); run: "
-            f"bash scripts/run.sh --sweep {' '.join(found.words)}"
+            f"{' '.join([*home.run_words(), '--sweep', *found.words])}"
         )
     from selm.compare import runs, selection
 

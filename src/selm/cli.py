@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from selm import memory, progress
+from selm import home, memory, progress
 from selm.data.drops import in_words
 from selm.errors import OutsideError, SharedError, UserError
 from selm.escape import one_line
@@ -50,7 +50,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for `RECIPE [key=value ...]`; the script's docstring is its help."""
-    made = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = _Parser(
+        prog=home.named(f"scripts/{Path(sys.argv[0]).name}") if home.by_name() else None,
+        description=home.named(doc or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("recipe", help="a YAML file, e.g. recipes/smollm2-135m-instruct/selm.yaml")
     made.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. training.alpha=0.005 seed=7"

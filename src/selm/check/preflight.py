@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from transformers import PretrainedConfig
 
@@ -9,6 +10,7 @@ from selm.data.drops import Drops, in_words, row_name
 from selm.data.portions import held_out_portion, sample_rows, training_portion
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
+from selm.home import by_name, recipe_file, relative
 from selm.model import loading
 from selm.model.chat import Chat, prompt_ids_of
 from selm.model.probe import load_chat
@@ -23,6 +25,16 @@ class Preflight:
     """A run before its first stage."""
 
     run: Run
+
+    def __post_init__(self) -> None:
+        """UserError for a model of our recipes that has not been made: the Hub has none like it."""
+        name, script = (
+            self.recipe.model.name_or_path,
+            recipe_file(self.run.path).with_name("get_model.py"),
+        )
+        if name == f"models/{script.parent.name}" and script.is_file() and not Path(name).exists():
+            how = "selm get-model" if by_name() else f"python {relative(str(script))}"
+            raise UserError(f"model.name_or_path: {name} is not there; make it first: {how}")
 
     @property
     def recipe(self) -> Recipe:

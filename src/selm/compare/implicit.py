@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-import selm
 from selm.compare.settings import Setting
 from selm.data.parquet import read_rows
 from selm.data.schemas import LogpsRow
 from selm.errors import UserError
+from selm.home import SCRIPTS
 from selm.recipe.loading import load_recipe
 from selm.recipe.places import escape
 from selm.run import artifacts
@@ -25,7 +25,7 @@ from selm.run.lineage import differing_keys, recipe_part
 from selm.run.linking import link
 from selm.run.plan import Run, command
 
-SCRIPT = Path(selm.__file__).parents[2] / "scripts" / "logps.py"
+SCRIPT = SCRIPTS / "logps.py"
 
 
 @dataclass(frozen=True)

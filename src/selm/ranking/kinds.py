@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selm.data.schemas import DatasetRow
 from selm.errors import UserError
+from selm.home import relative
 from selm.ranking.base import Facts, Pool, Ranker, RankerKind, Said
 from selm.ranking.ensemble import ENSEMBLE
 from selm.ranking.function import FUNCTION
@@ -17,7 +18,7 @@ from selm.ranking.random import RANDOM
 from selm.ranking.refused import PromptRefused
 from selm.ranking.reward_model import REWARD_MODEL
 from selm.recipe.names import not_one_of
-from selm.recipe.places import check_file, check_name, is_local_path
+from selm.recipe.places import as_shipped, check_file, check_name, is_local_path
 from selm.recipe.roles import EXECUTION, keys_with
 from selm.recipe.schema import SELECTION_KEYS, Ranking
 
@@ -47,9 +48,10 @@ def check_ranking(ranking: Ranking) -> None:
         raise UserError(not_one_of(f"{section}.ranker", ranking.ranker, list(KINDS)))
     kind = kind_of(ranking)
     read = deciding_keys(ranking) | keys_with(EXECUTION, Ranking)
+    given = as_shipped(ranking)
     for key, field in Ranking.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        if key not in read and getattr(ranking, key) != default:
+        if key not in read and getattr(given, key) != default:
             others = ", ".join(name for name, other in KINDS.items() if key in other.keys)
             unset = json.dumps(None if key == "judge" else default)
             raise ranking.error(
@@ -136,7 +138,7 @@ def said_of(ranking: Ranking, pools: Sequence[Pool], verdicts: Path | None) -> l
 
 def label(ranking: Ranking) -> str:
     """`reward_model Skywork/Skywork-Reward-V2-Llama-3.1-8B`"""
-    return f"{ranking.ranker} {ranking.name_or_path or ''}".strip()
+    return f"{ranking.ranker} {relative(ranking.name_or_path or '')}".strip()
 
 
 def member_labels(ranking: Ranking) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selm.errors import UserError
+from selm.home import recipe_file
 from selm.recipe import yaml_tree
 from selm.recipe.places import expand
 from selm.recipe.secrets import refuse_secrets
@@ -32,6 +33,7 @@ def layers(path: str | Path) -> list[Layer]:
         UserError: a file is missing, is not a recipe, holds a secret, or extends itself.
     """
     found: list[Layer] = []
+    path = recipe_file(path)
     while True:
         own = _read(Path(path))
         found.append(Layer(Path(path), own))

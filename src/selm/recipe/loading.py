@@ -15,9 +15,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from selm.errors import UserError
+from selm.home import by_name, recipe_file
 from selm.recipe import extends, yaml_tree
 from selm.recipe.names import dotted, not_one_of, unknown_key
-from selm.recipe.places import escape, expand, with_paths
+from selm.recipe.places import found, with_paths, written
 from selm.recipe.rules import check
 from selm.recipe.schema import Generation, Recipe, Training
 from selm.recipe.secrets import hide, names_a_secret, refuse_secrets
@@ -28,8 +29,9 @@ from selm.recipe.vllm_keys import VLLM_DECIDED_ELSEWHERE, vllm_keys, vllm_value
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read the file, apply the overrides, check the result. Raises UserError for any mistake."""
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: no such recipe file (try: ls recipes/*/*.yaml)")
+    if not os.path.isfile(recipe_file(path)):
+        hint = "selm --help lists ours" if by_name() else "try: ls recipes/*/*.yaml"
+        raise UserError(f"{path}: no such recipe file ({hint})")
     layers = extends.layers(path)
     tree = extends.merged(layers)
     for override in overrides:
@@ -40,15 +42,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         files = f" {extends.KEY} ".join(str(layer.path) for layer in layers)
         raise UserError(f"{files}: {_explain(error)}") from error
-    recipe = with_paths(with_foreign_keys(recipe), expand)
+    recipe = with_paths(with_foreign_keys(recipe), found)
     check(recipe)
     return recipe
 
 
 def as_yaml(recipe: Recipe) -> str:
     """The resolved recipe, as it is saved beside the run; it loads as the same recipe."""
-    written = with_paths(recipe, lambda key, path: escape(path))
-    return yaml.safe_dump(written.model_dump(mode="json"), sort_keys=False)
+    tree = with_paths(recipe, lambda key, path: written(path)).model_dump(mode="json")
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

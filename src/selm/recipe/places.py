@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selm import home
 from selm.errors import UserError
 from selm.recipe.roles import PATH
 from selm.recipe.section import Section
@@ -29,6 +30,11 @@ def with_paths(section: T, change: Callable[[str, str], str], prefix: str = "") 
         elif PATH in field.metadata and value is not None:
             update[name] = change(key, value)
     return section.model_copy(update=update)
+
+
+def as_shipped(section: T) -> T:
+    """The section with the paths of our own files as they are in our recipes and defaults."""
+    return with_paths(section, lambda _, path: home.relative(path))
 
 
 _DATA_SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet", ".arrow"}
@@ -94,6 +100,16 @@ def expand(key: str, path: str) -> str:
 def escape(path: str) -> str:
     """The text that `expand` turns into this path, for writing a literal path."""
     return path.replace("$", "$$")
+
+
+def found(key: str, path: str) -> str:
+    """The path as a recipe's key has it in the end: expanded, our own files wherever they lie."""
+    return home.shipped(expand(key, path))
+
+
+def written(path: str) -> str:
+    """The text that `found` turns into this path."""
+    return escape(home.relative(path))
 
 
 def _home(key: str, path: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selm.errors import UserError
+from selm.home import recipe_file
 from selm.recipe import yaml_tree
 from selm.recipe.schema import Recipe
 from selm.report.measures import Result
@@ -81,7 +82,7 @@ def beside(recipe_path: str | Path) -> Paper | None:
     Raises:
         UserError: the file is not of this form; the line names the key.
     """
-    path = Path(recipe_path).with_name(FILE)
+    path = recipe_file(recipe_path).with_name(FILE)
     if not path.is_file():
         return None
     try:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from selm import home
 from selm.cost.benchmarks import cost, start_seconds, workload
 from selm.cost.devices import device_of
 from selm.cost.estimate import unknown_size
@@ -39,7 +40,7 @@ def script(run: Run, done: Mapping[Entry, str] | None = None) -> str:
 
 def group_command(run: Run, t: int, names: Sequence[str]) -> str:
     """The line that measures policy t with benchmarks of one group."""
-    words = ["python", "scripts/benchmark.py", run.path, "--iteration", str(t)]
+    words = [*home.words("benchmark"), run.path, "--iteration", str(t)]
     return shlex.join([*words, "--benchmark", ",".join(names), *run.overrides])
 
 
@@ -67,7 +68,7 @@ def _header(run: Run) -> list[str]:
     recipe = run.recipe
     names, iterations = recipe.benchmarks.names, benchmarked_iterations(recipe)
     folder = Path(recipe.output_dir) / recipe.run_name
-    again = ["bash", "scripts/run.sh", "--benchmarks", run.path, *run.overrides]
+    again = [*home.run_words(), "--benchmarks", run.path, *run.overrides]
     about = (
         f"{recipe.run_name}: {', '.join(names)} of iterations "
         f"{', '.join(map(str, iterations))}; all output in {folder}/iter-*/benchmarks/"

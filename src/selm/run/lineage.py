@@ -7,6 +7,7 @@ from typing import Any
 
 from selm.evaluation.kinds import BENCHMARKS
 from selm.generation.kinds import KINDS
+from selm.home import relative
 from selm.ranking.kinds import deciding_keys, files
 from selm.recipe.roles import deciding
 from selm.recipe.schema import SELECTION_KEYS, Generation, Ranking, Recipe
@@ -49,7 +50,22 @@ def _inputs_of_benchmark(recipe: Recipe, name: str, stage: str, t: int) -> list[
 
 
 def recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
-    """The settings that decide the content of this artifact, as JSON values."""
+    """The settings that decide the content of this artifact, as JSON values.
+
+    The files that selm brings have the same names wherever it is installed; their content counts.
+    """
+    return _as_shipped(_recipe_part(recipe, stage, t))
+
+
+def _as_shipped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_shipped(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_shipped(each) for each in value]
+    return relative(value) if isinstance(value, str) else value
+
+
+def _recipe_part(recipe: Recipe, stage: str, t: int | None) -> dict[str, Any]:
     part: dict[str, Any] = {"format": FORMATS.get(stage, FORMAT)}
     if stage == "report" or t is None:
         return part | {"run_name": recipe.run_name}

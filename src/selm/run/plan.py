@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selm import home
 from selm.cost.devices import device_of
 from selm.cost.estimate import (
     fits,
@@ -36,15 +37,16 @@ class Run:
 
 def command(run: Run, stage: str, t: int | None) -> str:
     """The line that runs a stage of iteration t; paste it, edit it, queue it."""
-    script = f"scripts/{describe(stage).script}.py"
+    script = describe(stage).script
     if describe(stage).launched:
         training = run.recipe.training
         launcher = ["accelerate", "launch", "--config_file", training.accelerate_config]
         if training.num_processes is not None:
             launcher += ["--num_processes", str(training.num_processes)]
-        words = [*launcher, "--quiet", script, run.path]  # the stage's own error is the one to read
+        # --quiet: the stage's own error is the one to read
+        words = [*launcher, "--quiet", home.launched(script), run.path]
     else:
-        words = ["python", script, run.path]
+        words = [*home.words(script), run.path]
     if t is not None:
         words += ["--iteration", str(t)]
     benchmark = benchmark_of(stage)
@@ -95,11 +97,10 @@ def stage_lines(
             lines.append(comment("; ".join(filter(None, (cost, note)))))
         lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
         if stage == "evaluation" and said is None and refreshes_report(recipe, t):
-            lines.append(shlex.join(["python", REPORT, run.path, "--so-far", *run.overrides]))
+            words = [*home.words("report"), run.path, "--so-far", *run.overrides]
+            lines.append(shlex.join(words))
     return lines
 
-
-REPORT = f"scripts/{describe('report').script}.py"
 
 
 def refreshes_report(recipe: Recipe, t: int | None) -> bool:
@@ -120,7 +121,7 @@ def _header(run: Run) -> list[str]:
         f"# {_batch_comment(recipe)}",
         *_hub_comment(recipe),
         *map(comment, (estimate(recipe), *warnings(run))),
-        *stop_at_failure(["bash", "scripts/run.sh", run.path, *run.overrides]),
+        *stop_at_failure([*home.run_words(), run.path, *run.overrides]),
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selm.errors import UserError
+from selm.home import recipe_file
 from selm.recipe.loading import load_recipe
 from selm.recipe.places import escape
 from selm.recipe.schema import Recipe
@@ -77,7 +78,7 @@ def of(words: Sequence[str]) -> Sweep:
     """
     recipes = [word for word in words if not _OVERRIDE.match(word)]
     for word in recipes:
-        if not word.endswith((".yaml", ".yml")):
+        if not word.endswith((".yaml", ".yml")) and not recipe_file(word).is_file():
             raise UserError(
                 f"{word!r}: wanted a recipe (a file that ends in .yaml), key=value or "
                 "key=value1,value2"

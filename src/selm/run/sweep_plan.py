@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from selm import home
 from selm.cost.estimate import stage_cost, unknown
 from selm.cost.quantities import model_shape
 from selm.recipe.places import is_local_path
@@ -87,7 +88,7 @@ def _checks(
 
 
 def _command(name: str, run: Run, *options: str) -> str:
-    return shlex.join(["python", f"scripts/{name}.py", *options, run.path, *run.overrides])
+    return shlex.join([*home.words(name), *options, run.path, *run.overrides])
 
 
 def _run(
@@ -114,7 +115,7 @@ def _comparison(sweep: Sweep) -> list[str]:
     names = [run["name"] for run in all_listed(sweep)]
     left_out = [n for n in names if n not in own and not (sweep.folder / n / "report").is_dir()]
     folders = [str(sweep.folder / name) for name in names if name not in left_out]
-    line = ["python", "scripts/compare.py", *folders, "--out", str(sweep.folder / "compare")]
+    line = [*home.words("compare"), *folders, "--out", str(sweep.folder / "compare")]
     said = [comment(f"without runs that are not finished: {', '.join(left_out)}")]
     return [*(said if left_out else []), shlex.join(line)]
 
@@ -123,7 +124,7 @@ def _header(sweep: Sweep, only: str | None) -> list[str]:
     values = [f"{key}={','.join(given)}" for key, given in sweep.values.items()]
     runs = f"{len(sweep.members)} run{'s' if len(sweep.members) > 1 else ''}"
     about = f"sweep of {runs}: {' '.join(values) or 'one combination'}; "
-    again = ["bash", "scripts/run.sh", "--sweep", *sweep.words]
+    again = [*home.run_words(), "--sweep", *sweep.words]
     parts = {None: [], SHARED: ["this part: what several of them share"]}
     repeated = [
         f"left out, since all artifacts would be those of {maker}: "
