@@ -49,7 +49,7 @@ setup:
 test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm .ci/run
+	.venv/bin/shellcheck scripts/*.sh scripts/launch.slurm examples/*.sh .ci/run
 	OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests --ignore=tests/gpu \
 	    -n 2 --dist loadfile
 	.venv/bin/python -m pytest tests/gpu -rs

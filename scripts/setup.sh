@@ -5,6 +5,7 @@
 #   STACK=cpu|cuda      instead of asking nvidia-smi, e.g. on a login node without a GPU
 #   VENV=folder         instead of .venv, a path inside this folder
 #   PYTHON=python3.12   instead of python3 (3.11 or newer)
+#   UV=0                pip, although uv, which is faster, is installed; the packages are the same
 #
 # CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: 10 GB on disk.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
@@ -65,7 +66,23 @@ step() {
 
 # -qq: only errors are worth reading. --no-deps: a lock is complete, nothing is left to resolve.
 pip_install() {
+    if [[ $installer == uv ]]; then
+        uv pip install -q --python "$VENV/bin/python" --no-deps --compile-bytecode "$@" && return
+        echo "setup: uv could not (see above); pip tries it" >&2
+    fi
     "$VENV/bin/python" -m pip install -qq --no-input --disable-pip-version-check --no-deps "$@"
+}
+
+# uv where it is installed; it does not read pip's settings, so it is told pip's index.
+choose_installer() {
+    installer=pip
+    if [[ ${UV:-1} == 0 ]] || ! command -v uv >/dev/null; then return; fi
+    installer=uv
+    local index=${PIP_INDEX_URL:-}
+    index=${index:-$("$PYTHON" -m pip config get global.index-url 2>/dev/null || true)}
+    if [[ -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} && -n $index ]]; then
+        export UV_DEFAULT_INDEX=$index
+    fi
 }
 
 python_version() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
@@ -76,6 +93,7 @@ venv_fits() {
         [[ "$(python_version "$VENV/bin/python")" == "$(python_version "$PYTHON")" ]]
 }
 
+# By Python's own module also where uv is: pip_check.py, and who adds packages later, need pip there.
 make_venv() {
     "$PYTHON" -m venv --clear "$VENV" ||
         die "could not make $VENV; on Debian and Ubuntu: apt install python3-venv"
@@ -102,7 +120,7 @@ install_base() {
     step "test tools (0.15 GB, about 15 s)" pip_install -r requirements/dev.lock
     step "lm-eval, for benchmarks (18 MB, 0.15 GB on disk, about 15 s)" \
         pip_install -r requirements/lm-eval.lock
-    step "selm itself, editable (about 3 s)" pip_install --no-build-isolation --use-pep517 -e .
+    PIP_USE_PEP517=1 step "selm itself, editable (about 3 s)" pip_install --no-build-isolation -e .
 }
 
 install_vllm() {
@@ -122,6 +140,7 @@ check_versions() {
 
 check_python
 stack=$(choose_stack)
+choose_installer
 say_what_gpus_lack
 base_hash=$(hash_of setup.py scripts/setup.sh "requirements/$stack.lock" requirements/dev.lock \
     requirements/lm-eval.lock)
