@@ -150,3 +150,27 @@ def test_a_secret_in_either_file_is_refused_unprinted(write, own: str, base: str
 
 def test_extends_is_no_override(write) -> None:
     assert "extends: can only stand in a recipe file" in refusal(write(BASE), "extends=base.yaml")
+
+
+def test_a_recipe_of_any_folder_extends_one_of_ours_by_its_name(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = write("extends: smollm2-135m-instruct/selm\nrun_name: mine\n")
+    ours = load_recipe("recipes/smollm2-135m-instruct/selm.yaml", ["run_name=mine"])
+    assert load_recipe(own) == ours
+    monkeypatch.chdir(own.parent)
+    found = load_recipe(own.name)
+    assert found.data.name_or_path == str(REPOSITORY / ours.data.name_or_path)
+    assert as_yaml(found) == as_yaml(ours), "saved, its paths do not name the folder of selm"
+
+
+def test_a_file_of_one_s_own_is_taken_before_one_of_ours(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, name = write(BASE), "recipes/judge.txt"
+    judged = ["ranking.ranker=judge", "ranking.name_or_path=m/m"]
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(own, judged).ranking.judge.template == str(REPOSITORY / name)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    assert load_recipe(own, judged).ranking.judge.template == name

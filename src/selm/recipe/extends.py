@@ -1,7 +1,8 @@
 """A recipe's file and those that it extends: `extends: selm.yaml` at the top of dpo.yaml.
 
-A file's own keys take precedence over those of the file that it extends, whose name is relative
-to the file's folder. Mappings are merged key by key; lists, words and null substitute the value.
+A file's own keys take precedence over those of the file that it extends. Its name is relative to
+the file's folder, or that of one of our recipes: `zephyr-7b-sft/selm`. Mappings are merged key by
+key; lists, words and null substitute the value.
 """
 
 from collections.abc import Iterator
@@ -82,7 +83,10 @@ def _extended(found: list[Layer], name: Any) -> Path:
     path, name = found[-1].path, yaml_tree.as_text(name)
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: {KEY}: must be the name of a recipe file, such as selm.yaml")
-    base = path.parent / expand(f"{path}: {KEY}", name)
+    name = expand(f"{path}: {KEY}", name)
+    base = path.parent / name
+    if not base.is_file() and recipe_file(name).is_file():
+        base = recipe_file(name)
     if not base.is_file():
         raise UserError(f"{path}: {KEY}: no such recipe file: {base}")
     if any(base.samefile(layer.path) for layer in found):
