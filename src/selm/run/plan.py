@@ -102,7 +102,6 @@ def stage_lines(
     return lines
 
 
-
 def refreshes_report(recipe: Recipe, t: int | None) -> bool:
     """Whether the report is written after the evaluation of t, to be read while the run goes on."""
     return t is not None and 0 < t < len(recipe.iterations)
