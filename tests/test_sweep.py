@@ -136,7 +136,7 @@ def test_keys_are_as_short_as_they_can_be_told_apart() -> None:
 def test_a_run_has_the_commands_of_its_own_plan(tiny_recipe: str) -> None:
     found = sweep.of([tiny_recipe, "training.alpha=0.1,0.2"])
     text = sweep_plan.script(found)
-    own = [line for m in found.members for line in commands(plan.script(m.run))]
+    own = [line for m in found.members for line in stage_commands(plan.script(m.run))]
     assert stage_commands(text) == own
     order = [script_of(line) for line in commands(text)]
     assert order[:2] == ["check", "link"]
