@@ -31,7 +31,9 @@ if TYPE_CHECKING:  # `--help` imports nothing heavy
 
 def main() -> None:
     made = argparse.ArgumentParser(
-        description=home.named(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=home.program(),
+        description=home.named(__doc__ or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("runs", nargs="+", metavar="RUN", help="e.g. runs/my-sweep, or me/my-run")
     made.add_argument("--out", metavar="FOLDER", help="where the report goes")

@@ -25,7 +25,9 @@ else
   fi
 fi
 if [[ "${1---help}" =~ ^(--help|-h)$ ]]; then
-  sed -n '2,13s/^# \{0,1\}//p' "$scripts/run.sh"
+  called="bash scripts/run.sh"
+  if [ -n "${SELM_COMMAND:-}" ]; then called="selm run"; fi
+  sed -n "2,13{s/^# \{0,1\}//; s#bash scripts/run.sh#$called#; p}" "$scripts/run.sh"
   exit $(($# ? 0 : 2)) # without a recipe it is a mistake
 fi
 

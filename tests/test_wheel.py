@@ -53,6 +53,8 @@ def call(
 @pytest.mark.slow
 def test_help_and_plan_import_no_torch_and_take_about_a_second(selm: Path, tmp_path: Path) -> None:
     """Seconds of the processor, which other work on the machine changes little."""
+    assert "  selm run recipes/" in call(selm, tmp_path, "run", "--help").stdout
+    assert call(selm, tmp_path, "compare", "--help").stdout.startswith("usage: selm compare ")
     for words in (["--help"], ["plan", RECIPE]):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = call(selm, tmp_path, *words)

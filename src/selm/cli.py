@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser for `RECIPE [key=value ...]`; the script's docstring is its help."""
     made = _Parser(
-        prog=home.named(f"scripts/{Path(sys.argv[0]).name}") if home.by_name() else None,
+        prog=home.program(),
         description=home.named(doc or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

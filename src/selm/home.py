@@ -7,6 +7,7 @@ his own; who starts with `python scripts/plan.py` works in the checkout.
 
 import os
 import re
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -37,6 +38,11 @@ def run_words() -> list[str]:
 def launched(script: str) -> str:
     """The path of a script for `accelerate launch`."""
     return str(SCRIPTS / f"{script}.py") if by_name() else f"scripts/{script}.py"
+
+
+def program() -> str | None:
+    """`selm plan` for a script's usage line; None where the script's own name is right."""
+    return f"selm {Path(sys.argv[0]).stem}" if by_name() else None
 
 
 def named(text: str) -> str:
