@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from selm.compare import tables
 from selm.compare.metrics import Metrics
 from selm.compare.settings import Comparison
+from selm.compare.tables import Table, is_noise
 from selm.markdown import code, literal, table
 from selm.report.statistics import Interval
 
@@ -27,7 +29,7 @@ def page(
         f"{', '.join(map(code, metrics['base_models']))}. {metrics['prompts']} held-out prompts"
         f"{_left_out(metrics)}.",
         "## Settings",
-        _settings_table(metrics),
+        _markdown(tables.settings(metrics)),
         *(f"![{literal(caption)}]({file})" for file, caption in figures),
         *_differences(metrics),
         *_matrix(metrics),
@@ -35,10 +37,10 @@ def page(
         "## How the intervals are made",
         HOW,
         "## Runs",
-        _run_table(metrics),
+        _markdown(tables.runs(metrics)),
         *(f"- {literal(line)}" for line in metrics["without"]),
         "## How it was made",
-        _version_table(comparison),
+        _markdown(tables.versions(comparison)),
         f"This report: {code(command)}",
         "The last evaluation of each run:",
         *_commands(comparison),
@@ -82,8 +84,8 @@ def headline(metrics: Metrics) -> str:
     against_base = _against_base(reward)
     if not known:
         return f"{said}. {against_base}".strip()
-    near = [name for name, gap in known if _is_noise(gap[1])]
-    far = [name for name, gap in known if not _is_noise(gap[1])]
+    near = [name for name, gap in known if is_noise(gap[1])]
+    far = [name for name, gap in known if not is_noise(gap[1])]
     parts = [f"The highest mean: {said}."]
     if near:
         shown = _and([f"{name} ({_signed(*dict(known)[name])})" for name in near])
@@ -109,7 +111,7 @@ def conclusion(metrics: Metrics) -> str:
         for each in metrics["settings"]
         if (gap := _gap(metrics, first["name"], each["name"])) is not None
     ]
-    near = [name for name, (_, interval) in gaps if _is_noise(interval)]
+    near = [name for name, (_, interval) in gaps if is_noise(interval)]
     if not gaps:
         return said
     one_seed = any(len(each["seeds"]) == 1 for each in metrics["settings"])
@@ -157,10 +159,6 @@ def _gap(metrics: Metrics, name: str, other: str) -> tuple[float, Interval | Non
     return None
 
 
-def _is_noise(interval: Interval | None) -> bool:
-    return interval is None or interval[0] <= 0 <= interval[1]
-
-
 def _against_base(reward: Metrics) -> str:
     value, interval = reward["difference_from_base"], reward["difference_from_base_ci95"]
     if value is None:
@@ -192,102 +190,25 @@ def _left_out(metrics: Metrics) -> str:
     return f", without {number} that some evaluation has no reward for" if number else ""
 
 
-def _interval(interval: Interval | None, sign: str = "") -> str:
-    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])
-
-
-def _settings_table(metrics: Metrics) -> str:
-    header = ["setting", "iteration", "reward", "95% interval", "sd of seeds"]
-    header += ["difference from base", "95% interval", "tokens", "seeds"]
-    rows = []
-    for setting in metrics["settings"]:
-        for found in setting["iterations"]:
-            spread, gain = found["reward_sd_over_seeds"], found["difference_from_base"]
-            rows.append(
-                [
-                    setting["name"],
-                    "base" if found["iteration"] == 0 else str(found["iteration"]),
-                    f"{found['reward_mean']:.3f}",
-                    _interval(found["reward_ci95"]),
-                    "" if spread is None else f"{spread:.3f}",
-                    "" if gain is None else f"{gain:+.3f}",
-                    _interval(found["difference_from_base_ci95"], "+"),
-                    f"{found['response_tokens_mean']:.1f}",
-                    str(found["seeds"]),
-                ]
-            )
-    return table(header, rows)
+def _markdown(found: Table) -> str:
+    return table(found.header, found.rows, found.left)
 
 
 def _differences(metrics: Metrics) -> list[str]:
-    rows = [
-        [
-            *(entry["a"], entry["b"], f"{entry['mean']:+.3f}", _interval(entry["ci95"], "+")),
-            "no" if _is_noise(entry["ci95"]) else "yes",
-            str(entry["seeds"]) + (", paired" if entry["paired_seeds"] else ""),
-        ]
-        for entry in metrics["differences"]
-    ]
-    if not rows:
+    found = tables.differences(metrics)
+    if not found.rows:
         return []
-    header = ["setting", "minus", "difference", "95% interval", "told apart", "seeds"]
-    return [
-        "## Differences between settings",
-        "After the last iteration of each, on the same prompts.",
-        table(header, rows, left=2),
-    ]
+    return ["## Differences between settings", tables.OF_DIFFERENCES, _markdown(found)]
 
 
 def _matrix(metrics: Metrics) -> list[str]:
-    labels, matrix = metrics["win_rates"]["labels"], metrics["win_rates"]["matrix"]
-    if len(labels) < 2:
-        return []
-    header = ["", *(f"vs. {k}" for k in range(1, len(labels) + 1))]
-    rows = [
-        [f"{k}. {name}", *(f"{value:.1f}" for value in row)]
-        for k, (name, row) in enumerate(zip(labels, matrix, strict=True), start=1)
-    ]
-    text = "How often the reward of the row is above that of the column, in percent of prompts."
-    return ["## Win rates", text, table(header, rows)]
+    found = tables.win_rates(metrics)
+    return ["## Win rates", tables.OF_WIN_RATES, _markdown(found)] if found.rows else []
 
 
 def _alpha(metrics: Metrics) -> list[str]:
-    found = metrics.get("against_alpha")
-    if not found:
-        return []
-    rows = [
-        [
-            f"{each['alpha']:g}",
-            each["setting"],
-            f"{each['reward_mean']:.3f}",
-            _interval(each["reward_ci95"]),
-        ]
-        for each in found
-    ]
-    return ["## Reward against alpha", table(["alpha", "setting", "reward", "95% interval"], rows)]
-
-
-def _run_table(metrics: Metrics) -> str:
-    rows = [
-        [
-            *(run["setting"], run["folder"], str(run["seed"])),
-            ", ".join(map(str, run["iterations"])),
-            "; ".join(run["missing"]) or "nothing",
-        ]
-        for run in metrics["runs"]
-    ]
-    return table(["setting", "run", "seed", "iterations", "missing"], rows, left=2)
-
-
-def _version_table(comparison: Comparison) -> str:
-    """Each package's version, or several if runs were made with different ones."""
-    found: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
-    for run in comparison.runs:
-        for manifest in run.manifests.values():
-            commit = manifest["git_commit"] or "not a git checkout"
-            for name, version in {"git commit": commit, **manifest["versions"]}.items():
-                found.setdefault(name, {})[version] = None
-    return table(["what", "version"], [[k, ", ".join(v)] for k, v in found.items()], left=2)
+    found = tables.alphas(metrics)
+    return ["## Reward against alpha", _markdown(found)] if found.rows else []
 
 
 def _commands(comparison: Comparison) -> list[str]:
