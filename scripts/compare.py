@@ -3,9 +3,10 @@
     python scripts/compare.py RUN [RUN ...] [--out FOLDER] [--implicit T]
 
 A RUN is a run's folder, a folder of runs such as a sweep's, or namespace/run_name on the Hub. Runs
-that differ in nothing but their seed are one setting. Writes FOLDER/report.md, compare.json and
-the figures; without --out, FOLDER is `compare` in the folder that holds all runs, or in the
-present one if some are on the Hub. The last line names the best setting.
+that differ in nothing but their seed are one setting. Writes FOLDER/report.md, compare.json,
+the figures, and report.html: the numbers, and the settings' answers side by side, in a browser.
+Without --out, FOLDER is `compare` in the folder that holds all runs, or in the present one if some
+are on the Hub. The last line names the best setting.
 
 With --implicit T the runs are of two settings, and a figure shows how their implicit rewards differ
 on the held-out pairs after iteration T (the second setting minus the first, the paper's Fig. 4).
@@ -44,6 +45,8 @@ def main() -> None:
     from selm.compare.metrics import metrics
     from selm.compare.page import conclusion, page
     from selm.compare.runs import load
+    from selm.viewer.comparison import content
+    from selm.viewer.page import page as html_page
 
     comparison = load(arguments.runs)
     folder = Path(arguments.out or default_folder([run.folder for run in comparison.runs]))
@@ -57,6 +60,8 @@ def main() -> None:
     figures = draw(comparison, found, folder, implicit)
     keep_text(folder / "compare.json", json.dumps(found, indent=1) + "\n")
     keep_text(folder / "report.md", page(comparison, found, figures, shlex.join(words)))
+    keep_text(folder / "report.html", html_page(content(comparison, found)))
+    print(one_line(f"{folder / 'report.html'}: answers, to look through in a browser"))
     print(one_line(f"{folder / 'report.md'}: {conclusion(found)}"))
 
 

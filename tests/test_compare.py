@@ -315,7 +315,7 @@ def test_the_script_writes_the_same_bytes_again(finished, tmp_path):
     out = folder / "compare"
     assert done.stdout.splitlines()[-1].startswith(f"{out}/report.md: alpha 0.")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert {"report.md", "compare.json", "rewards.png"} <= set(before)
+    assert {"report.md", "report.html", "compare.json", "rewards.png"} <= set(before)
     assert compare(folder).stdout == done.stdout
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     twice = compare(folder, folder / "one-seed1")

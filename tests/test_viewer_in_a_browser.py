@@ -373,7 +373,7 @@ def test_a_page_of_several_runs_opens(browser, tmp_path):
     path.write_text(page(together([one, other], "two runs", ["A line."])), encoding="utf-8")
     window = opened(browser, path)
     heads = window.view("answers").locator(".detail h4").all_inner_texts()
-    assert heads[0] == "by-hand, base" and heads[-1] == "other, iteration 2" and len(heads) == 5
+    assert heads[0] == "base" and heads[-1] == "other, iteration 2" and len(heads) == 5
     options = window.view("pairs").get_by_label("Iteration").locator("option").all_inner_texts()
     assert options[-1] == "other, iteration 2"
     assert window.view("training").locator("figure").count() == 2 * len(one["training"])

@@ -97,7 +97,7 @@ def against_alpha(settings: Sequence[Setting], which: str) -> Any | None:
         means = [entry["reward_mean"] for _, entry in points]
         axes.plot(
             [x for x, _ in points], means, "o-", color=colour, linewidth=1.8, markersize=7,
-            markeredgecolor="white", zorder=4, label=_rest(group[0]) or "alpha",
+            markeredgecolor="white", zorder=4, label=rest_of(group[0]) or "alpha",
         )  # fmt: skip
     _alpha_axis(axes, at)
     _reference(axes, settings, groups)
@@ -108,7 +108,7 @@ def against_alpha(settings: Sequence[Setting], which: str) -> Any | None:
     return figure
 
 
-def _rest(setting: Setting) -> str:
+def rest_of(setting: Setting) -> str:
     """What a line's settings have in common, for the legend."""
     rest = {key: value for key, value in setting["differs"].items() if key != ALPHA}
     return label(", ".join(f"{key.split('.')[-1]} {rest[key]}" for key in rest), 44, lines=1)

@@ -16,6 +16,7 @@ iterations: {who, shown: "first", "second" or "", outcome: "won", "lost", "tied"
 import json
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from selm.data.schemas import BenchmarkRow, EvaluationRow, Message
@@ -27,28 +28,39 @@ MOST_CHARACTERS = 200_000  # of one text; a longer one is cut and says so
 
 
 def of_run(results: Results) -> dict[str, Any]:
-    """All held-out prompts in the order in which they were first answered."""
-    columns = sorted(results.evaluations)
-    compared = _compared(results)
-    by_id = {t: {row["prompt_id"]: row for row in rows} for t, rows in results.evaluations.items()}
+    """All held-out prompts of a run, with what judges said of the answers."""
+    said = _compared(results)
+    for t, of_prompts in results.said.items():
+        for prompt_id, found in of_prompts.items():
+            said[t, prompt_id] = [*map(_said, found), *said.get((t, prompt_id), [])]
+    return of_evaluations(results.evaluations, said)
+
+
+def of_evaluations(
+    evaluations: Mapping[int, Sequence[EvaluationRow]],
+    said: Mapping[tuple[int, str], Sequence[dict[str, str]]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """All held-out prompts in the order in which they were first answered.
+
+    Args:
+        evaluations: t -> rows; t = 0 is the base model.
+        said: (t, prompt_id) -> verdicts.
+    """
+    columns = sorted(evaluations)
+    by_id = {t: {row["prompt_id"]: row for row in rows} for t, rows in evaluations.items()}
     prompts: dict[str, Sequence[Message]] = {}
     for t in columns:
-        for row in results.evaluations[t]:
+        for row in evaluations[t]:
             prompts.setdefault(row["prompt_id"], row["prompt"])
     return {
         "columns": [str(t) for t in columns],
-        "baselines": [0],
+        "baselines": [n for n, t in enumerate(columns) if t == 0],
         "prompts": [
             {
                 "id": prompt_id,
                 "prompt": messages(prompt),
                 "answers": [
-                    _answer(
-                        by_id[t].get(prompt_id),
-                        [_said(one) for one in results.said.get(t, {}).get(prompt_id, [])]
-                        + compared.get((t, prompt_id), []),
-                    )
-                    for t in columns
+                    _answer(by_id[t].get(prompt_id), said.get((t, prompt_id), [])) for t in columns
                 ],
             }
             for prompt_id, prompt in prompts.items()

@@ -4,7 +4,9 @@ Every chart has {kind, id, title, note}. Beside these:
 
     points      {x: labels, unit, even, series: [{name, values, low, high, dashed}]}, low and high
                 are the bounds of the 95% interval or null; `dashed` is of the paper's numbers;
-                `even` is the value at which two policies are alike, or null
+                `even` is the value at which two policies are alike, or null; `range` are values
+                that the axis also holds, where several charts have the same
+    forest      {unit, even, rows: [{name, value, low, high}]}, below each other
     histogram   {unit, edges, series: [{name, shares, mean}]}, shares in percent, the first is the
                 base model's, whose outline the others have
     boxes       {x: labels, unit, series: [{name, boxes}]}, a box is five quantiles or null
@@ -71,14 +73,14 @@ def overview(metrics: Metrics, results: Results, view: View) -> list[Chart]:
     ]
 
 
-def _points(
+def points_chart(
     ident: str, title: str, x: Sequence[str], series: Sequence[Mapping[str, Any]], **more: Any
 ) -> Chart:
     chart = {"kind": "points", "id": ident, "title": title, "x": list(x), "note": "", "unit": ""}
     return chart | {"even": None, "series": list(series)} | more
 
 
-def _series(
+def points_series(
     name: str,
     values: Sequence[float | None],
     bounds: Sequence[Sequence[float] | None] = (),
@@ -99,21 +101,21 @@ def _reward(entries: Sequence[Metrics]) -> Chart:
     bounds = [entry["reward_ci95"] for entry in entries]
     note = f"{entries[0]['n']} held-out prompts, greedy answers; bars: 95% bootstrap interval."
     x = [named(entry["iteration"]) for entry in entries]
-    series = [_series("reward", means, bounds)]
-    return _points("reward", "Mean held-out reward", x, series, note=note, unit="reward")
+    series = [points_series("reward", means, bounds)]
+    return points_chart("reward", "Mean held-out reward", x, series, note=note, unit="reward")
 
 
 def _against_base(entries: Sequence[Metrics]) -> list[Chart]:
     later = [entry for entry in entries if entry["iteration"] > 0]
     x = [named(entry["iteration"]) for entry in later]
-    differences = _series(
+    differences = points_series(
         "difference",
         [entry["paired_difference_vs_base"] for entry in later],
         [entry["paired_difference_ci95"] for entry in later],
     )
-    rates = _series("win rate", [100 * entry["win_rate_vs_base"] for entry in later])
+    rates = points_series("win rate", [100 * entry["win_rate_vs_base"] for entry in later])
     return [
-        _points(
+        points_chart(
             "difference",
             "Difference from the base model",
             x,
@@ -122,7 +124,7 @@ def _against_base(entries: Sequence[Metrics]) -> list[Chart]:
             unit="reward",
             even=0,
         ),
-        _points(
+        points_chart(
             "win-rate",
             "Win rate against the base model",
             x,
@@ -146,18 +148,18 @@ def _benchmarks(view: View) -> list[Chart]:
             None if (half := halves[t]) is None else (point["value"] - half, point["value"] + half)
             for t, point in points.items()
         ]
-        series = [_series("this run", values, bounds)]
+        series = [points_series("this run", values, bounds)]
         theirs = [
             None if (policy := view.policy(t)) is None else policy.value(name, measure)
             for t in points
         ]
         if any(value is not None for value in theirs):
-            series.append(_series("the paper", theirs, dashed=True))
+            series.append(points_series("the paper", theirs, dashed=True))
         judges = dict.fromkeys(filter(None, (results[t]["judge"] for t in points)))
         note = f"{measure}{''.join(f', judged by {judge}' for judge in judges)}"
         x = [named(t) for t in points]
         title = TITLES.get(name, name)
-        found.append(_points(f"benchmark-{name}", title, x, series, note=note, unit=measure))
+        found.append(points_chart(f"benchmark-{name}", title, x, series, note=note, unit=measure))
     return found
 
 

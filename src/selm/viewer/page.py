@@ -27,7 +27,7 @@ LEVEL = 6  # gzip's 9 takes twice as long for one per cent
 # from a disk may not import files.
 MODULES = (
     *("dom", "text", "diff", "unpack"),
-    *("scale", "frame", "points", "shares", "matrix", "curves"),
+    *("scale", "frame", "points", "forest", "shares", "matrix", "curves"),
     *("save", "table", "chart", "overview", "training"),
     *("rows", "prompts", "compare", "answers", "pairs", "main"),
 )

@@ -20,8 +20,10 @@ def together(
         lines: sentences for the top of the page.
         charts, tables: of the comparison; they stand before those of the runs.
     """
-    policies = [_renamed(policy) for each in contents for policy in each["policies"]]
     answers = _answers(contents)
+    shared = [answers["columns"][n] for n in answers["baselines"]]
+    own = shared if len(shared) == 1 else []  # a base model of all runs needs no run's name
+    policies = [_renamed(policy, own) for each in contents for policy in each["policies"]]
     return {
         "title": title,
         "lines": list(lines),
@@ -41,9 +43,10 @@ def _id(run: str, ident: str) -> str:
     return f"{run}/{ident}"
 
 
-def _renamed(policy: dict[str, Any]) -> dict[str, Any]:
-    run = policy["run"]
-    return policy | {"id": _id(run, policy["id"]), "label": f"{run}, {policy['label']}"}
+def _renamed(policy: dict[str, Any], shared: Sequence[str]) -> dict[str, Any]:
+    run, ident = policy["run"], _id(policy["run"], policy["id"])
+    label = policy["label"] if ident in shared else f"{run}, {policy['label']}"
+    return policy | {"id": ident, "label": label}
 
 
 def _of_runs(contents: Sequence[Content], key: str) -> list[dict[str, Any]]:

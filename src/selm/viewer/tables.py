@@ -33,7 +33,7 @@ def overview(metrics: Metrics, results: Results, view: View) -> list[dict[str, A
     return [each for each in found if each["rows"]]
 
 
-def _table(
+def text_table(
     ident: str,
     title: str,
     header: Sequence[str],
@@ -73,7 +73,7 @@ def _iterations(metrics: Metrics) -> dict[str, Any]:
         "Rewards are of greedy answers to held-out prompts; win rate and difference are against "
         "the base model. Intervals: bootstrap over prompts, 10,000 resamples. A tie is half a win."
     )
-    return _table("iterations", "Iterations", [*header, "tokens", "n"], rows, note)
+    return text_table("iterations", "Iterations", [*header, "tokens", "n"], rows, note)
 
 
 def _interval(interval: Interval | None, sign: str = "") -> str:
@@ -101,11 +101,13 @@ def _benchmarks(view: View) -> Iterator[dict[str, Any]]:
     ]
     header = ["benchmark", "measure", "judge", *map(view.label, iterations)]
     notes = (n for found in view.benchmarks.values() for r in found.values() for n in r["notes"])
-    yield _table("measures", "All measures", header, rows, " ".join(dict.fromkeys(notes)), left=3)
+    yield text_table(
+        "measures", "All measures", header, rows, " ".join(dict.fromkeys(notes)), left=3
+    )
 
 
 def _of_paper(ident: str, table: Table, note: str) -> dict[str, Any]:
-    return _table(ident, table.title, table.header, table.rows, note)
+    return text_table(ident, table.title, table.header, table.rows, note)
 
 
 def _ranking(results: Results) -> Iterator[dict[str, Any]]:
@@ -125,7 +127,7 @@ def _ranking(results: Results) -> Iterator[dict[str, Any]]:
                 f"{count.total():,}",
             ]
         )
-    yield _table(
+    yield text_table(
         "roles",
         "What became of the explored answer",
         ["iteration", *roles, "above chosen", "above rejected", "score and length", "pairs"],
@@ -138,7 +140,7 @@ def _ranking(results: Results) -> Iterator[dict[str, Any]]:
         for t, summary in results.summaries.items()
         for pair in summary["agreement"]
     ]
-    yield _table(
+    yield text_table(
         "agreement",
         "Agreement of rankers",
         ["ranker", "and", "iteration", "agree", "pairs"],
@@ -152,7 +154,9 @@ def _ranking(results: Results) -> Iterator[dict[str, Any]]:
         for (stage, t), manifest in results.manifests.items()
         if manifest.get("rankers")
     ]
-    yield _table("rankers", "What rankers counted", ["stage", "policy", "counts"], counted, left=3)
+    yield text_table(
+        "rankers", "What rankers counted", ["stage", "policy", "counts"], counted, left=3
+    )
 
 
 def _share_won(counts: Mapping[str, int] | None) -> str:
@@ -178,7 +182,7 @@ def _stages(manifests: Manifests) -> dict[str, Any]:
     tokens = sum(manifest["tokens"] for manifest in manifests.values())
     rows.append(["all", "", duration(total), f"{tokens:,}", "", ""])
     header = ["stage", "policy", "time", "tokens", "rows", "dropped rows"]
-    return _table("stages", "Stages", header, rows, left=2, texts=[5])
+    return text_table("stages", "Stages", header, rows, left=2, texts=[5])
 
 
 def duration(seconds: float) -> str:
@@ -199,7 +203,7 @@ def _versions(manifests: Manifests) -> dict[str, Any]:
         for package, version in manifest["versions"].items():
             found.setdefault(package, {})[version] = None
     rows = [[package, ", ".join(versions)] for package, versions in found.items()]
-    return _table("versions", "Versions", ["package", "version"], rows, left=2)
+    return text_table("versions", "Versions", ["package", "version"], rows, left=2)
 
 
 def _lineage(manifests: Manifests) -> dict[str, Any]:
@@ -222,7 +226,7 @@ def _lineage(manifests: Manifests) -> dict[str, Any]:
         "Each artifact holds the hashes of those that it was made of, down to the base model. "
         "Code and revisions are commits; local files are held by their content."
     )
-    return _table("lineage", "Lineage", header, rows, note, left=6)
+    return text_table("lineage", "Lineage", header, rows, note, left=6)
 
 
 def _short(commit: str) -> str:

@@ -1,6 +1,7 @@
 // A chart on the page: title, picture, the values as a table, and buttons that save the picture.
 
 import { el } from "./dom.js";
+import { forest } from "./forest.js";
 import { legend, tip } from "./frame.js";
 import { matrix } from "./matrix.js";
 import { points } from "./points.js";
@@ -9,7 +10,7 @@ import { boxes, histogram } from "./shares.js";
 import { dataTable } from "./table.js";
 import { written } from "./text.js";
 
-const KINDS = { points, histogram, boxes, matrix };
+const KINDS = { points, forest, histogram, boxes, matrix };
 
 /** The figure of any chart but curves. */
 export function figure(chart) {
@@ -77,6 +78,10 @@ const rowsOf = {
       label,
       ...chart.series.flatMap((s) => [written(s.values[i]), s.low[i] === null ? "" : `${written(s.low[i])} to ${written(s.high[i])}`]),
     ]),
+  }),
+  forest: (chart) => ({
+    header: ["", chart.unit, "95% interval"],
+    rows: chart.rows.map(({ name, value, low, high }) => [name, written(value), low === null ? "" : `${written(low)} to ${written(high)}`]),
   }),
   histogram: (chart) => ({
     header: [chart.unit, ...chart.series.map((s) => `${s.name}, %`)],

@@ -6,7 +6,7 @@ import { dataTable } from "./table.js";
 import { visible } from "./text.js";
 
 // Tables that are read when something is in doubt.
-const CLOSED = new Set(["measures", "agreement", "rankers", "versions", "lineage"]);
+const CLOSED = new Set(["measures", "agreement", "rankers", "win-rates", "runs", "versions", "lineage"]);
 
 /** Fill the section. */
 export function showOverview(section, content) {

@@ -69,6 +69,8 @@ export function showPairs(section, { pairs }) {
     );
     panes.append(el("div", { class: "side" }, list.node), detail);
     refresh(true);
+  } else {
+    section.append(el("p", {}, "There are no training pairs in this page."));
   }
   return { open: () => {}, move: list.move, turn: () => {}, search: () => search.focus() };
 }

@@ -8,7 +8,7 @@ import { written } from "./text.js";
 /** The picture of a chart of kind `points`. */
 export function points(chart, width, hint) {
   const height = 260;
-  const all = [chart.even, ...chart.series.flatMap((s) => [...s.values, ...s.low, ...s.high])];
+  const all = [chart.even, ...(chart.range ?? []), ...chart.series.flatMap((s) => [...s.values, ...s.low, ...s.high])];
   const domain = extent(all, 0.14);
   const y = linear(domain, [height - MARGIN.bottom, MARGIN.top]);
   const x = linear([-0.5, chart.x.length - 0.5], [MARGIN.left, width - MARGIN.right]);
@@ -57,7 +57,8 @@ function point(chart, series, i, x, y, k, width, hint) {
     svg("circle", { ...centre, r: 16, class: "target" }),
     low === null ? "" : svg("line", { class: `interval s${k}`, x1: x.toFixed(1), x2: x.toFixed(1), ...ends }),
     svg("circle", { ...centre, r: 5.5, class: `dot s${k}${series.dashed ? " dashed" : ""}` }),
-    svg("text", { class: "value", ...placeOfValue(chart.series.length, k, x, y, value, high) }, written(value)),
+    // Of three series there is no room for the values; tips and the table have them.
+    chart.series.length > 2 ? "" : svg("text", { class: "value", ...placeOfValue(chart.series.length, k, x, y, value, high) }, written(value)),
   );
 }
 
