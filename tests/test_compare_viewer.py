@@ -106,7 +106,7 @@ def test_its_numbers_are_those_of_compare_json_and_it_says_what_is_not_there(fin
     assert len(tables["differences"]["rows"]) == 10
     left_out = "\n".join(made["left_out"])
     assert "a0.1-seed2 is left out: iter-2/evaluation is not there" in left_out
-    assert "alpha 0.4: " in left_out and "training pairs" in left_out
+    assert "alpha 0.4: a0.4-seed1" in left_out and "training pairs" in left_out
 
 
 def test_base_models_that_answer_otherwise_have_a_column_each(finished):

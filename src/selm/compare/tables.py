@@ -82,7 +82,7 @@ def alphas(metrics: Metrics) -> Table:
         ]
         for each in metrics.get("against_alpha", [])
     ]
-    return Table(["alpha", "setting", "reward", "95% interval"], rows)
+    return Table(["alpha", "setting", "reward", "95% interval"], rows, left=2)
 
 
 def runs(metrics: Metrics) -> Table:

@@ -79,7 +79,7 @@ def _policy(name: str, setting: Setting, t: int) -> dict[str, Any]:
 
 def _left_out(comparison: Comparison) -> list[str]:
     """What of the runs this page does not show, and where it is."""
-    shown = [f"{each.name}: {each.runs[0].folder}" for each in comparison.settings]
+    shown = [f"{each.name}: {each.runs[0].name}" for each in comparison.settings]
     found = [
         "Answers are those of the base model and of the last iteration, of one run of each setting "
         f"({'; '.join(shown)}). Numbers are of all runs.",
