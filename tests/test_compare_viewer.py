@@ -90,7 +90,7 @@ def test_its_numbers_are_those_of_compare_json_and_it_says_what_is_not_there(fin
     charts = {chart["id"]: chart for chart in made["charts"]}
     over = [chart for ident, chart in charts.items() if ident.startswith("rewards-")]
     lines = {line["name"]: line for chart in over for line in chart["series"]}
-    assert [len(chart["series"]) for chart in over] == [4, 1]
+    assert [len(chart["series"]) for chart in over] == [2, 3]
     assert len({tuple(chart["range"]) for chart in over}) == 1
     for setting in found["settings"]:
         line = lines[setting["name"]]

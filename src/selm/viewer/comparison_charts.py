@@ -1,6 +1,7 @@
 """The charts of a comparison's page, as numbers (their kinds: `charts.py`)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from selm.compare.figures import about
@@ -27,7 +28,9 @@ def charts(comparison: Comparison, metrics: Metrics) -> list[Chart]:
 
 def _over_iterations(settings: Sequence[Setting], which: str) -> list[Chart]:
     """A line for each setting; more than four are in several charts with one scale."""
-    parts = [settings[k : k + MOST_SERIES] for k in range(0, len(settings), MOST_SERIES)]
+    count = -(-len(settings) // MOST_SERIES)
+    bounds = [k * len(settings) // count for k in range(count + 1)]  # none has a line alone
+    parts = [settings[a:b] for a, b in pairwise(bounds)]
     iterations = sorted({entry["iteration"] for each in settings for entry in each["iterations"]})
     entries = [entry for each in settings for entry in each["iterations"]]
     values = [entry["reward_mean"] for entry in entries]
@@ -39,7 +42,7 @@ def _over_iterations(settings: Sequence[Setting], which: str) -> list[Chart]:
             "Held-out reward over iterations" + (f", {k} of {len(parts)}" if scale else ""),
             [named(t) for t in iterations],
             [_line(one_line(each["name"]), each["iterations"], iterations) for each in part],
-            note=f"{which}; bars: 95% interval" + ("; all charts have one scale" * bool(scale)),
+            note=f"{which}; bars: 95% interval" + ("; all charts have one scale" if scale else ""),
             unit="reward",
             range=scale,
         )

@@ -116,7 +116,7 @@ function controls({ wanted, compared, named, later, prompts, refresh, redraw }) 
     order,
     choice("Compare", named, String(compared.from), set(compared, "from", redraw, Number)),
     to,
-    el("p", { class: "keys" }, "Keys: j and k or ↓ and ↑ next and previous prompt, ← and → another iteration, / search"),
+    el("p", { class: "keys" }, "Keys: j and k or ↓ and ↑ next and previous prompt, ← and → another policy, / search"),
   );
   return {
     node,
