@@ -128,7 +128,7 @@ def number(value: float | None, digits: int = 6) -> float | None:
 def shortened(text: str) -> str:
     """The text, or the start of a very long one with the number of characters that are missing.
 
-    >>> shortened("x" * (MOST_CHARACTERS + 5))[-39:]
+    >>> shortened("x" * (MOST_CHARACTERS + 5))[-40:]
     'xxxx\\n[... 5 characters are left out ...]'
     """
     more = len(text) - MOST_CHARACTERS
