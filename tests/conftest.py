@@ -28,8 +28,10 @@ tempfile.gettempdir()
 os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests-")
 atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 
-# Where it is ignored, as in what a shell has put into the background, no stage would hear Ctrl-C.
+# Where they are ignored, as in what a shell has put into the background or nohup has started, no
+# stage would hear Ctrl-C, or the end of its terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).parents[1]
 GPU_TESTS = REPOSITORY / "tests" / "gpu"

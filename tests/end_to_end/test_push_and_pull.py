@@ -127,11 +127,12 @@ def test_what_is_on_the_hub_is_not_made_again(story) -> None:
         assert len([title for title in titles(story.hub) if title == one_title(key)]) == 1
     assert "iter-1/preferences: pulled from me/tiny-preferences (iter-1)" in story.output
     assert not (story.second.folder / "iter-1/responses").exists(), "no stage needed it"
-    assert not [
+    read = [
         line
         for line in story.requests_of_second
         if "tiny-responses/resolve" in line and "iter-1/train.parquet" in line
     ]
+    assert len(read) == 1, "the page of the report shows its rows"
 
 
 def titles(hub: LoopbackHub) -> list[str]:
