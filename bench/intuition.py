@@ -1,6 +1,6 @@
 """Figure 1 of the paper on a line: reward models with and without optimism, and what they find.
 
-    python bench/intuition.py --out docs/intuition.png [--seed 0]
+    python bench/intuition.py --out docs/evidence/intuition.png [--seed 0]
 
 A response is a number between 0 and 1. The reference policy answers around 0.3, where the true
 reward has a low hill; the high one is at 0.8, where no response has been observed. A reward

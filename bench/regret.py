@@ -7,7 +7,7 @@
 bench/bandits.py has the bandits and the loop. The first third of the seeds chooses, the others are
 measured: the step size at which DPO has the least regret, and each term's alpha. Whatever is
 compared has the same bandits and random numbers, so differences are paired by seed. Draws
-docs/regret.png.
+docs/evidence/regret.png.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from regret_figure import draw
 from regret_numbers import cell, describe, lines, summed
 from regret_why import betas, betas_table, ingredients, ingredients_table
 
-PICTURE = Path(__file__).parents[1] / "docs" / "regret.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "evidence" / "regret.png"
 TERMS = ("selm", "expected", "xpo", "geb", "vpo")
 ALPHAS = (0.001, 0.01, 0.1, 1.0)
 RATES = {"log-linear": (0.1, 0.3, 1, 3, 10, 30, 100), "tabular": (1, 3, 10, 30, 100)}
