@@ -137,8 +137,9 @@ def test_two_workers_say_what_one_says(tiny_recipe: str, tmp_path: Path) -> None
     (tmp_path / "two").mkdir()
     two = conversed(ROWS, load_recipe(tiny_recipe, overrides), tmp_path / "two")
     assert two == one
-    logs = sorted(path.name for path in (tmp_path / "two").glob("worker-*.log"))
-    assert logs == ["worker-0.log", "worker-1.log"]
+    logs = {path.name for path in (tmp_path / "two").glob("worker-*.log")}
+    # On a busy machine one of them can have done all the work before the other has started.
+    assert logs and logs <= {"worker-0.log", "worker-1.log"}
 
 
 def test_after_a_kill_only_what_is_missing_is_answered(
