@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from selm.compare.metrics import Metrics
 from selm.compare.settings import Comparison
-from selm.report.statistics import Interval
+from selm.report.statistics import Interval, interval_text
 
 OF_DIFFERENCES = "After the last iteration of each, on the same prompts."
 OF_WIN_RATES = "How often the reward of the row is above that of the column, in percent of prompts."
@@ -36,10 +36,10 @@ def settings(metrics: Metrics) -> Table:
                     setting["name"],
                     "base" if found["iteration"] == 0 else str(found["iteration"]),
                     f"{found['reward_mean']:.3f}",
-                    _interval(found["reward_ci95"]),
+                    interval_text(found["reward_ci95"]),
                     "" if spread is None else f"{spread:.3f}",
                     "" if gain is None else f"{gain:+.3f}",
-                    _interval(found["difference_from_base_ci95"], "+"),
+                    interval_text(found["difference_from_base_ci95"], "+"),
                     f"{found['response_tokens_mean']:.1f}",
                     str(found["seeds"]),
                 ]
@@ -50,7 +50,7 @@ def settings(metrics: Metrics) -> Table:
 def differences(metrics: Metrics) -> Table:
     rows = [
         [
-            *(entry["a"], entry["b"], f"{entry['mean']:+.3f}", _interval(entry["ci95"], "+")),
+            *(entry["a"], entry["b"], f"{entry['mean']:+.3f}", interval_text(entry["ci95"], "+")),
             "no" if is_noise(entry["ci95"]) else "yes",
             str(entry["seeds"]) + (", paired" if entry["paired_seeds"] else ""),
         ]
@@ -78,7 +78,7 @@ def alphas(metrics: Metrics) -> Table:
             f"{each['alpha']:g}",
             each["setting"],
             f"{each['reward_mean']:.3f}",
-            _interval(each["reward_ci95"]),
+            interval_text(each["reward_ci95"]),
         ]
         for each in metrics.get("against_alpha", [])
     ]
@@ -106,7 +106,3 @@ def versions(comparison: Comparison) -> Table:
             for name, version in {"git commit": commit, **manifest["versions"]}.items():
                 found.setdefault(name, {})[version] = None
     return Table(["what", "version"], [[k, ", ".join(v)] for k, v in found.items()], left=2)
-
-
-def _interval(interval: Interval | None, sign: str = "") -> str:
-    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])

@@ -15,7 +15,7 @@ from selm.report import benchmarks
 from selm.report.metrics import Metrics, headline
 from selm.report.paper import Paper
 from selm.report.results import Results
-from selm.report.statistics import Interval, conclusion
+from selm.report.statistics import conclusion, interval_text
 from selm.run.stages import describe
 
 Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -80,22 +80,25 @@ def _iteration_table(metrics: Metrics) -> str:
     header += ["difference from base", "95% interval", "tokens", "n"]
     rows = []
     for entry in metrics["iterations"]:
-        label, against_base = "base", ["", "", ""]
-        if entry["iteration"] > 0:
-            label = f"{entry['iteration']} ({entry['objective']})"
-            against_base = [
-                f"{entry['win_rate_vs_base']:.1%}",
-                f"{entry['paired_difference_vs_base']:+.3f}",
-                _interval(entry["paired_difference_ci95"], "+"),
-            ]
-        reward = [f"{entry['reward_mean']:.3f}", _interval(entry["reward_ci95"])]
-        size = [f"{entry['response_tokens_mean']:.1f}", str(entry["n"])]
-        rows.append([label, *reward, *against_base, *size])
+        t = entry["iteration"]
+        rows.append([f"{t} ({entry['objective']})" if t > 0 else "base", *iteration_cells(entry)])
     return table(header, rows)
 
 
-def _interval(interval: Interval | None, sign: str = "") -> str:
-    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])
+def iteration_cells(entry: Metrics) -> list[str]:
+    """Reward, its interval, win rate, difference from the base model, its interval, tokens, n.
+
+    Those against the base model are empty for the base model itself.
+    """
+    against_base = ["", "", ""]
+    if entry["iteration"] > 0:
+        against_base = [
+            f"{entry['win_rate_vs_base']:.1%}",
+            f"{entry['paired_difference_vs_base']:+.3f}",
+            interval_text(entry["paired_difference_ci95"], "+"),
+        ]
+    reward = [f"{entry['reward_mean']:.3f}", interval_text(entry["reward_ci95"])]
+    return [*reward, *against_base, f"{entry['response_tokens_mean']:.1f}", str(entry["n"])]
 
 
 def _ranking_sections(results: Results) -> list[str]:

@@ -66,3 +66,11 @@ def conclusion(interval: Interval | None) -> str:
     if high < 0:
         return "The policy is worse than the base model."
     return "The interval contains zero: no difference from the base model is shown."
+
+
+def interval_text(interval: Interval | None, sign: str = "") -> str:
+    """
+    >>> interval_text([0.5, 0.75]), interval_text([-0.1, 0.2], "+"), interval_text(None)
+    ('0.500 to 0.750', '-0.100 to +0.200', '')
+    """
+    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])

@@ -11,9 +11,9 @@ from selm.data import drops
 from selm.ranking.kinds import in_words
 from selm.report.measures import named, names_of, of, shown
 from selm.report.metrics import Metrics
+from selm.report.page import iteration_cells
 from selm.report.paper_tables import Table, View, like_table_1, like_table_2, sources
 from selm.report.results import Results
-from selm.report.statistics import Interval
 from selm.run.stages import describe, name
 
 Manifests = Mapping[tuple[str, int], Mapping[str, Any]]
@@ -57,27 +57,14 @@ def _iterations(metrics: Metrics) -> dict[str, Any]:
     header = ["policy", "reward", "95% interval", "win rate", "difference", "95% interval"]
     rows = []
     for entry in metrics["iterations"]:
-        label = named(entry["iteration"])
-        against = ["", "", ""]
-        if entry["iteration"] > 0:
-            label += f" ({entry['objective']})"
-            against = [
-                f"{entry['win_rate_vs_base']:.1%}",
-                f"{entry['paired_difference_vs_base']:+.3f}",
-                _interval(entry["paired_difference_ci95"], "+"),
-            ]
-        reward = [f"{entry['reward_mean']:.3f}", _interval(entry["reward_ci95"])]
-        size = [f"{entry['response_tokens_mean']:.1f}", str(entry["n"])]
-        rows.append([label, *reward, *against, *size])
+        of_base = entry["iteration"] == 0
+        label = named(entry["iteration"]) + ("" if of_base else f" ({entry['objective']})")
+        rows.append([label, *iteration_cells(entry)])
     note = (
         "Rewards are of greedy answers to held-out prompts; win rate and difference are against "
         "the base model. Intervals: bootstrap over prompts, 10,000 resamples. A tie is half a win."
     )
     return text_table("iterations", "Iterations", [*header, "tokens", "n"], rows, note)
-
-
-def _interval(interval: Interval | None, sign: str = "") -> str:
-    return " to ".join(f"{bound:{sign}.3f}" for bound in interval or [])
 
 
 def _benchmarks(view: View) -> Iterator[dict[str, Any]]:
