@@ -1,5 +1,9 @@
 """Trackers get each iteration's numbers, as they read them themselves."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +79,60 @@ def test_the_recipe_names_the_trackers(runs, given: str, told: list[str] | None)
     assert tracked.report(run.recipe, 1, rows(0.2)) == expected
 
 
-@pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_other_trackers_get_one_run_and_the_project_of_the_trainings(
-    runs, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """accelerate's classes, before they start: they need neither the package nor a network."""
-    monkeypatch.setenv("WANDB_PROJECT", "mine")
-    run = runs("training.project=mine")
-    tracker = tracked._TRACKERS[name](run.recipe, 1)
-    assert tracker.name == name and tracker.run_name == "mine"
-    assert tracker.init_kwargs["name"] == "tiny-held-out"
-    assert tracker.init_kwargs["resume"] == "allow"
+STAND_IN = """
+import json
+
+def told(**what):
+    with open({log!r}, "a") as file:
+        file.write(json.dumps({{"package": __name__, **what}}) + "\\n")
+
+class Run:
+    def log(self, values, step=None, **_):
+        told(step=step, reward=values["held_out/reward"])
+
+    def finish(self):
+        told(finished=True)
+
+def init(project, **given):
+    told(project=project, **given)
+    return Run()
+"""
+
+REPORTS = """
+import sys
+from selm.recipe.loading import load_recipe
+from selm.report import tracked
+
+recipe = load_recipe(sys.argv[1], sys.argv[2:])
+row = {"reward": 0.25, "reward_of_base": 0.5, "num_tokens": 3}
+assert tracked.report(recipe, 1, [row]) == ["wandb", "trackio"]
+"""
+
+
+def test_trackers_that_are_installed_are_started_told_and_finished(runs, tmp_path: Path) -> None:
+    """In a process of its own, as a stage is, so that nothing else has set up accelerate's state.
+
+    The packages are not in the lock, and would send: small ones stand in for them.
+    """
+    run = runs("training.report_to=[wandb,trackio]", "training.project=ours")
+    write_all(run)
+    log = tmp_path / "told.jsonl"
+    for name in ("wandb", "trackio"):
+        folder = tmp_path / "packages" / f"{name}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (tmp_path / "packages" / f"{name}.py").write_text(STAND_IN.format(log=str(log)))
+    subprocess.run(
+        [sys.executable, "-c", REPORTS, run.path, *run.overrides],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "packages"), "WANDB_PROJECT": "mine"},
+        check=True,
+    )
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    name, rest = "tiny-held-out", [{"step": 1, "reward": 0.25}, {"finished": True}]
+    started = {
+        "wandb": {"project": "mine", "name": name, "id": name, "resume": "allow"},
+        "trackio": {"project": "ours", "name": name, "resume": "allow"},
+    }
+    assert told == [
+        {"package": package, **what} for package, how in started.items() for what in (how, *rest)
+    ]

@@ -27,8 +27,10 @@ def report(recipe: Recipe, t: int, rows: Sequence[EvaluationRow]) -> list[str]:
     Args:
         rows: of the evaluation, which is written.
     """
+    from accelerate import PartialState
     from accelerate.tracking import get_available_trackers
 
+    PartialState()  # the log of accelerate's trackers asks it which process this is
     given = recipe.training.trl_overrides().get("report_to", "tensorboard")
     names = [given] if isinstance(given, str) else list(given or ())
     wanted = list(_TRACKERS) if "all" in names else [name for name in _TRACKERS if name in names]
