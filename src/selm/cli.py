@@ -37,6 +37,9 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # tiktoken would leave copies of the tokenizers' files in /tmp.
 os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")
+# Figures are files. A notebook hands the backend of its own Python on to the commands in its cells,
+# and where that package is missing, matplotlib cannot even be imported.
+os.environ["MPLBACKEND"] = "Agg"
 
 GIVE_WAY_SECONDS = 10.0  # longer than the main process needs to print its line
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_an_unfinished_run_has_a_report_of_its_evaluated_iterations(project_copy
     whole = (report / "report.md").read_text(encoding="utf-8")
     assert "The run goes on" not in whole
     shutil.rmtree(evaluation)
-    done = project_copy.with_overrides("--so-far").stage("report")
+    in_a_notebook = {"MPLBACKEND": "module://of_the_notebooks_python"}  # as in a cell's commands
+    there = replace(project_copy, environment=project_copy.environment | in_a_notebook)
+    done = there.with_overrides("--so-far").stage("report")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(
         f"{report}/report.md: iterations 0 to 1 of 2, mean held-out reward "
