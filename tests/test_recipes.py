@@ -104,8 +104,9 @@ def plan(path: str, *overrides: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """The lines that run a stage."""
-    return [line for line in text.splitlines() if line.startswith(("python ", "accelerate "))]
+    """The commands that run a stage, without what follows if one may fail."""
+    lines = [line for line in text.splitlines() if line.startswith(("python ", "accelerate "))]
+    return [line.removesuffix(' || goes_on "$?"') for line in lines]
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:

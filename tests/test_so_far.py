@@ -1,6 +1,8 @@
 """The report of an unfinished run: which iterations are in it, and when the plan writes it."""
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,35 @@ def test_the_plan_writes_a_report_after_each_evaluation_but_the_last(runs) -> No
         *("generate2", "rank2", "train2", "answer2", "evaluate2", "report"),
     ]
     line = f"python scripts/report.py {run.path} --so-far training.alpha=0.02"
-    assert line in plan.script(run).splitlines()
+    assert f'{line} || goes_on "$?"' in plan.script(run).splitlines()
     assert not [c for c in commands(runs("evaluation.every_iteration=false")) if "so-far" in c]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "ran", "said"),
+    [
+        (1, 14, "the report so far failed (exit 1); the run goes on"),
+        (130, 8, "stopped (exit 130) at: the report so far\ncontinue with: bash scripts/run.sh "),
+    ],
+)
+def test_a_report_so_far_that_fails_stops_nothing_but_a_signal_does(
+    runs, tmp_path: Path, exit_code: int, ran: int, said: str
+) -> None:
+    """The plan's own bash; a stand-in for both programs that it calls says how they end."""
+    stand_in = f'#!/bin/sh\ncase "$*" in *--so-far*) exit {exit_code} ;; esac\necho ran\n'
+    for name in ("python", "accelerate"):
+        (tmp_path / name).write_text(stand_in, encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", plan.script(runs())],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if exit_code == 1 else exit_code)
+    assert done.stdout.splitlines() == ["ran"] * (ran - 1), "all but the one that failed"
+    assert done.stderr.startswith(said)
 
 
 def test_what_is_evaluated_already_needs_no_report_of_its_own(runs) -> None:

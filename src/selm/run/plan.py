@@ -98,7 +98,7 @@ def stage_lines(
         lines.append(command(run, stage, t) if said is None else shlex.join(["echo", said]))
         if stage == "evaluation" and said is None and refreshes_report(recipe, t):
             words = [*home.words("report"), run.path, "--so-far", *run.overrides]
-            lines.append(shlex.join(words))
+            lines.append(f'{shlex.join(words)} || goes_on "$?"')
     return lines
 
 
@@ -121,6 +121,7 @@ def _header(run: Run) -> list[str]:
         *_hub_comment(recipe),
         *map(comment, (estimate(recipe), *warnings(run))),
         *stop_at_failure([*home.run_words(), run.path, *run.overrides]),
+        GOES_ON,
     ]
 
 
@@ -143,6 +144,14 @@ def stop_at_failure(again: list[str]) -> list[str]:
 }}
 trap 'stopped "$?" "$BASH_COMMAND"' ERR"""
     return ["set -eE -o pipefail", trap]
+
+
+# A report so far is not worth the hours until somebody sees that a run has stopped. A signal still
+# stops the run: it was meant for all of it.
+GOES_ON = """goes_on() {
+  if [ "$1" -gt 128 ]; then stopped "$1" 'the report so far'; fi
+  echo "the report so far failed (exit $1); the run goes on, and ends with a report of all" >&2
+}"""
 
 
 def _batch_comment(recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ from selm.cost.quantities import model_shape
 from selm.recipe.places import is_local_path
 from selm.recipe.schema import Recipe
 from selm.run.plan import (
+    GOES_ON,
     Run,
     comment,
     devices,
@@ -143,6 +144,7 @@ def _header(sweep: Sweep, only: str | None) -> list[str]:
         "#!/usr/bin/env bash",
         *map(comment, said),
         *stop_at_failure([*again, *([] if only is None else ["--only", only])]),
+        GOES_ON,
     ]
 
 
