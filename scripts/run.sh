@@ -12,6 +12,7 @@
 # runs every combination of several values and compares the runs (scripts/sweep.py, docs/sweeps.md).
 # With -v at the end (or SELM_VERBOSE=1) libraries show their progress bars, too.
 set -euo pipefail
+unset CDPATH # or `cd` may find the folder of this name elsewhere, and says where it went
 
 here=$PWD
 home=$(cd "$(dirname "$0")/.." && pwd -P)

@@ -495,6 +495,23 @@ def test_run_sh_says_how_it_is_used(words: list[str], code: int) -> None:
     assert "bash scripts/run.sh recipes/" in done.stdout
 
 
+@pytest.mark.parametrize("script", ["run.sh", "setup.sh", "launch_node.sh"])
+def test_scripts_find_their_own_folder_though_there_is_one_of_the_name(
+    script: str, tmp_path: Path
+) -> None:
+    """bash's CDPATH names it; `cd` would go there and print where it went."""
+    (tmp_path / "scripts").mkdir()
+    done = subprocess.run(
+        ["bash", f"scripts/{script}", "--help"],
+        env=os.environ | {"CDPATH": str(tmp_path), "PYTHON": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if script == "run.sh" else 2), done.stderr
+    assert str(tmp_path) not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_header_says_how_to_launch_and_what_it_takes(path: str) -> None:
     header = Path(path).read_text(encoding="utf-8").split("run_name:")[0]
