@@ -76,7 +76,8 @@ def test_an_unfinished_run_has_a_report_of_its_evaluated_iterations(project_copy
     whole = (report / "report.md").read_text(encoding="utf-8")
     assert "The run goes on" not in whole
     shutil.rmtree(evaluation)
-    in_a_notebook = {"MPLBACKEND": "module://of_the_notebooks_python"}  # as in a cell's commands
+    # As in a notebook's cell, whose Python has the package that this names.
+    in_a_notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     there = replace(project_copy, environment=project_copy.environment | in_a_notebook)
     done = there.with_overrides("--so-far").stage("report")
     assert done.returncode == 0, done.stderr
