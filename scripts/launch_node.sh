@@ -5,7 +5,7 @@
 #   launch_node.sh await-ray               wait until all nodes are part of it
 #   launch_node.sh accelerate launch ...   this node's processes of a training
 set -euo pipefail
-unset CDPATH # or `cd` may find the folder of this name elsewhere, and says where it went
+unset CDPATH # with it, cd may go to another folder of the same name, and prints its path
 
 cd "$(dirname "$0")/.."
 if [ -d .venv ]; then

@@ -12,7 +12,7 @@
 # runs every combination of several values and compares the runs (scripts/sweep.py, docs/sweeps.md).
 # With -v at the end (or SELM_VERBOSE=1) libraries show their progress bars, too.
 set -euo pipefail
-unset CDPATH # or `cd` may find the folder of this name elsewhere, and says where it went
+unset CDPATH # with it, cd may go to another folder of the same name, and prints its path
 
 here=$PWD
 home=$(cd "$(dirname "$0")/.." && pwd -P)

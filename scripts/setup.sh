@@ -10,7 +10,7 @@
 # CPU: about 85 s and 0.5 GB of downloads, VLLM=1 about 40 s and 0.3 GB more. CUDA: 10 GB on disk.
 # A second run does nothing: two stamps in .venv hold a hash of all that decided what was installed.
 set -euo pipefail
-unset CDPATH # or `cd` may find the folder of this name elsewhere, and says where it went
+unset CDPATH # with it, cd may go to another folder of the same name, and prints its path
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PYTHON="${PYTHON:-python3}"
